@@ -1,0 +1,1 @@
+"""Model directory; saving, verifying and restoring training states."""

@@ -1,0 +1,1 @@
+"""Checkpoints of transformers, in and out: one file per family."""

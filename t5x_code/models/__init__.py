@@ -1,0 +1,1 @@
+"""The decoder: Flax Linen modules, their config, attention and the loss head."""

@@ -1,0 +1,1 @@
+"""Row + random generator -> Example. Pure NumPy, one file per objective."""

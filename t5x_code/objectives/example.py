@@ -1,0 +1,83 @@
+"""The data types on both sides of an objective: a Row of the token store in, an Example for the model out.
+
+Shape legend: L sequence length, N tokens of a row, P pieces of a row, C code slots of a row.
+"""
+
+import dataclasses
+from typing import Protocol
+
+import numpy as np
+
+from t5x_code.tokens.special_tokens import SpecialTokens
+
+
+@dataclasses.dataclass(frozen=True)
+class Piece:
+    """One document's part of a row."""
+
+    lead: int  # the token before the piece: eod at a document's start, else the document's previous token
+    tokens_N: np.ndarray  # int32; a complete document ends with eod
+    is_start: bool  # begins at its document's first token
+    is_end: bool  # ends with its document's eod
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """Consecutive tokens of a token store, cut at document ends."""
+
+    pieces: tuple[Piece, ...]
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of all pieces, leads not counted."""
+        return sum(len(piece.tokens_N) for piece in self.pieces)
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """What every objective of a recipe has to agree on."""
+
+    length: int  # L
+    special_tokens: SpecialTokens
+    isolate_documents: bool = True  # documents of one row do not see each other
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """One row as the model is shown it.
+
+    Token i sees the keys k with `attend_from[i] <= k < attend_to[i]`: one interval per token covers causal, prefix-LM,
+    packing and padding. `targets[i]` is what the model shall say after reading `inputs[i]`.
+    """
+
+    inputs_L: np.ndarray  # int32, 0 where padded
+    targets_L: np.ndarray  # int32, 0 where padded
+    loss_weights_L: np.ndarray  # float32, 0 where nothing is to be learned
+    positions_L: np.ndarray  # int32, restart at 0 in each segment
+    segment_ids_L: np.ndarray  # int32, 1, 2, ..; 0 = padding
+    attend_from_L: np.ndarray  # int32
+    attend_to_L: np.ndarray  # int32, = attend_from where padded: sees nothing
+    target_modality_L: np.ndarray | None = None  # int32, 0 text, 1 code: the softmax set of the target
+    pool_ids_L: np.ndarray | None = None  # int32, code slot of the token, -1 none
+    code_pair_C: np.ndarray | None = None  # int32, pair that the code belongs to
+    code_problem_C: np.ndarray | None = None  # int32, problem that the code solves
+    code_role_C: np.ndarray | None = None  # int32, 0 empty, 1 query, 2 accepted, 3 negative
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The fields that are set, named without their shape suffix: one row of a batch."""
+        fields = {f.name.rsplit("_", 1)[0]: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {name: array for name, array in fields.items() if array is not None}
+
+
+class Objective(Protocol):
+    """A frozen dataclass, one per file of this folder. Its `repr` is its fingerprint."""
+
+    @property
+    def name(self) -> str:
+        """Short name for metrics and streams, such as `causal_lm`."""
+
+    def raw_length(self, layout: Layout, document_lengths_N: np.ndarray) -> int:
+        """Tokens of the store that one row takes, so that its Example fills, and fits, `layout.length`."""
+
+    def __call__(self, row: Row, layout: Layout, rng: np.random.Generator) -> Example:
+        """Makes the example. All randomness comes from `rng`, which is keyed by seed, task, objective, epoch and row."""

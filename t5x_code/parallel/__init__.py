@@ -1,0 +1,1 @@
+"""Device mesh and the one table that maps logical axis names to mesh axes."""

@@ -1,0 +1,1 @@
+"""Gin recipes as one frozen Recipe, and what command lines share."""

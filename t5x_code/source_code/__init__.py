@@ -1,0 +1,1 @@
+"""Programs as objects: functions cut out of source text. Plain Python."""

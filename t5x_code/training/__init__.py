@@ -1,0 +1,1 @@
+"""Losses, optimizer, train state, train step, loop and metrics."""
