@@ -1,0 +1,134 @@
+"""Text to token ids and back, over any Hugging Face fast tokenizer that keeps the special-token contract.
+
+Control tokens (`<|endoftext|>`, `<sep>`, `<eom>`, `<mask_k>`) never come out of encoding text: a source file that
+spells one of them gets the bytes of its spelling. So a token store's `eod` ends documents and does nothing else.
+Shape legend: N tokens of a text.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import tokenizers
+
+from t5x_code.errors import UserError
+from t5x_code.tokens.special_tokens import EOD_TEXT, EOM_TEXT, SEP_TEXT, SpecialTokens, mask_text
+
+TOKENIZER_FILE = "tokenizer.json"
+CONTROL_TEXT = re.compile("|".join([*map(re.escape, (EOD_TEXT, SEP_TEXT, EOM_TEXT)), r"<mask_[1-9]\d*>"]))
+
+
+class Tokenizer:
+    """A tokenizer with its control tokens found and locked. Make one by `load`, `from_json` or `train_bpe.train`."""
+
+    def __init__(self, description: dict, origin: str):
+        """Args:
+        description: a parsed tokenizer.json.
+        origin: where it came from, for messages.
+        """
+        locked = _lock_control_tokens(description)
+        self._json = json.dumps(locked, ensure_ascii=False)
+        try:
+            self._tokenizer = tokenizers.Tokenizer.from_str(self._json)
+        except Exception as error:  # the Rust library raises bare Exception
+            raise UserError(f"{origin}: not a Hugging Face fast tokenizer ({error})") from error
+        self._tokenizer.encode_special_tokens = True
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self.special_tokens = _find_special_tokens(locked, origin)
+        self.vocab_size = 1 + max(self._tokenizer.get_vocab(with_added_tokens=True).values())
+        self.fingerprint = hashlib.sha256(json.dumps(locked, sort_keys=True).encode()).hexdigest()
+
+    @classmethod
+    def from_json(cls, text: str, origin: str) -> "Tokenizer":
+        """Reads the text of a tokenizer.json; `origin` names it in messages."""
+        try:
+            description = json.loads(text)
+        except ValueError as error:
+            raise UserError(f"{origin}: not JSON ({error}); take the tokenizer.json of a fast tokenizer") from error
+        return cls(description, origin)
+
+    @classmethod
+    def load(cls, name_or_folder: str) -> "Tokenizer":
+        """Loads a folder that holds tokenizer.json, or else a tokenizer of the Hugging Face hub by its name.
+
+        Raises:
+            UserError: nothing there, unreadable, or a control token is missing.
+        """
+        folder = Path(name_or_folder)
+        if folder.is_dir():
+            file = folder / TOKENIZER_FILE
+            if not file.is_file():
+                raise UserError(f"{folder} holds no {TOKENIZER_FILE}; pass a fast tokenizer's folder or hub name")
+            return cls.from_json(file.read_text(encoding="utf-8"), str(file))
+        if len(folder.parts) > 2 or folder.is_absolute():
+            raise UserError(f"tokenizer folder {folder} does not exist")
+        try:
+            text = tokenizers.Tokenizer.from_pretrained(str(name_or_folder)).to_str()
+        except Exception as error:  # the Rust library raises bare Exception
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"tokenizer {name_or_folder} is neither a folder nor found on the Hugging Face hub ({reason})"
+            ) from error
+        return cls.from_json(text, str(name_or_folder))
+
+    def encode(self, text: str) -> np.ndarray:
+        """Token ids [N] int32 of a text; nothing is added, control texts come out as ordinary text."""
+        return np.array(self._tokenizer.encode(text, add_special_tokens=False).ids, dtype=np.int32)
+
+    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """`encode` of each text, on all cores."""
+        encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
+
+    def decode(self, ids: Iterable[int], keep_special_tokens: bool = False) -> str:
+        """Text of token ids; control tokens are left out unless asked for."""
+        ids = [int(i) for i in ids]
+        return self._tokenizer.decode(ids, skip_special_tokens=not keep_special_tokens)
+
+    def save(self, folder: str | Path) -> None:
+        """Writes tokenizer.json, and the few fields by which `transformers.AutoTokenizer` reads the folder too."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / TOKENIZER_FILE).write_text(self._json, encoding="utf-8")
+        config = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": EOD_TEXT,
+            "eos_token": EOD_TEXT,
+            "unk_token": EOD_TEXT,
+            "clean_up_tokenization_spaces": False,
+        }
+        (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+    def __reduce__(self):
+        return Tokenizer.from_json, (self._json, "a pickled tokenizer")
+
+
+def _lock_control_tokens(description: dict) -> dict:
+    """Marks the control tokens as special, so that `encode_special_tokens` keeps them from being parsed out of text."""
+    added_tokens = [
+        {**token, "special": True, "normalized": False} if CONTROL_TEXT.fullmatch(token["content"]) else token
+        for token in description.get("added_tokens", [])
+    ]
+    return {**description, "added_tokens": added_tokens}
+
+
+def _find_special_tokens(description: dict, origin: str) -> SpecialTokens:
+    ids = {token["content"]: token["id"] for token in description["added_tokens"]}
+    missing = [text for text in (EOD_TEXT, SEP_TEXT, EOM_TEXT, mask_text(1)) if text not in ids]
+    if missing:
+        raise UserError(
+            f"tokenizer {origin} lacks the control tokens {' '.join(missing)}; add them to its added_tokens, "
+            f"or choose one that has {EOD_TEXT} {SEP_TEXT} {EOM_TEXT} and {mask_text(1)}, {mask_text(2)}, .."
+        )
+    num_masks = sum(text.startswith("<mask_") for text in ids if CONTROL_TEXT.fullmatch(text))
+    gap = next((k for k in range(1, num_masks + 1) if mask_text(k) not in ids), None)
+    if gap is not None:
+        raise UserError(
+            f"tokenizer {origin} lacks {mask_text(gap)} though it has {num_masks} masks; number them from 1"
+        )
+    masks = tuple(ids[mask_text(k)] for k in range(1, num_masks + 1))
+    return SpecialTokens(eod=ids[EOD_TEXT], sep=ids[SEP_TEXT], eom=ids[EOM_TEXT], masks=masks)
