@@ -1,21 +1,24 @@
 """What a decoder is made of: a few orthogonal choices that cover the families this project trains.
 
 Legend of array names: B batch, L length, S key length, D model, H heads, K key/value heads, E head dim, F feed-forward,
-V vocabulary, N layers.
+V vocabulary (padded), N layers.
 """
 
 import dataclasses
-from typing import Literal
+from typing import Literal, get_args
+
+from t5x_code.errors import UserError
 
 Norm = Literal["layer_norm", "rms_norm"]
 PositionEncoding = Literal["rope_interleaved", "rope_half", "learned", "none"]
 Mlp = Literal["gelu_tanh", "gelu", "swiglu"]
 RematPolicy = Literal["none", "full", "dots", "attention"]
+Dtype = Literal["bfloat16", "float32"]
 
 
 @dataclasses.dataclass(frozen=True)
 class TransformerConfig:
-    """A decoder-only transformer. The defaults are CodeGen's block (PAPERS: CodeGen2, architecture)."""
+    """A decoder-only transformer. The defaults are CodeGen's block (the CodeGen2 paper, architecture)."""
 
     num_layers: int = 16
     model_dim: int = 2048
@@ -40,8 +43,49 @@ class TransformerConfig:
     window_pattern: tuple[int, ...] = (0,)  # attention window of each layer of the repeating group; 0 = whole context
     initializer_range: float = 0.02
     dtype: str = "bfloat16"  # of activations; parameters, norms, softmax and loss are float32
-    remat: RematPolicy = "none"  # what the backward pass recomputes
+    remat: RematPolicy = "none"  # what the backward pass recomputes; see models/remat.py
     scan_layers: bool = True  # one compiled layer, scanned
     attention: str = "auto"  # implementation, by name; see models/attention.py
     loss_chunk: int = 1024  # tokens whose logits exist at a time
     vocab_multiple: int = 128  # the embedding and head are padded to a multiple of this
+
+    def __post_init__(self):
+        _check_config(self)
+
+    @property
+    def padded_vocab_size(self) -> int:
+        """V: `vocab_size` rounded up to `vocab_multiple`. The entries past `vocab_size` are never predicted."""
+        return -(-self.vocab_size // self.vocab_multiple) * self.vocab_multiple
+
+    @property
+    def window_of_layer(self) -> tuple[int, ...]:
+        """The window of each of the `num_layers` layers, 0 = whole context."""
+        return tuple(self.window_pattern[n % len(self.window_pattern)] for n in range(self.num_layers))
+
+
+def _check_config(config: TransformerConfig) -> None:
+    """Raises UserError for a value that no decoder can have."""
+    sizes = ("num_layers", "model_dim", "num_heads", "num_kv_heads", "head_dim", "mlp_dim", "vocab_size", "max_length")
+    for name in (*sizes, "loss_chunk", "vocab_multiple"):
+        if getattr(config, name) < 1:
+            raise UserError(f"TransformerConfig.{name} is {getattr(config, name)}: it must be at least 1")
+    choices = {
+        "norm": Norm,
+        "position_encoding": PositionEncoding,
+        "mlp": Mlp,
+        "remat": RematPolicy,
+        "dtype": Dtype,
+    }
+    for name, allowed in choices.items():
+        if getattr(config, name) not in get_args(allowed):
+            known = ", ".join(get_args(allowed))
+            raise UserError(f"TransformerConfig.{name} is {getattr(config, name)!r}: choose one of {known}")
+    if config.num_heads % config.num_kv_heads:
+        heads = f"num_heads {config.num_heads}, num_kv_heads {config.num_kv_heads}"
+        raise UserError(f"TransformerConfig: {heads}: the key/value heads must divide the heads")
+    rotates = config.position_encoding in ("rope_interleaved", "rope_half")
+    if rotates and (config.rotary_dim % 2 or not 0 < config.rotary_dim <= config.head_dim):
+        sizes = f"rotary_dim {config.rotary_dim}, head_dim {config.head_dim}"
+        raise UserError(f"TransformerConfig: {sizes}: rotary_dim must be even and at most head_dim")
+    if not config.window_pattern or min(config.window_pattern) < 0:
+        raise UserError(f"TransformerConfig.window_pattern is {config.window_pattern}: list windows >= 0, such as (0,)")

@@ -1,0 +1,116 @@
+"""One layer of the decoder: attention and MLP around the residual stream.
+
+Legend: B batch, L length, S keys, D model, H heads, K key/value heads, E head dim, R rotary dim, N layers.
+"""
+
+import functools
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from t5x_code.models.attention import attention
+from t5x_code.models.cache import KeyValueCache
+from t5x_code.models.config import TransformerConfig
+from t5x_code.models.layers import Mlp, Norm, Projection
+from t5x_code.models.remat import remat_attention
+from t5x_code.models.rope import rotate
+
+
+class Context(NamedTuple):
+    """What every layer is told about the tokens."""
+
+    attend_from_BxL: jax.Array  # indices of keys: of cache slots when there is a cache
+    attend_to_BxL: jax.Array
+    first_slot: jax.Array  # int32, index of the first token among the keys; 0 without a cache
+    rotation: tuple[jax.Array, jax.Array] | None  # cosines and sines, each [B, L, R / 2]
+
+
+class Layer(NamedTuple):
+    """What one layer is told about itself; each a scalar inside the layer, [N] outside."""
+
+    index: jax.Array  # int32
+    window: jax.Array  # int32, keys seen counting oneself; 0 = whole context
+
+
+class SelfAttention(nn.Module):
+    """Projections, rotation, cache and attention of one layer.
+
+    Parameters: `query`, `key`, `value` kernels [D, H or K, E], `out` [H, E, D], with biases if the config says so.
+    """
+
+    config: TransformerConfig
+
+    @nn.compact
+    def __call__(
+        self, h_BxLxD: jax.Array, cache: KeyValueCache | None, layer: Layer, context: Context
+    ) -> tuple[jax.Array, KeyValueCache | None]:
+        """Returns what is added to the residual stream [B, L, D], and the cache with the new tokens in it."""
+        config = self.config
+        q_BxLxHxE = self._project_in("query", "heads", config.num_heads)(h_BxLxD)
+        k_BxLxKxE = self._project_in("key", "kv_heads", config.num_kv_heads)(h_BxLxD)
+        v_BxLxKxE = self._project_in("value", "kv_heads", config.num_kv_heads)(h_BxLxD)
+        if context.rotation is not None:
+            interleaved = config.position_encoding == "rope_interleaved"
+            q_BxLxHxE = rotate(q_BxLxHxE, *context.rotation, interleaved)
+            k_BxLxKxE = rotate(k_BxLxKxE, *context.rotation, interleaved)
+        q_BxLxHxE = nn.with_logical_constraint(q_BxLxHxE, ("batch", "length", "activation_heads", None))
+        k_BxSxKxE, v_BxSxKxE = k_BxLxKxE, v_BxLxKxE
+        if cache is not None:
+            cache, k_BxSxKxE, v_BxSxKxE = cache.write(layer.index, context.first_slot, k_BxLxKxE, v_BxLxKxE)
+        attend = functools.partial(
+            attention,
+            implementation=config.attention,
+            scale=config.head_dim**-0.5 if config.scale_attention else 1.0,
+        )
+        attend = remat_attention(attend, config.remat, config.scan_layers)
+        attend_from_BxL = _window_from(context, layer.window)
+        out_BxLxHxE = attend(q_BxLxHxE, k_BxSxKxE, v_BxSxKxE, attend_from_BxL, context.attend_to_BxL)
+        out_BxLxHxE = nn.with_logical_constraint(out_BxLxHxE, ("batch", "length", "activation_heads", None))
+        return self._project_out()(out_BxLxHxE), cache
+
+    def _project_in(self, name: str, axis: str, heads: int) -> Projection:
+        config = self.config
+        shape, axes = (config.model_dim, heads, config.head_dim), ("embed", axis, "head_dim")
+        return Projection("bld,dhe->blhe", shape, axes, 2, config.attention_bias, config.initializer_range, name=name)
+
+    def _project_out(self) -> Projection:
+        config = self.config
+        shape, axes = (config.num_heads, config.head_dim, config.model_dim), ("heads", "head_dim", "embed")
+        return Projection("blhe,hed->bld", shape, axes, 1, config.attention_bias, config.initializer_range, name="out")
+
+
+def _window_from(context: Context, window: jax.Array) -> jax.Array:
+    """The lower ends of the intervals of a layer, [B, L]: token i sees no key before i - window + 1.
+
+    A window is data to the layer, not shape: layers that differ in it only are still scanned as one.
+    """
+    slots_L = context.first_slot + jnp.arange(context.attend_from_BxL.shape[1])
+    lowest_L = jnp.where(window > 0, slots_L - window + 1, 0)
+    return jnp.maximum(context.attend_from_BxL, lowest_L)
+
+
+class Block(nn.Module):
+    """A layer. Parameters: `norm`, or `attention_norm` and `mlp_norm` if serial; `attention`; `mlp`."""
+
+    config: TransformerConfig
+
+    @nn.compact
+    def __call__(
+        self, carry: tuple[jax.Array, KeyValueCache | None], layer: Layer, context: Context
+    ) -> tuple[tuple[jax.Array, KeyValueCache | None], None]:
+        """Takes and returns the residual stream [B, L, D] and the cache, as `nn.scan` wants it."""
+        x_BxLxD, cache = carry
+        self_attention, mlp = SelfAttention(self.config, name="attention"), Mlp(self.config, name="mlp")
+        if self.config.parallel_block:
+            h_BxLxD = Norm(self.config, name="norm")(x_BxLxD)
+            attended_BxLxD, cache = self_attention(h_BxLxD, cache, layer, context)
+            x_BxLxD = x_BxLxD + attended_BxLxD + mlp(h_BxLxD)
+        else:
+            h_BxLxD = Norm(self.config, name="attention_norm")(x_BxLxD)
+            attended_BxLxD, cache = self_attention(h_BxLxD, cache, layer, context)
+            x_BxLxD = x_BxLxD + attended_BxLxD
+            x_BxLxD = x_BxLxD + mlp(Norm(self.config, name="mlp_norm")(x_BxLxD))
+        x_BxLxD = nn.with_logical_constraint(x_BxLxD, ("batch", "length", "activation_embed"))
+        return (x_BxLxD, cache), None

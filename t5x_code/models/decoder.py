@@ -1,0 +1,191 @@
+"""The decoder: embedding, scanned layers, final norm and head, and the pure functions that the house uses it by.
+
+Parameters (float32, one order whatever the hardware), with their logical axis names:
+
+    embedding/kernel              [V, D]        vocab, embed
+    positions/kernel              [max_length, D]  None, embed       only with learned positions
+    layers/attention/query/kernel [N, D, H, E]  layers, embed, heads, head_dim
+    layers/attention/{key,value}  [N, D, K, E]  layers, embed, kv_heads, head_dim
+    layers/attention/out/kernel   [N, H, E, D]  layers, heads, head_dim, embed
+    layers/mlp/{in,gate}/kernel   [N, D, F]     layers, embed, mlp
+    layers/mlp/out/kernel         [N, F, D]     layers, mlp, embed
+    head/kernel                   [D, V]        embed, vocab         absent when tied
+    every norm's scale and bias, and a bias over D                   norm
+
+Every matrix is a `kernel`; the rest are `scale` or `bias`. Activations carry `batch`, `length`, `activation_embed`,
+`activation_heads`, `activation_mlp` and `activation_vocab`.
+
+Legend: B batch, L length, S cache slots, D model, H heads, K key/value heads, E head dim, F feed-forward,
+V vocabulary padded to `vocab_multiple`, N layers.
+"""
+
+import dataclasses
+import functools
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from t5x_code.models.block import Block, Context, Layer
+from t5x_code.models.cache import KeyValueCache
+from t5x_code.models.config import TransformerConfig
+from t5x_code.models.dot import dot
+from t5x_code.models.layers import Norm
+from t5x_code.models.remat import remat_block
+from t5x_code.models.rope import rotary_angles
+from t5x_code.models.vocabulary import Embedding, Head, Positions
+
+Params = dict[str, Any]
+
+
+class Decoder(nn.Module):
+    """A decoder-only transformer, from token ids to hidden states; `logits` and the loss apply the head."""
+
+    config: TransformerConfig
+
+    @nn.compact
+    def __call__(
+        self,
+        inputs_BxL: jax.Array,
+        positions_BxL: jax.Array,
+        attend_from_BxL: jax.Array,
+        attend_to_BxL: jax.Array,
+        cache: KeyValueCache | None = None,
+        write_at: jax.Array | int = 0,
+    ) -> tuple[jax.Array, KeyValueCache | None]:
+        """Returns the final norm's output [B, L, D] and the cache, if one was given, with the new tokens in it."""
+        config = self.config
+        x_BxLxD = self._embed(inputs_BxL, positions_BxL)
+        rotates = config.position_encoding in ("rope_interleaved", "rope_half")
+        rotation = rotary_angles(positions_BxL, config.rotary_dim, config.rope_base) if rotates else None
+        context = Context(attend_from_BxL, attend_to_BxL, jnp.asarray(write_at, jnp.int32), rotation)
+        windows_N = jnp.asarray(config.window_of_layer, jnp.int32)
+        each_layer = Layer(jnp.arange(config.num_layers, dtype=jnp.int32), windows_N)
+        (x_BxLxD, cache), _ = self._layers()((x_BxLxD, cache), each_layer, context)
+        return Norm(config, name="final_norm")(x_BxLxD), cache
+
+    def _embed(self, inputs_BxL: jax.Array, positions_BxL: jax.Array) -> jax.Array:
+        # Gathered in float32, then rounded: the gradients of a frequent token add up in float32.
+        x_BxLxD = Embedding(self.config, name="embedding")()[inputs_BxL]
+        if self.config.position_encoding == "learned":
+            x_BxLxD += Positions(self.config, name="positions")()[positions_BxL]
+        if not self.config.tie_embeddings or self.config.head_bias:
+            Head(self.config, name="head")()
+        return nn.with_logical_constraint(x_BxLxD.astype(self.config.dtype), ("batch", "length", "activation_embed"))
+
+    def _layers(self) -> nn.Module:
+        config = self.config
+        return nn.scan(
+            remat_block(Block, config.remat, config.scan_layers),
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            in_axes=(0, nn.broadcast),
+            length=config.num_layers,
+            # The parameters are stacked either way: they do not depend on how the layers are compiled.
+            unroll=1 if config.scan_layers else config.num_layers,
+            metadata_params={nn.PARTITION_NAME: "layers"},
+        )(config, name="layers")
+
+
+def init_params(config: TransformerConfig, key: jax.Array) -> Params:
+    """Draws parameters: a nested dict of float32 arrays. May be jitted and passed to `eval_shape`."""
+    return nn.unbox(_init_boxed(config, key))
+
+
+def logical_axes(config: TransformerConfig) -> Params:
+    """The tree of `init_params` with a tuple of logical axis names (None: never split) in each parameter's place."""
+    boxed = jax.eval_shape(functools.partial(_init_boxed, config), jax.random.key(0))
+    return jax.tree.map(lambda box: box.names, boxed, is_leaf=lambda box: isinstance(box, nn.LogicallyPartitioned))
+
+
+def count_params(config: TransformerConfig) -> int:
+    """Number of parameters, those of the vocabulary's padding not counted."""
+    unpadded = dataclasses.replace(config, vocab_multiple=1)
+    shapes = jax.eval_shape(functools.partial(init_params, unpadded), jax.random.key(0))
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
+
+
+def _init_boxed(config: TransformerConfig, key: jax.Array) -> Params:
+    one_token = jnp.zeros((1, 1), jnp.int32)
+    return Decoder(config).init(key, one_token, one_token, one_token, one_token)["params"]
+
+
+def hidden_states(
+    config: TransformerConfig,
+    params: Params,
+    inputs_BxL: jax.Array,
+    positions_BxL: jax.Array,
+    attend_from_BxL: jax.Array,
+    attend_to_BxL: jax.Array,
+) -> jax.Array:
+    """Reads whole rows.
+
+    Args:
+        config: the decoder.
+        params: as `init_params` makes them.
+        inputs_BxL: token ids.
+        positions_BxL: position of each token in its segment.
+        attend_from_BxL: token i sees the tokens k with `attend_from[i] <= k < attend_to[i]`.
+        attend_to_BxL: see `attend_from_BxL`.
+
+    Returns:
+        The output of the final norm, [B, L, D] in the config's compute type.
+    """
+    variables = {"params": params}
+    x_BxLxD, _ = Decoder(config).apply(variables, inputs_BxL, positions_BxL, attend_from_BxL, attend_to_BxL)
+    return x_BxLxD
+
+
+def decode(
+    config: TransformerConfig,
+    params: Params,
+    cache: KeyValueCache,
+    inputs_BxL: jax.Array,
+    positions_BxL: jax.Array,
+    write_at: jax.Array,
+    attend_from_BxL: jax.Array,
+    attend_to_BxL: jax.Array,
+) -> tuple[jax.Array, KeyValueCache]:
+    """Reads L more tokens of each row: a prompt (L = its length) or the token just made (L = 1).
+
+    Args:
+        config: the decoder.
+        params: as `init_params` makes them.
+        cache: the tokens read so far, as `init_cache` or this function returned it.
+        inputs_BxL: token ids; prompts of different lengths are padded on the left.
+        positions_BxL: position of each token in its row, padding not counted.
+        write_at: int32 scalar, cache slot of the first of the L tokens; `write_at + L` must not exceed the cache's
+            length.
+        attend_from_BxL: token i sees the slots k with `attend_from[i] <= k < attend_to[i]`; its own slot is
+            `write_at + i`.
+        attend_to_BxL: see `attend_from_BxL`.
+
+    Returns:
+        The final norm's output of the L tokens, [B, L, D], and the cache with them in it.
+    """
+    variables = {"params": params}
+    arrays = (inputs_BxL, positions_BxL, attend_from_BxL, attend_to_BxL)
+    return Decoder(config).apply(variables, *arrays, cache=cache, write_at=write_at)
+
+
+def head_weights(config: TransformerConfig, params: Params) -> tuple[jax.Array, jax.Array]:
+    """The head's float32 kernel [D, V] and bias [V]: the embedding's transpose if tied, zeros if there is no bias."""
+    kernel_DxV = params["embedding"]["kernel"].T if config.tie_embeddings else params["head"]["kernel"]
+    bias_V = params["head"]["bias"] if config.head_bias else jnp.zeros(config.padded_vocab_size, jnp.float32)
+    return kernel_DxV, bias_V
+
+
+def logits(config: TransformerConfig, params: Params, x_BxLxD: jax.Array) -> jax.Array:
+    """Scores of every token, float32 [B, L, V]; -inf for the vocabulary's padding.
+
+    Args:
+        config: the decoder.
+        params: as `init_params` makes them.
+        x_BxLxD: what `hidden_states` or `decode` returned.
+    """
+    kernel_DxV, bias_V = head_weights(config, params)
+    logits_BxLxV = dot("bld,dv->blv", x_BxLxD, kernel_DxV, jnp.float32) + bias_V
+    logits_BxLxV = nn.with_logical_constraint(logits_BxLxV, ("batch", "length", "activation_vocab"))
+    return jnp.where(jnp.arange(config.padded_vocab_size) < config.vocab_size, logits_BxLxV, -jnp.inf)

@@ -1,0 +1,93 @@
+"""The parts of a block that hold parameters: norm, projection and MLP, each with its logical axis names.
+
+Legend: B batch, L length, D model, F feed-forward.
+"""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+
+from t5x_code.models.config import TransformerConfig
+from t5x_code.models.dot import dot
+
+# Name of the arrays that the remat policy "dots" keeps.
+PROJECTION = "projection"
+
+
+class Norm(nn.Module):
+    """LayerNorm or RMSNorm over the last axis, computed in float32.
+
+    Parameters: `scale` [D] and, for LayerNorm, `bias` [D].
+    """
+
+    config: TransformerConfig
+
+    @nn.compact
+    def __call__(self, x_BxLxD: jax.Array) -> jax.Array:
+        """Returns the normalised x in its own type."""
+        dim = (x_BxLxD.shape[-1],)
+        scale_D = self.param("scale", nn.with_logical_partitioning(nn.initializers.ones, ("norm",)), dim)
+        x = x_BxLxD.astype(jnp.float32)
+        if self.config.norm == "rms_norm":
+            y = x * jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + self.config.norm_epsilon) * scale_D
+        else:
+            bias_D = self.param("bias", nn.with_logical_partitioning(nn.initializers.zeros, ("norm",)), dim)
+            centred = x - x.mean(-1, keepdims=True)
+            variance = jnp.square(centred).mean(-1, keepdims=True)
+            y = centred * jax.lax.rsqrt(variance + self.config.norm_epsilon) * scale_D + bias_D
+        return y.astype(x_BxLxD.dtype)
+
+
+class Projection(nn.Module):
+    """An affine map between groups of axes, such as D -> H x E.
+
+    Parameters: `kernel` [*inputs, *outputs] and, if asked for, `bias` [*outputs]. The kernel starts normal with the
+    config's `initializer_range` (as GPT-J, from which CodeGen took its block), the bias at zero.
+    """
+
+    spec: str  # einsum of the input and the kernel
+    kernel_shape: Sequence[int]
+    kernel_axes: Sequence[str]
+    num_outputs: int  # trailing axes of the kernel that the output keeps
+    use_bias: bool
+    initializer_range: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Returns the projected x in its own type."""
+        init = nn.with_logical_partitioning(nn.initializers.normal(self.initializer_range), tuple(self.kernel_axes))
+        kernel = self.param("kernel", init, tuple(self.kernel_shape))
+        y = dot(self.spec, x, kernel, x.dtype)
+        if self.use_bias:
+            # A bias over the model dimension is kept whole on every device, as the norms are.
+            axes = tuple("norm" if axis == "embed" else axis for axis in self.kernel_axes[-self.num_outputs :])
+            init = nn.with_logical_partitioning(nn.initializers.zeros, axes)
+            y += self.param("bias", init, tuple(self.kernel_shape[-self.num_outputs :])).astype(x.dtype)
+        return checkpoint_name(y, PROJECTION)
+
+
+class Mlp(nn.Module):
+    """D -> F -> D: `out(activation(in(x)))`, or for swiglu `out(silu(gate(x)) * in(x))`."""
+
+    config: TransformerConfig
+
+    @nn.compact
+    def __call__(self, x_BxLxD: jax.Array) -> jax.Array:
+        """Returns what is added to the residual stream, [B, L, D]."""
+        config = self.config
+        h_BxLxF = self._project("in", "bld,df->blf", ("embed", "mlp"))(x_BxLxD)
+        if config.mlp == "swiglu":
+            gate_BxLxF = self._project("gate", "bld,df->blf", ("embed", "mlp"))(x_BxLxD)
+            h_BxLxF = nn.silu(gate_BxLxF) * h_BxLxF
+        else:
+            h_BxLxF = nn.gelu(h_BxLxF, approximate=config.mlp == "gelu_tanh")
+        h_BxLxF = nn.with_logical_constraint(h_BxLxF, ("batch", "length", "activation_mlp"))
+        return self._project("out", "blf,fd->bld", ("mlp", "embed"))(h_BxLxF)
+
+    def _project(self, name: str, spec: str, axes: tuple[str, str]) -> Projection:
+        size = {"embed": self.config.model_dim, "mlp": self.config.mlp_dim}
+        shape = tuple(size[axis] for axis in axes)
+        return Projection(spec, shape, axes, 1, self.config.mlp_bias, self.config.initializer_range, name=name)
