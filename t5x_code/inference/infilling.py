@@ -1,0 +1,169 @@
+"""Text in, text out: left-to-right completion, and infilling by CodeGen2's prompt format.
+
+Prompts are put together from token ids, so text that spells a control token remains text.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from t5x_code.inference.generation import GenerationConfig, generate
+from t5x_code.models.config import TransformerConfig
+
+
+class ControlTokens(Protocol):
+    """The ids that shape prompts; `masks[0]` is `<mask_1>`."""
+
+    eod: int
+    sep: int
+    eom: int
+    masks: tuple[int, ...]
+
+
+class TextCodec(Protocol):
+    """The part of a tokenizer that is needed here."""
+
+    special_tokens: ControlTokens
+
+    def encode(self, text: str) -> np.ndarray:
+        """Token ids of a text, without control tokens."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of token ids, control tokens left out."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TextModel:
+    """A model with what it takes to talk to it."""
+
+    config: TransformerConfig
+    params: Any
+    tokenizer: TextCodec
+    begin_document: bool  # trained with eod before each document's first token
+
+
+@dataclasses.dataclass(frozen=True)
+class Completion:
+    """What the model wrote."""
+
+    text: str  # up to the stop token or stop string
+    tokens: tuple[int, ...]  # as generated: an ending stop token included
+    ended_by: Literal["stop_token", "stop_string", "length"]
+
+
+def complete(
+    model: TextModel,
+    prompts: Sequence[str],
+    generation: GenerationConfig,
+    *,
+    stop_strings: Sequence[str] = (),
+    names: Sequence[str] | None = None,
+    on_progress: Callable[[int], None] = lambda num_prompts: None,
+) -> list[list[Completion]]:
+    """Continues each prompt left to right until the document ends, a stop string comes or the tokens run out.
+
+    The control tokens of infilling are never chosen (our choice; the paper is silent).
+
+    Args:
+        model: the model.
+        prompts: texts; an empty one asks for a whole document.
+        generation: how; its stop and forbidden tokens are added to.
+        stop_strings: texts that end a completion, themselves left out.
+        names: what error messages call the prompts.
+        on_progress: called with the number of prompts just finished.
+
+    Returns:
+        `num_samples` completions for each prompt.
+    """
+    control = model.tokenizer.special_tokens
+    generation = dataclasses.replace(
+        generation,
+        stop_tokens=(*generation.stop_tokens, control.eod),
+        forbidden_tokens=(*generation.forbidden_tokens, control.sep, control.eom, *control.masks),
+    )
+    ids = [left_to_right_prompt(model, prompt) for prompt in prompts]
+    return _completions(model, ids, generation, stop_strings, names, on_progress)
+
+
+def infill(
+    model: TextModel,
+    prefixes_and_suffixes: Sequence[tuple[str, str]],
+    generation: GenerationConfig,
+    *,
+    stop_strings: Sequence[str] = (),
+    names: Sequence[str] | None = None,
+    on_progress: Callable[[int], None] = lambda num_prompts: None,
+) -> list[list[Completion]]:
+    """Writes what stands between each prefix and suffix; it ends at `<eom>`, as in training, or at the document's end.
+
+    `<sep>` and the masks are never chosen (our choice; the paper is silent). Arguments and result as in `complete`.
+    """
+    control = model.tokenizer.special_tokens
+    generation = dataclasses.replace(
+        generation,
+        stop_tokens=(*generation.stop_tokens, control.eom, control.eod),
+        forbidden_tokens=(*generation.forbidden_tokens, control.sep, *control.masks),
+    )
+    ids = [infill_prompt(model, prefix, suffix) for prefix, suffix in prefixes_and_suffixes]
+    return _completions(model, ids, generation, stop_strings, names, on_progress)
+
+
+def left_to_right_prompt(model: TextModel, prompt: str) -> np.ndarray:
+    """Ids of the prompt, led by eod if the model was trained so."""
+    return np.concatenate([_begin(model), model.tokenizer.encode(prompt)])
+
+
+def infill_prompt(model: TextModel, prefix: str, suffix: str) -> np.ndarray:
+    """Ids of `prefix <mask_1> suffix <|endoftext|> <sep> <mask_1>` (CodeGen2's model card), led by eod if trained so."""
+    control = model.tokenizer.special_tokens
+    ask = np.array([control.eod, control.sep, control.masks[0]], np.int32)
+    encode = model.tokenizer.encode
+    return np.concatenate([_begin(model), encode(prefix), ask[2:], encode(suffix), ask])
+
+
+def _begin(model: TextModel) -> np.ndarray:
+    return np.array([model.tokenizer.special_tokens.eod] * model.begin_document, np.int32)
+
+
+def _completions(
+    model: TextModel,
+    prompts: list[np.ndarray],
+    generation: GenerationConfig,
+    stop_strings: Sequence[str],
+    names: Sequence[str] | None,
+    on_progress: Callable[[int], None],
+) -> list[list[Completion]]:
+    def should_stop(tokens: list[int]) -> bool:
+        return _first_stop(model.tokenizer.decode(tokens), stop_strings) is not None
+
+    results = generate(
+        model.config,
+        model.params,
+        prompts,
+        generation,
+        should_stop=should_stop if stop_strings else None,
+        names=names,
+        on_progress=on_progress,
+    )
+    return [
+        [_completion(model.tokenizer, tokens, generation.stop_tokens, stop_strings) for tokens in samples]
+        for samples in results
+    ]
+
+
+def _completion(
+    tokenizer: TextCodec, tokens: list[int], stop_tokens: tuple[int, ...], stop_strings: Sequence[str]
+) -> Completion:
+    ended = tokens[-1] in stop_tokens
+    text = tokenizer.decode(tokens[:-1] if ended else tokens)
+    cut = _first_stop(text, stop_strings)
+    if cut is not None:
+        return Completion(text[:cut], tuple(tokens), "stop_string")
+    return Completion(text, tuple(tokens), "stop_token" if ended else "length")
+
+
+def _first_stop(text: str, stop_strings: Sequence[str]) -> int | None:
+    found = [text.find(stop) for stop in stop_strings]
+    return min((at for at in found if at >= 0), default=None)

@@ -1,0 +1,108 @@
+"""JSONL files of prompts in, and the same lines with the model's completions out."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from etils import epath
+
+from t5x_code.errors import UserError
+from t5x_code.inference.generation import GenerationConfig
+from t5x_code.inference.infilling import TextModel, complete, infill
+
+LEFT_TO_RIGHT = {"prompt"}
+INFILL = {"prefix", "suffix"}
+
+
+@dataclasses.dataclass(frozen=True)
+class PromptLine:
+    """One line of a prompt file."""
+
+    name: str  # path and line number, for messages
+    record: dict[str, Any]  # the line's object: `prompt`, or `prefix` and `suffix`; more fields are passed through
+
+    @property
+    def is_infill(self) -> bool:
+        """Has a prefix and a suffix rather than a prompt."""
+        return "prompt" not in self.record
+
+
+def read_prompt_file(path: str) -> list[PromptLine]:
+    """Reads and checks all lines; blank ones are skipped.
+
+    Raises:
+        UserError: the file cannot be read, or a line is not an object with `prompt`, or `prefix` and `suffix`, as text.
+    """
+    try:
+        lines = epath.Path(path).read_text().split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"input file {path} cannot be read as UTF-8 text: {error}") from error
+    prompts = [_parse(f"{path} line {number}", line) for number, line in enumerate(lines, 1) if line.strip()]
+    if not prompts:
+        raise UserError(f"input file {path} has no lines; write one JSON object a line")
+    return prompts
+
+
+def _parse(name: str, line: str) -> PromptLine:
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{name} is not JSON: {error}") from error
+    fields = (LEFT_TO_RIGHT | INFILL) & record.keys() if isinstance(record, dict) else set()
+    if fields not in (LEFT_TO_RIGHT, INFILL) or not all(isinstance(record[field], str) for field in fields):
+        raise UserError(f'{name} must be {{"prompt": text}} or {{"prefix": text, "suffix": text}}')
+    return PromptLine(name, record)
+
+
+def complete_lines(
+    model: TextModel,
+    lines: Sequence[PromptLine],
+    generation: GenerationConfig,
+    stop_strings: Sequence[str],
+    on_progress: Callable[[int], None],
+) -> list[list[str]]:
+    """Completions of each line, by `complete` or `infill` as its fields ask."""
+    results: list[list[str]] = [[] for _ in lines]
+    for is_infill, respond in ((False, complete), (True, infill)):
+        chosen = [index for index, line in enumerate(lines) if line.is_infill == is_infill]
+        records = [lines[index].record for index in chosen]
+        prompts = [(r["prefix"], r["suffix"]) if is_infill else r["prompt"] for r in records]
+        names = [lines[index].name for index in chosen]
+        completions = respond(
+            model, prompts, generation, stop_strings=stop_strings, names=names, on_progress=on_progress
+        )
+        for index, samples in zip(chosen, completions, strict=True):
+            results[index] = [sample.text for sample in samples]
+    return results
+
+
+def write_completions(path: str, lines: Sequence[PromptLine], completions: Sequence[Sequence[str]]) -> None:
+    """Writes each line's object plus `completions`, under a temporary name that is renamed when whole.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    target = epath.Path(path)
+    partial = target.with_name(f"{target.name}.partial")
+    records = [{**line.record, "completions": list(texts)} for line, texts in zip(lines, completions, strict=True)]
+    try:
+        partial.write_text("".join(f"{json.dumps(record)}\n" for record in records))
+        partial.replace(target)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise UserError(f"output file {path} cannot be written: {error}") from error
+
+
+def check_writable(path: str) -> None:
+    """Finds out before the work that `path` can be written; leaves an existing file as it is.
+
+    Raises:
+        UserError: it cannot.
+    """
+    probe = epath.Path(path).with_name(f"{epath.Path(path).name}.partial")
+    try:
+        probe.write_text("")
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"output file {path} cannot be written: {error}") from error

@@ -1,0 +1,115 @@
+"""Cached, batched generation against the plainest loop: the full forward pass anew for each token."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from t5x_code.errors import UserError
+from t5x_code.inference.generation import GenerationConfig, generate
+from t5x_code.inference.sampling import Sampling
+from t5x_code.models.config import TransformerConfig
+from t5x_code.models.decoder import hidden_states, init_params, logits
+
+CONFIG = TransformerConfig(
+    num_layers=2,
+    model_dim=32,
+    num_heads=2,
+    num_kv_heads=2,
+    head_dim=16,
+    mlp_dim=64,
+    vocab_size=61,
+    max_length=96,
+    rotary_dim=8,
+    initializer_range=0.6,  # so that the next tokens differ from place to place
+    dtype="float32",
+)
+GREEDY = GenerationConfig(max_new_tokens=12)
+SAMPLED = GenerationConfig(max_new_tokens=8, sampling=Sampling(temperature=1.5), num_samples=3)
+
+
+@pytest.fixture(scope="module")
+def params():
+    return init_params(CONFIG, jax.random.key(1))
+
+
+@pytest.fixture(scope="module")
+def prompts():
+    rng = np.random.default_rng(2)
+    return [rng.integers(0, CONFIG.vocab_size, length).astype(np.int32) for length in (5, 40, 1, 33, 7)]
+
+
+@jax.jit
+def full_forward(params, inputs_1xL):
+    positions_1xL = np.arange(inputs_1xL.shape[1])[None]
+    x_1xLxD = hidden_states(CONFIG, params, inputs_1xL, positions_1xL, np.zeros_like(positions_1xL), positions_1xL + 1)
+    return logits(CONFIG, params, x_1xLxD)[0]
+
+
+def greedy_without_cache(params, prompt, num_tokens, config=CONFIG):
+    tokens = list(prompt)
+    for _ in range(num_tokens):
+        padded_1xL = np.zeros((1, config.max_length), np.int32)  # causal: what follows is not seen
+        padded_1xL[0, : len(tokens)] = tokens
+        tokens.append(int(np.argmax(full_forward(params, padded_1xL)[len(tokens) - 1])))
+    return tokens[len(prompt) :]
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_cached_batches_equal_the_full_forward_pass(params, prompts, batch_size):
+    results = generate(CONFIG, params, prompts, dataclasses.replace(GREEDY, batch_size=batch_size))
+    expected = [greedy_without_cache(params, prompt, 12) for prompt in prompts]
+    assert [samples[0] for samples in results] == expected
+    assert len({tuple(tokens) for tokens in expected}) > 3  # the model does not say the same everywhere
+
+
+def test_samples_do_not_depend_on_the_batch(params, prompts):
+    together = generate(CONFIG, params, prompts, SAMPLED)
+    one_row_at_a_time = generate(CONFIG, params, prompts, dataclasses.replace(SAMPLED, batch_size=1))
+    uneven = generate(CONFIG, params, prompts, dataclasses.replace(SAMPLED, batch_size=2))
+    assert together == one_row_at_a_time == uneven
+    assert all(len(samples) == 3 and len(set(map(tuple, samples))) == 3 for samples in together)
+    assert generate(CONFIG, params, prompts, dataclasses.replace(SAMPLED, seed=1)) != together
+
+
+def test_a_stop_token_ends_its_row_and_no_other(params, prompts):
+    free = [samples[0] for samples in generate(CONFIG, params, prompts, GREEDY)]
+    stops = (free[0][3], free[1][5])
+    results = generate(CONFIG, params, prompts, dataclasses.replace(GREEDY, stop_tokens=stops))
+    ends = [next((at + 1 for at, token in enumerate(tokens) if token in stops), 12) for tokens in free]
+    assert [samples[0] for samples in results] == [tokens[:end] for tokens, end in zip(free, ends, strict=True)]
+
+
+def test_forbidden_tokens_are_never_chosen(params, prompts):
+    forbidden = tuple(range(0, CONFIG.vocab_size, 2))
+    results = generate(CONFIG, params, prompts, dataclasses.replace(SAMPLED, forbidden_tokens=forbidden))
+    assert all(token % 2 for samples in results for tokens in samples for token in tokens)
+
+
+def test_the_caller_ends_rows_between_chunks(params, prompts):
+    free = [samples[0] for samples in generate(CONFIG, params, prompts, GREEDY)]
+    asked = []
+
+    def should_stop(tokens):
+        asked.append(len(tokens))
+        return tokens == free[0][:4]
+
+    config = dataclasses.replace(GREEDY, check_period=4, batch_size=2)
+    results = [samples[0] for samples in generate(CONFIG, params, prompts, config, should_stop=should_stop)]
+    assert results == [free[0][:4], *free[1:]]
+    assert set(asked) == {4, 8, 12}
+
+
+def test_the_longest_prompt_that_fits_is_continued_and_a_longer_one_refused(params):
+    fits = np.arange(84, dtype=np.int32) % CONFIG.vocab_size
+    assert generate(CONFIG, params, [fits], GREEDY)[0][0] == greedy_without_cache(params, fits, 12)
+    with pytest.raises(UserError, match=r"^x\.jsonl line 7 has 85 tokens.* 12 .* 96;"):
+        generate(CONFIG, params, [np.zeros(85, np.int32)], GREEDY, names=["x.jsonl line 7"])
+    with pytest.raises(UserError, match="prompt 2 is empty"):
+        generate(CONFIG, params, [fits, fits[:0]], GREEDY)
+
+
+def test_greedy_samples_are_refused():
+    with pytest.raises(UserError, match="temperature"):
+        GenerationConfig(num_samples=2)

@@ -1,0 +1,82 @@
+"""Prompts against CodeGen2's documented format, and what is cut off a model's answer."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from t5x_code.inference import infilling
+from t5x_code.inference.generation import GenerationConfig
+from t5x_code.inference.infilling import TextModel, complete, infill, infill_prompt, left_to_right_prompt
+from t5x_code.models.config import TransformerConfig
+from t5x_code.tokens.special_tokens import SpecialTokens
+
+EOD, SEP, EOM, MASK_1, MASK_2 = 256, 257, 258, 259, 260
+
+
+class ByteTokenizer:
+    """One token per byte, then the control tokens."""
+
+    special_tokens = SpecialTokens(eod=EOD, sep=SEP, eom=EOM, masks=(MASK_1, MASK_2))
+
+    def encode(self, text):
+        return np.frombuffer(text.encode(), np.uint8).astype(np.int32)
+
+    def decode(self, ids):
+        return bytes(i for i in ids if i < 256).decode(errors="replace")
+
+
+MODEL = TextModel(TransformerConfig(), None, ByteTokenizer(), begin_document=True)
+IMPORTED = dataclasses.replace(MODEL, begin_document=False)
+
+
+@pytest.fixture
+def answer(monkeypatch):
+    """Makes the model say given texts, followed by given control tokens; keeps what it was asked."""
+    asked = {}
+
+    def set_answer(text, *control):
+        def generate(config, params, prompts, generation, *, should_stop, **_):
+            tokens = [*text.encode(), *control]
+            asked.update(prompts=prompts, generation=generation, stops=should_stop and should_stop(tokens))
+            return [[tokens] for _ in prompts]
+
+        monkeypatch.setattr(infilling, "generate", generate)
+        return asked
+
+    return set_answer
+
+
+def test_prompts_follow_the_model_card():
+    assert infill_prompt(MODEL, "ab", "c").tolist() == [EOD, 97, 98, MASK_1, 99, EOD, SEP, MASK_1]
+    assert infill_prompt(IMPORTED, "", "c").tolist() == [MASK_1, 99, EOD, SEP, MASK_1]
+    assert left_to_right_prompt(MODEL, "ab").tolist() == [EOD, 97, 98]
+    assert left_to_right_prompt(IMPORTED, "ab").tolist() == [97, 98]
+
+
+def test_the_real_tokenizer_keeps_control_texts_out_of_prompts(shared_data):
+    tokenizer = pytest.importorskip("t5x_code.tokens.tokenizer").Tokenizer.load(str(shared_data / "codegen2_tokenizer"))
+    model = dataclasses.replace(IMPORTED, tokenizer=tokenizer)
+    tokens = infill_prompt(model, "x = '<mask_1>'\n", "\ny = '<|endoftext|><sep><eom>'").tolist()
+    assert [token for token in tokens if token in (50256, 50299, 50300, 51199)] == [51199, 50256, 50299, 51199]
+    assert tokens[-3:] == [50256, 50299, 51199]
+
+
+def test_an_infill_ends_at_eom_and_a_completion_at_eod(answer):
+    asked = answer("middle", EOM)
+    [[completion]] = infill(MODEL, [("a", "b")], GenerationConfig(stop_tokens=(7,)))
+    assert (completion.text, completion.ended_by, completion.tokens[-1]) == ("middle", "stop_token", EOM)
+    assert set(asked["generation"].stop_tokens) == {7, EOM, EOD}
+    assert set(asked["generation"].forbidden_tokens) == {SEP, MASK_1, MASK_2}
+    asked = answer("rest", EOD)
+    assert complete(MODEL, ["a"], GenerationConfig())[0][0].text == "rest"
+    assert set(asked["generation"].stop_tokens) == {EOD}
+    assert set(asked["generation"].forbidden_tokens) == {SEP, EOM, MASK_1, MASK_2}
+
+
+def test_the_first_stop_string_cuts_the_text(answer):
+    asked = answer("x = 1\nclass A: ...\ndef f(): ...")
+    [[completion]] = complete(MODEL, ["a"], GenerationConfig(), stop_strings=["\ndef", "\nclass"])
+    assert (completion.text, completion.ended_by, asked["stops"]) == ("x = 1", "stop_string", True)
+    [[completion]] = complete(MODEL, ["a"], GenerationConfig(), stop_strings=["\nif"])
+    assert (completion.text[-3:], completion.ended_by, asked["stops"]) == ("...", "length", False)
