@@ -1,0 +1,116 @@
+"""Shows what a model writes for held-out functions, beside the original: continued left to right, and infilled.
+
+python launch/show_samples.py --model_dir=runs/quickstart --data=CACHE_DIR/python_stdlib/validation
+"""
+
+import dataclasses
+import sys
+from collections.abc import Iterator
+
+from absl import flags
+
+from t5x_code.checkpoints.model_directory import read_model_directory
+from t5x_code.data.token_store import TokenStore
+from t5x_code.errors import UserError
+from t5x_code.inference.generation import GenerationConfig
+from t5x_code.inference.infilling import TextModel, complete, infill
+from t5x_code.inference.sampling import Sampling
+from t5x_code.inference.side_by_side import Comparison, render
+from t5x_code.recipes.command_line import run
+from t5x_code.source_code.functions import extract_functions
+from t5x_code.tokens.tokenizer import Tokenizer
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("model_dir", None, "Model directory.")
+flags.DEFINE_string("data", None, "The validation split of a token store: CACHE_DIR/TASK/validation.")
+flags.DEFINE_integer("num", 2, "Functions to show.")
+flags.DEFINE_integer("max_new_tokens", 96, "Tokens to write at most; functions with longer bodies are passed over.")
+flags.DEFINE_float("temperature", 0.4, "0 is greedy.")
+flags.DEFINE_integer("seed", 0, "Of the draws.")
+
+BODY_LINES = range(3, 13)
+SHOWN_LINES = 6  # of the text around a gap
+NEXT_DEFINITION = ("\ndef ", "\nclass ", "\n@", "\nasync def ", "\n    def ", "\n    @", "\nif __name__")
+
+
+@dataclasses.dataclass(frozen=True)
+class Gap:
+    """A function's body and as much of the text around it as the model takes."""
+
+    name: str
+    prefix: str
+    body: str
+    suffix: str
+
+
+def main(argv: list[str]) -> None:
+    """Prints two blocks for each function, the same ones each time."""
+    if FLAGS.model_dir is None or FLAGS.data is None or FLAGS.num < 1 or len(argv) > 1:
+        raise UserError("give --model_dir, --data (a split of a token store) and --num of 1 or more")
+    description, params = read_model_directory(FLAGS.model_dir)
+    tokenizer = Tokenizer.load(f"{FLAGS.model_dir}/tokenizer")
+    model = TextModel(description.config, params, tokenizer, description.begin_document)
+    generation = GenerationConfig(FLAGS.max_new_tokens, Sampling(FLAGS.temperature), seed=FLAGS.seed)
+    gaps = find_gaps(TokenStore.open(FLAGS.data), tokenizer, description.config.max_length)
+    completed = complete(model, [gap.prefix for gap in gaps], generation, stop_strings=NEXT_DEFINITION)
+    infilled = infill(model, [(gap.prefix, gap.suffix) for gap in gaps], generation)
+    for gap, (left_to_right,), (middle,) in zip(gaps, completed, infilled, strict=True):
+        before = "\n".join(gap.prefix.splitlines()[-SHOWN_LINES:])
+        after = "\n".join(gap.suffix.splitlines()[:SHOWN_LINES])
+        title = f"held-out function {gap.name}"
+        for comparison in (
+            Comparison(f"{title}, continued left to right", before, left_to_right.text, gap.body),
+            Comparison(f"{title}, infilled", before, middle.text, gap.body, after),
+        ):
+            print(render(comparison, colour=sys.stdout.isatty()), end="\n\n")
+
+
+def find_gaps(store: TokenStore, tokenizer: Tokenizer, context: int) -> list[Gap]:
+    """The first fitting function of each document, until there are enough."""
+    room = (context - FLAGS.max_new_tokens - 8) // 2  # for prefix and suffix each; 8 leaves space for control tokens
+    gaps = []
+    for document in documents(store, tokenizer):
+        gap = next(document_gaps(document, tokenizer, room), None)
+        if gap:
+            gaps.append(gap)
+        if len(gaps) == FLAGS.num:
+            return gaps
+    if not gaps:
+        raise UserError(
+            f"{FLAGS.data} holds no Python function of {BODY_LINES.start} to {BODY_LINES.stop - 1} lines that fits a "
+            f"context of {context} tokens; lower --max_new_tokens or choose another store"
+        )
+    return gaps
+
+
+def documents(store: TokenStore, tokenizer: Tokenizer) -> Iterator[str]:
+    """Texts of the store's documents, their closing eod left out."""
+    for shard in range(store.num_shards):
+        start = 0
+        for end in store.document_ends(shard):
+            yield tokenizer.decode(store.read(shard, start, int(end) - 1))
+            start = int(end)
+
+
+def document_gaps(document: str, tokenizer: Tokenizer, room: int) -> Iterator[Gap]:
+    """Functions of suitable length; what surrounds them is cut to the nearest whole lines that fit."""
+
+    def fits(text: str, tokens: int) -> bool:
+        return len(tokenizer.encode(text)) <= tokens
+
+    for function in extract_functions(document):
+        body = document[function.body_start : function.body_end]
+        header = document[function.start : function.body_start]
+        if len(body.splitlines()) not in BODY_LINES or not fits(body, FLAGS.max_new_tokens) or not fits(header, room):
+            continue
+        before = document[: function.body_start].splitlines(keepends=True)[-room:]
+        while not fits("".join(before), room):
+            before.pop(0)
+        after = document[function.body_end :].splitlines(keepends=True)[:room]
+        while not fits("".join(after), room):
+            after.pop()
+        yield Gap(function.name, "".join(before), body, "".join(after))
+
+
+if __name__ == "__main__":
+    run(main)
