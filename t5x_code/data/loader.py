@@ -1,0 +1,171 @@
+"""The loader: batches as a pure function of (seed, recipe, rows consumed).
+
+Batch t is the rows [r, r + B) of the mixture, where r is what the batches before it took: the number of rows consumed
+is the loader's whole state. Hosts, threads and the batch sizes of other steps never change a row.
+
+Shape legend: B rows of a batch, L sequence length.
+"""
+
+import contextlib
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import grain
+import numpy as np
+
+from t5x_code.data.mixing import Mixing, plan_mixing
+from t5x_code.data.randomness import stable_hash
+from t5x_code.data.streams import Stream, StreamRows, plan_rows
+from t5x_code.errors import UserError
+from t5x_code.objectives.example import Layout
+
+ENDLESS = 2**62  # rows of a mixture: more than any run takes
+
+Arrays = dict[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class MixtureRows:
+    """Rows of a mixture by index, all with the same fields."""
+
+    streams: tuple[StreamRows, ...]
+    mixing: Mixing
+    empty: Arrays  # the fields that some streams lack, as a row without them has them
+
+    def __len__(self) -> int:
+        return ENDLESS
+
+    def __getitem__(self, row: int) -> Arrays:
+        stream, index = self.mixing.select(row)
+        return self.empty | self.streams[stream].example(index).arrays()
+
+
+def build_rows(streams: Sequence[Stream], layout: Layout, seed: int) -> grain.MapDataset:
+    """The endless mixture: element r is row r's arrays, named as `Example.arrays` names them.
+
+    Raises:
+      UserError: there is no stream, two have one name, a store is empty or a rate is unusable.
+    """
+    names = [stream.name for stream in streams]
+    if not names:
+        raise UserError("the mixture has no streams; name at least one task and objective")
+    if len(set(names)) < len(names):
+        raise UserError(f"streams of one mixture share a name: {', '.join(names)}; rename one")
+    mixing = plan_mixing(names, [stream.rate for stream in streams])
+    planned = tuple(plan_rows(stream, layout, seed) for stream in streams)
+    firsts = [rows.example(0).arrays() for rows in planned]
+    shared = set.intersection(*map(set, firsts))
+    empty = {name: _empty(name, array) for first in firsts for name, array in first.items() if name not in shared}
+    return grain.MapDataset.source(MixtureRows(planned, mixing, empty))
+
+
+def iterate_batches(
+    rows: grain.MapDataset,
+    first_row: int,
+    batch_sizes: Iterable[int],
+    process_index: int = 0,
+    process_count: int = 1,
+    num_threads: int = 1,
+    prefetch: int = 2,
+) -> Iterator[Arrays]:
+    """This process's contiguous part of each batch, [B / process_count, L], from row `first_row` on.
+
+    Args:
+      rows: of `build_rows`.
+      first_row: rows consumed before.
+      batch_sizes: the global batch size B of each step to come; may change from step to step and be endless.
+      process_index: this process, whose part is the process_index-th.
+      process_count: processes that share each batch.
+      num_threads: threads that make batches ahead; 0 makes each when it is asked for.
+      prefetch: batches made ahead, where there are threads.
+
+    Raises:
+      UserError: the processes do not divide a batch.
+    """
+    options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=prefetch if num_threads else 0)
+    for size, steps in itertools.groupby(batch_sizes):
+        check_batch_size(size, process_count)
+        part = size // process_count
+        start = first_row + process_index * part
+        batches = grain.MapDataset.range(ENDLESS // size).map(_batch_maker(rows, start, size, part))
+        with contextlib.closing(iter(batches.to_iter_dataset(options))) as made:
+            for _ in steps:
+                yield next(made)
+                first_row += size
+
+
+def check_batch_size(batch_size: int, process_count: int) -> None:
+    """Raises a UserError unless every process gets as many rows of a batch."""
+    if batch_size < 1 or batch_size % process_count:
+        raise UserError(
+            f"batch size {batch_size} does not divide over {process_count} processes; "
+            f"choose a positive multiple of {process_count}"
+        )
+
+
+def evaluation_batches(
+    stream: Stream,
+    layout: Layout,
+    seed: int,
+    batch_size: int,
+    num_batches: int | None = None,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Iterator[Arrays]:
+    """The same rows at every call: those of epoch 0, not shuffled (the store itself is in random order).
+
+    Args:
+      stream: of a validation split.
+      layout: the recipe's.
+      seed: the recipe's; the objective's draws and the cuts depend on it.
+      batch_size: global B; the last batch is padded with empty rows, whose loss weights are 0.
+      num_batches: at most so many; None takes the whole split.
+      process_index: this process, whose part of each batch is given, [B / process_count, L].
+      process_count: processes that share each batch.
+    """
+    check_batch_size(batch_size, process_count)
+    rows = plan_rows(stream, layout, seed)
+    empty = {name: _empty(name, array) for name, array in rows.epoch_example(0, 0).arrays().items()}
+    part = batch_size // process_count
+    available = -(-rows.rows_per_epoch // batch_size)
+    for batch in range(available if num_batches is None else min(num_batches, available)):
+        start = batch * batch_size + process_index * part
+        numbers = range(start, start + part)
+        yield stack_rows(
+            [rows.epoch_example(0, number).arrays() if number < rows.rows_per_epoch else empty for number in numbers]
+        )
+
+
+def data_fingerprint(streams: Sequence[Stream], layout: Layout, seed: int) -> dict[str, str]:
+    """What must be unchanged for a resumed run to see the rows that it would have seen, by a name a person can read."""
+    fingerprint = {
+        "seed": str(seed),
+        "sequence_length": str(layout.length),
+        "isolate_documents": str(layout.isolate_documents),
+        "special_tokens": f"{stable_hash(layout.special_tokens):016x}",
+        "streams": ", ".join(stream.name for stream in streams),
+    }
+    for stream in streams:
+        fingerprint |= {
+            f"{stream.name}: task": stream.task,
+            f"{stream.name}: store": stream.reader.manifest.fingerprint,
+            f"{stream.name}: objective": repr(stream.objective),
+            f"{stream.name}: rate": repr(stream.rate),
+        }
+    return fingerprint
+
+
+def stack_rows(rows: Sequence[Arrays]) -> Arrays:
+    """Stacks rows of the same fields: [L] each to [B, L]."""
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+def _batch_maker(rows: grain.MapDataset, start: int, size: int, part: int) -> Callable[[int], Arrays]:
+    """From a step to its `part` rows, of the `size` that each step takes from row `start` on."""
+    return lambda step: stack_rows([rows[start + step * size + index] for index in range(part)])
+
+
+def _empty(name: str, array: np.ndarray) -> np.ndarray:
+    """A field of a row that has none: no pool for any token, otherwise zeros (padding, text, empty code slots)."""
+    return np.full_like(array, -1 if name == "pool_ids" else 0)

@@ -1,0 +1,26 @@
+"""Causal language modelling: predict each token from those before it."""
+
+import dataclasses
+
+import numpy as np
+
+from t5x_code.objectives.example import Example, Layout, Row
+from t5x_code.objectives.segments import Segment, lay_out
+
+
+@dataclasses.dataclass(frozen=True)
+class CausalLM:
+    """Every token of the row, each document's `eod` included, is a target with weight 1."""
+
+    @property
+    def name(self) -> str:
+        """Short name for metrics and streams."""
+        return "causal_lm"
+
+    def raw_length(self, layout: Layout, document_lengths_N: np.ndarray) -> int:
+        """L: a row of the store becomes as many targets."""
+        return layout.length
+
+    def __call__(self, row: Row, layout: Layout, rng: np.random.Generator) -> Example:
+        """Lays the row's pieces out as they are; draws nothing from `rng`."""
+        return lay_out([Segment(piece.lead, piece.tokens_N) for piece in row.pieces], layout)

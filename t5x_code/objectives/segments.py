@@ -1,0 +1,85 @@
+"""Lays segments side by side into one Example: the last step of every objective.
+
+Shape legend: L sequence length, N targets of a segment, P segments of a row.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from t5x_code.objectives.example import Example, Layout
+
+
+@dataclasses.dataclass(frozen=True)
+class Segment:
+    """What the model shall say about one piece, and the token that leads it in.
+
+    The model reads `[lead] + targets[:-1]`, so that every token of a piece is a target exactly once and `eod`, the lead
+    at a document's start, serves as beginning-of-text.
+    """
+
+    lead: int
+    targets_N: np.ndarray  # int32, N >= 1
+    weights_N: np.ndarray | None = None  # float32 loss weights, None: all 1
+    prefix_length: int = 0  # the first so many input tokens see each other both ways
+
+
+def lay_out(segments: Sequence[Segment], layout: Layout) -> Example:
+    """Makes the Example of a row.
+
+    Segments stand side by side from index 0; the rest is padding, zero in every field, so that a padded token sees
+    nothing. With `isolate_documents` each segment sees itself alone and its positions start at 0; without, the whole
+    row is one segment (a prefix then also sees all that stands before it).
+
+    Args:
+      segments: P segments, each of at least one target, of at most L targets together.
+      layout: the recipe's length L and isolation.
+
+    Raises:
+      ValueError: the segments do not fit, which is an error of the objective that made them.
+    """
+    length = layout.length
+    lengths_P = np.array([len(segment.targets_N) for segment in segments], np.int64)
+    ends_P = np.cumsum(lengths_P)
+    starts_P = ends_P - lengths_P
+    used = int(lengths_P.sum())
+    if used > length:
+        raise ValueError(f"{len(segments)} segments of {used} targets do not fit a row of {length}")
+
+    targets_L = np.zeros(length, np.int32)
+    inputs_L = np.zeros(length, np.int32)
+    loss_weights_L = np.zeros(length, np.float32)
+    segment_ids_L = np.zeros(length, np.int32)
+    attend_from_L = np.zeros(length, np.int32)
+    attend_to_L = np.zeros(length, np.int32)
+
+    if segments:
+        np.concatenate([segment.targets_N for segment in segments], out=targets_L[:used])
+        inputs_L[1:used] = targets_L[: used - 1]
+        inputs_L[starts_P] = [segment.lead for segment in segments]
+    if layout.isolate_documents:
+        segment_ids_L[:used] = np.repeat(np.arange(1, len(segments) + 1), lengths_P)
+        attend_from_L[:used] = np.repeat(starts_P, lengths_P)
+    else:
+        segment_ids_L[:used] = 1
+    index_L = np.arange(length, dtype=np.int32)
+    positions_L = index_L - attend_from_L
+    positions_L[used:] = 0
+    attend_to_L[:used] = index_L[:used] + 1
+    loss_weights_L[:used] = 1.0
+    for segment, start, end in zip(segments, starts_P.tolist(), ends_P.tolist(), strict=True):
+        if segment.weights_N is not None:
+            loss_weights_L[start:end] = segment.weights_N
+        if segment.prefix_length:
+            prefix_end = min(start + segment.prefix_length, end)
+            attend_to_L[start:prefix_end] = prefix_end
+    return Example(
+        inputs_L=inputs_L,
+        targets_L=targets_L,
+        loss_weights_L=loss_weights_L,
+        positions_L=positions_L,
+        segment_ids_L=segment_ids_L,
+        attend_from_L=attend_from_L,
+        attend_to_L=attend_to_L,
+    )
