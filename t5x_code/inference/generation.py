@@ -31,7 +31,7 @@ class GenerationConfig:
     """How prompts are continued."""
 
     max_new_tokens: int = 128
-    sampling: Sampling = Sampling()
+    sampling: Sampling = dataclasses.field(default_factory=Sampling)
     num_samples: int = 1  # continuations of each prompt
     seed: int = 0
     stop_tokens: tuple[int, ...] = ()  # a continuation ends with the first of these
@@ -122,8 +122,8 @@ def _check_fits(num_tokens: int, max_new_tokens: int, context: int, name: str) -
         )
     if num_tokens + max_new_tokens > context:
         raise UserError(
-            f"{name} has {num_tokens} tokens, which with max_new_tokens {max_new_tokens} is more than the model's context "
-            f"of {context}; shorten it or lower max_new_tokens"
+            f"{name} has {num_tokens} tokens, which with max_new_tokens {max_new_tokens} is more than the model's "
+            f"context of {context}; shorten it or lower max_new_tokens"
         )
 
 

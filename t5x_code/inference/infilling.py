@@ -116,7 +116,7 @@ def left_to_right_prompt(model: TextModel, prompt: str) -> np.ndarray:
 
 
 def infill_prompt(model: TextModel, prefix: str, suffix: str) -> np.ndarray:
-    """Ids of `prefix <mask_1> suffix <|endoftext|> <sep> <mask_1>` (CodeGen2's model card), led by eod if trained so."""
+    """Ids of `prefix <mask_1> suffix <|endoftext|> <sep> <mask_1>` (CodeGen2 model card), led by eod if trained so."""
     control = model.tokenizer.special_tokens
     ask = np.array([control.eod, control.sep, control.masks[0]], np.int32)
     encode = model.tokenizer.encode

@@ -1,0 +1,73 @@
+"""Prompt files: what is refused, what order comes out, and that nothing half written is left."""
+
+import json
+
+import pytest
+
+from t5x_code.errors import UserError
+from t5x_code.inference import prompt_file
+from t5x_code.inference.generation import GenerationConfig
+from t5x_code.inference.infilling import Completion
+from t5x_code.inference.prompt_file import check_writable, complete_lines, read_prompt_file, write_completions
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"prompt": "x"',
+        "[1]",
+        "3",
+        '{"prompt": 3}',
+        '{"prefix": "a"}',
+        '{"prompt": "a", "suffix": "b"}',
+        '{"text": ""}',
+    ],
+)
+def test_a_bad_line_is_named_by_its_number(tmp_path, line):
+    path = tmp_path / "prompts.jsonl"
+    path.write_text(f'{{"prompt": "fine"}}\n\n{line}\n')
+    with pytest.raises(UserError, match=r"prompts\.jsonl line 3 "):
+        read_prompt_file(str(path))
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\n\n", b"\xff\xfe{}"])
+def test_a_file_without_prompts_is_refused(tmp_path, content):
+    path = tmp_path / "prompts.jsonl"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=r"prompts\.jsonl"):
+        read_prompt_file(str(path))
+
+
+def test_mixed_lines_keep_their_order_and_fields(tmp_path, monkeypatch):
+    def answer(kind):
+        def respond(model, prompts, generation, *, stop_strings, names, on_progress):
+            on_progress(len(prompts))
+            return [[Completion(f"{kind} {p} of {n[-6:]}", (), "length")] for p, n in zip(prompts, names, strict=True)]
+
+        return respond
+
+    monkeypatch.setattr(prompt_file, "complete", answer("complete"))
+    monkeypatch.setattr(prompt_file, "infill", answer("infill"))
+    path = tmp_path / "prompts.jsonl"
+    path.write_text('{"prefix": "a", "suffix": "ü\u2028", "id": 5}\n{"prompt": "c"}\n{"prefix": "d", "suffix": "e"}')
+    lines = read_prompt_file(str(path))
+    done = []
+    write_completions(
+        str(tmp_path / "out.jsonl"), lines, complete_lines(None, lines, GenerationConfig(), (), done.append)
+    )
+    records = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [record["completions"][0][:8] for record in records] == ["infill (", "complete", "infill ("]
+    assert [record["completions"][0][-6:] for record in records] == ["line 1", "line 2", "line 3"]
+    assert records[0]["id"] == 5 and records[0]["suffix"] == "ü\u2028"
+    assert sum(done) == 3
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out.jsonl", "prompts.jsonl"]
+
+
+def test_an_output_that_cannot_be_written_is_found_out_first(tmp_path):
+    kept = tmp_path / "out.jsonl"
+    kept.write_text("old")
+    check_writable(str(kept))
+    assert kept.read_text() == "old" and len(list(tmp_path.iterdir())) == 1
+    with pytest.raises(UserError, match="cannot be written"):
+        check_writable(str(tmp_path / "absent" / "out.jsonl"))
