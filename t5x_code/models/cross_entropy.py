@@ -1,0 +1,212 @@
+"""Cross-entropy over a large vocabulary: logits exist for one chunk of tokens at a time, gradients included.
+
+The gradients are made in the forward pass, while a chunk's logits are at hand: three products of tokens x D x V as in
+the naive form (recomputing would take four), and a fraction of its memory. Nothing of that work is done where no
+gradient is asked for. On a mesh the loop runs inside `shard_map`: the head is gathered once, not once per chunk.
+
+Legend: B batch, L length, T = B x L tokens (of a device), C tokens of a chunk, D model, V vocabulary padded.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, PartitionSpec
+
+from t5x_code.models.dot import dot
+
+MASKED = -1e30  # logit of a token that cannot be predicted; finite, so that weight 0 times its loss is 0
+
+# The mesh axes by which the arrays are split, where the mesh has them.
+BATCH_AXES, LENGTH_AXIS, EMBED_AXIS, VOCABULARY_AXIS = ("data", "fsdp"), "sequence", "fsdp", "tensor"
+
+
+class LossSums(NamedTuple):
+    """Sums over the tokens of a batch, float32 scalars; the caller divides by a count. Only `total` has a gradient."""
+
+    total: jax.Array  # weight * (cross-entropy + z-loss)
+    z_loss: jax.Array  # the z-loss part of `total`
+    correct: jax.Array  # weight of the tokens whose target has the highest logit
+    weight: jax.Array
+
+
+class _Tokens(NamedTuple):
+    """What the loss needs to know of the tokens; none of it has a gradient."""
+
+    targets: jax.Array  # int32
+    weights: jax.Array  # float32
+    modality: jax.Array | None  # int32
+    allowed_2xV: jax.Array  # bool, row 0 alone is used without modality
+
+
+class _Static(NamedTuple):
+    """What is known when tracing."""
+
+    chunk: int
+    z_loss: float
+    mesh: Mesh | None
+
+
+def cross_entropy(
+    x_BxLxD: jax.Array,
+    kernel_DxV: jax.Array,
+    bias_V: jax.Array,
+    targets_BxL: jax.Array,
+    weights_BxL: jax.Array,
+    *,
+    vocab_size: int,
+    chunk: int,
+    z_loss: float = 0.0,
+    allowed_2xV: jax.Array | None = None,
+    modality_BxL: jax.Array | None = None,
+    mesh: Mesh | None = None,
+) -> LossSums:
+    """Sums of `weight * (logsumexp - logit of the target + z_loss * logsumexp ** 2)`.
+
+    Args:
+        x_BxLxD: hidden states, in the compute type.
+        kernel_DxV: head, float32; with `bias_V`, from `decoder.head_weights`.
+        bias_V: float32.
+        targets_BxL: int32.
+        weights_BxL: float32; 0 leaves a token out.
+        vocab_size: entries of V from here on are padding and never predicted.
+        chunk: most tokens (of a device) whose logits exist at a time.
+        z_loss: factor of the squared logsumexp, which keeps logits from drifting (PaLM, arXiv 2204.02311).
+        allowed_2xV: bool [2, vocab_size] or [2, V]: the softmax of a token runs over the row of its modality.
+        modality_BxL: int32; given if and only if `allowed_2xV` is.
+        mesh: shards the work: B over data and fsdp, L over sequence, D over fsdp, V over tensor.
+
+    Returns:
+        Sums over all tokens of all devices.
+    """
+    if (allowed_2xV is None) != (modality_BxL is None):
+        raise ValueError("cross_entropy: pass allowed_2xV and modality_BxL together, or neither")
+    V = kernel_DxV.shape[1]
+    real_V = jnp.arange(V) < vocab_size
+    if allowed_2xV is None:
+        allowed_2xV = real_V[None]
+    else:
+        allowed_2xV = jnp.pad(allowed_2xV, [(0, 0), (0, V - allowed_2xV.shape[1])]) & real_V
+    weights_BxL = weights_BxL.astype(jnp.float32)
+    tokens = _Tokens(targets_BxL, weights_BxL, modality_BxL, allowed_2xV)
+    total, z_loss_sum, correct = _sums(_Static(chunk, z_loss, mesh), x_BxLxD, kernel_DxV, bias_V, tokens)
+    return LossSums(total, *jax.lax.stop_gradient((z_loss_sum, correct, weights_BxL.sum())))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _sums(static: _Static, x: jax.Array, kernel: jax.Array, bias: jax.Array, tokens: _Tokens) -> tuple[jax.Array, ...]:
+    """Sums without gradients: what runs in evaluation."""
+    return _over_devices(static, False, x, kernel, bias, tokens)[0]
+
+
+def _sums_forward(static, x, kernel, bias, tokens):
+    sums, gradients = _over_devices(static, True, x, kernel, bias, tokens)
+    return sums, gradients
+
+
+def _sums_backward(static, gradients, cotangents):
+    del static
+    scale = cotangents[0]  # of `total`; the other sums are metrics
+    return *((scale * gradient).astype(gradient.dtype) for gradient in gradients), None
+
+
+_sums.defvjp(_sums_forward, _sums_backward)
+
+
+def _over_devices(static: _Static, with_gradients: bool, x, kernel, bias, tokens: _Tokens):
+    """Runs `_chunk_loop` on each device's part.
+
+    Returns:
+        (total, z-loss, correct), and (dx, dkernel, dbias) or ().
+    """
+    loop = functools.partial(_chunk_loop, static, with_gradients)
+    if static.mesh is None:
+        return loop(x, kernel, bias, tokens)
+    names = static.mesh.axis_names
+    batch = tuple(axis for axis in BATCH_AXES if axis in names)
+    length, embed, vocabulary = (axis if axis in names else None for axis in (LENGTH_AXIS, EMBED_AXIS, VOCABULARY_AXIS))
+    P = PartitionSpec
+    of_token, of_kernel, of_bias = P(batch, length), P(embed, vocabulary), P(vocabulary)
+    of_tokens = _Tokens(of_token, of_token, of_token if tokens.modality is not None else None, P(None, vocabulary))
+    of_sums = (P(), P(), P())
+    return jax.shard_map(
+        loop,
+        mesh=static.mesh,
+        in_specs=(of_token, of_kernel, of_bias, of_tokens),
+        out_specs=(of_sums, (of_token, of_kernel, of_bias) if with_gradients else ()),
+        check_vma=False,
+    )(x, kernel, bias, tokens)
+
+
+def _chunk_loop(static: _Static, with_gradients: bool, x, kernel, bias, tokens: _Tokens):
+    """One device's share of `_over_devices`: a scan over chunks of tokens, then the sums over devices."""
+    names = static.mesh.axis_names if static.mesh is not None else ()
+    D = x.shape[-1]
+    vocabulary = VOCABULARY_AXIS if VOCABULARY_AXIS in names else None
+    kernel_DxV = kernel.astype(x.dtype)
+    if EMBED_AXIS in names:
+        kernel_DxV = jax.lax.all_gather(kernel_DxV, EMBED_AXIS, axis=0, tiled=True)
+    V = kernel_DxV.shape[1]
+    first_entry = jax.lax.axis_index(vocabulary) * V if vocabulary else 0
+
+    def one_chunk(carry, chunk):
+        sums, dkernel_DxV, dbias_V = carry
+        x_CxD, targets_C, weights_C, modality_C = chunk
+        allowed = tokens.allowed_2xV[0] if modality_C is None else tokens.allowed_2xV[modality_C]
+        logits_CxV = jnp.where(allowed, dot("cd,dv->cv", x_CxD, kernel_DxV, jnp.float32) + bias, MASKED)
+        is_target_CxV = first_entry + jnp.arange(V) == targets_C[:, None]
+        highest_C = _pmax(logits_CxV.max(-1), vocabulary)
+        exp_CxV = jnp.exp(logits_CxV - highest_C[:, None])
+        exp_sum_C = _psum(exp_CxV.sum(-1), vocabulary)
+        target_logit_C = _psum(jnp.where(is_target_CxV, logits_CxV, 0).sum(-1), vocabulary)
+        logsumexp_C = highest_C + jnp.log(exp_sum_C)
+        z_loss_C = static.z_loss * jnp.square(logsumexp_C)
+        terms = (logsumexp_C - target_logit_C + z_loss_C, z_loss_C, target_logit_C == highest_C)
+        sums = tuple(total + (weights_C * term).sum() for total, term in zip(sums, terms, strict=True))
+        if not with_gradients:
+            return (sums, dkernel_DxV, dbias_V), None
+        probability_CxV = exp_CxV / exp_sum_C[:, None]
+        dlogits_CxV = probability_CxV * (1 + 2 * static.z_loss * logsumexp_C)[:, None] - is_target_CxV
+        dlogits_CxV *= weights_C[:, None]
+        dbias_V += dlogits_CxV.sum(0)
+        dlogits_CxV = dlogits_CxV.astype(x.dtype)
+        dkernel_DxV += dot("cd,cv->dv", x_CxD, dlogits_CxV, jnp.float32)
+        dx_CxD = _psum(dot("cv,dv->cd", dlogits_CxV, kernel_DxV, jnp.float32), vocabulary).astype(x.dtype)
+        return (sums, dkernel_DxV, dbias_V), dx_CxD
+
+    zero = jnp.float32(0)
+    zeros = (jnp.zeros((D, V), jnp.float32), jnp.zeros(V, jnp.float32)) if with_gradients else (None, None)
+    chunks = _split((x, *tokens[:3]), static.chunk)
+    (sums, dkernel_DxV, dbias_V), dx = jax.lax.scan(one_chunk, ((zero, zero, zero), *zeros), chunks)
+    token_axes = tuple(axis for axis in (*BATCH_AXES, LENGTH_AXIS) if axis in names)
+    sums = tuple(_psum(total, token_axes) for total in sums)
+    if not with_gradients:
+        return sums, ()
+    dx = dx.reshape(-1, D)[: x.size // D].reshape(x.shape)
+    if EMBED_AXIS in names:
+        dkernel_DxV = jax.lax.psum_scatter(dkernel_DxV, EMBED_AXIS, scatter_dimension=0, tiled=True)
+    dkernel = _psum(dkernel_DxV, tuple(axis for axis in token_axes if axis != EMBED_AXIS))
+    return sums, (dx, dkernel.astype(kernel.dtype), _psum(dbias_V, token_axes).astype(bias.dtype))
+
+
+def _split(arrays: tuple[jax.Array | None, ...], chunk: int) -> tuple[jax.Array | None, ...]:
+    """[B, L, ...] -> [chunks, C, ...] with C <= chunk; the last chunk is filled up with zeros, which weigh nothing."""
+    T = arrays[0].shape[0] * arrays[0].shape[1]
+    num_chunks = -(-T // chunk)
+    C = -(-T // num_chunks)
+
+    def split(array: jax.Array) -> jax.Array:
+        flat = array.reshape(T, *array.shape[2:])
+        flat = jnp.pad(flat, [(0, num_chunks * C - T)] + [(0, 0)] * (flat.ndim - 1))
+        return flat.reshape(num_chunks, C, *flat.shape[1:])
+
+    return jax.tree.map(split, arrays)
+
+
+def _psum(value: jax.Array, axes: str | tuple[str, ...] | None) -> jax.Array:
+    return jax.lax.psum(value, axes) if axes else value
+
+
+def _pmax(value: jax.Array, axis: str | None) -> jax.Array:
+    return jax.lax.pmax(value, axis) if axis else value
