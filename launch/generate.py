@@ -14,7 +14,13 @@ from t5x_code.checkpoints.model_directory import read_model_directory
 from t5x_code.errors import UserError
 from t5x_code.inference.generation import GenerationConfig
 from t5x_code.inference.infilling import Completion, TextModel, complete, infill
-from t5x_code.inference.prompt_file import check_writable, complete_lines, read_prompt_file, write_completions
+from t5x_code.inference.prompt_file import (
+    check_lines_fit,
+    check_writable,
+    complete_lines,
+    read_prompt_file,
+    write_completions,
+)
 from t5x_code.inference.sampling import Sampling
 from t5x_code.recipes.command_line import run
 from t5x_code.tokens.tokenizer import Tokenizer
@@ -57,6 +63,7 @@ def main(argv: list[str]) -> None:
         lines = read_prompt_file(FLAGS.input_file)
         check_writable(FLAGS.output_file)
         model = load_model()
+        check_lines_fit(model, lines, generation.max_new_tokens)
         with tqdm(total=len(lines), unit="prompt") as progress:
             completions = complete_lines(model, lines, generation, FLAGS.stop, progress.update)
         write_completions(FLAGS.output_file, lines, completions)

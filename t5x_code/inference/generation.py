@@ -94,7 +94,7 @@ def generate(
     """
     names = names or [f"prompt {index + 1}" for index in range(len(prompts))]
     for prompt, name in zip(prompts, names, strict=True):
-        _check_fits(len(prompt), generation.max_new_tokens, config.max_length, name)
+        check_fits(len(prompt), generation.max_new_tokens, config.max_length, name)
     samples = min(generation.num_samples, generation.batch_size)
     batch_size = min(generation.batch_size // samples, len(prompts))
     by_length = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
@@ -115,7 +115,8 @@ def generate(
     return results
 
 
-def _check_fits(num_tokens: int, max_new_tokens: int, context: int, name: str) -> None:
+def check_fits(num_tokens: int, max_new_tokens: int, context: int, name: str) -> None:
+    """Raises UserError, with the prompt's name, for one that is empty or leaves too little of the context."""
     if num_tokens == 0:
         raise UserError(
             f"{name} is empty, and this model's documents do not begin with a token of their own; write one"

@@ -8,8 +8,8 @@ from typing import Any
 from etils import epath
 
 from t5x_code.errors import UserError
-from t5x_code.inference.generation import GenerationConfig
-from t5x_code.inference.infilling import TextModel, complete, infill
+from t5x_code.inference.generation import GenerationConfig, check_fits
+from t5x_code.inference.infilling import TextModel, complete, infill, infill_prompt, left_to_right_prompt
 
 LEFT_TO_RIGHT = {"prompt"}
 INFILL = {"prefix", "suffix"}
@@ -53,6 +53,16 @@ def _parse(name: str, line: str) -> PromptLine:
     if fields not in (LEFT_TO_RIGHT, INFILL) or not all(isinstance(record[field], str) for field in fields):
         raise UserError(f'{name} must be {{"prompt": text}} or {{"prefix": text, "suffix": text}}')
     return PromptLine(name, record)
+
+
+def check_lines_fit(model: TextModel, lines: Sequence[PromptLine], max_new_tokens: int) -> None:
+    """Raises UserError for the first line that is too long for the model's context, before any work is done."""
+    for line in lines:
+        if line.is_infill:
+            prompt = infill_prompt(model, line.record["prefix"], line.record["suffix"])
+        else:
+            prompt = left_to_right_prompt(model, line.record["prompt"])
+        check_fits(len(prompt), max_new_tokens, model.config.max_length, line.name)
 
 
 def complete_lines(

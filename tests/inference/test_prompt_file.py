@@ -2,13 +2,23 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from t5x_code.errors import UserError
 from t5x_code.inference import prompt_file
 from t5x_code.inference.generation import GenerationConfig
-from t5x_code.inference.infilling import Completion
-from t5x_code.inference.prompt_file import check_writable, complete_lines, read_prompt_file, write_completions
+from t5x_code.inference.infilling import Completion, TextModel
+from t5x_code.inference.prompt_file import (
+    PromptLine,
+    check_lines_fit,
+    check_writable,
+    complete_lines,
+    read_prompt_file,
+    write_completions,
+)
+from t5x_code.models.config import TransformerConfig
+from t5x_code.tokens.special_tokens import SpecialTokens
 
 
 @pytest.mark.parametrize(
@@ -62,6 +72,25 @@ def test_mixed_lines_keep_their_order_and_fields(tmp_path, monkeypatch):
     assert records[0]["id"] == 5 and records[0]["suffix"] == "ü\u2028"
     assert sum(done) == 3
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out.jsonl", "prompts.jsonl"]
+
+
+class CharacterTokenizer:
+    """One token per character."""
+
+    special_tokens = SpecialTokens(eod=1, sep=2, eom=3, masks=(4,))
+
+    def encode(self, text):
+        return np.full(len(text), 9, np.int32)
+
+
+@pytest.mark.parametrize("record", [{"prompt": "x" * 10}, {"prefix": "x" * 5, "suffix": "x"}])
+def test_a_line_that_is_too_long_is_named_before_any_work(record):
+    """Either line makes 11 tokens: eod and ten, or eod, six and the four of the infill format."""
+    model = TextModel(TransformerConfig(max_length=16), None, CharacterTokenizer(), begin_document=True)
+    lines = [PromptLine("p.jsonl line 1", {"prompt": "x"}), PromptLine("p.jsonl line 2", record)]
+    check_lines_fit(model, lines, max_new_tokens=5)
+    with pytest.raises(UserError, match=r"p\.jsonl line 2 has 11 tokens.* 6 .* 16;"):
+        check_lines_fit(model, lines, max_new_tokens=6)
 
 
 def test_an_output_that_cannot_be_written_is_found_out_first(tmp_path):
