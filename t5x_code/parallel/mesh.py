@@ -1,0 +1,91 @@
+"""The device mesh: four named axes, whose sizes are all that a recipe says about hardware."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from jax.experimental import mesh_utils
+from jax.sharding import AxisType, Mesh
+
+from t5x_code.errors import UserError
+
+MESH_AXES = ("data", "fsdp", "sequence", "tensor")
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """Devices along each axis. One axis may be -1: all devices that remain."""
+
+    data: int = 1  # copies of the parameters; each takes its share of the rows
+    fsdp: int = -1  # shares of the parameters; each takes its share of the rows too
+    sequence: int = 1  # shares of a row's length
+    tensor: int = 1  # shares of heads, MLP and vocabulary
+    num_slices: int = 1  # TPU slices joined by a slower network; `data` must be a multiple of it
+
+    @property
+    def sizes(self) -> tuple[int, int, int, int]:
+        """In the order of `MESH_AXES`, -1 as it stands."""
+        return (self.data, self.fsdp, self.sequence, self.tensor)
+
+
+def mesh_shape(config: MeshConfig, num_devices: int) -> tuple[int, int, int, int]:
+    """Devices along each of `MESH_AXES`, whose product is `num_devices`.
+
+    Raises:
+        UserError: the sizes do not fit that many devices, or the slices.
+    """
+    sizes = config.sizes
+    if any(size == 0 or size < -1 for size in sizes) or sizes.count(-1) > 1 or config.num_slices < 1:
+        raise UserError(
+            f"mesh sizes must be positive, one of them may be -1 (the rest), but they are {_describe(sizes)}"
+        )
+    known = math.prod(size for size in sizes if size != -1)
+    shape = tuple(num_devices // known if size == -1 else size for size in sizes)
+    if math.prod(shape) != num_devices:
+        needed = f"{known} devices" if -1 not in sizes else f"a multiple of {known} devices"
+        raise UserError(
+            f"mesh needs {needed} ({_describe(sizes)}) but {num_devices} are attached; {_advice(sizes, num_devices)}"
+        )
+    if shape[0] % config.num_slices:
+        raise UserError(
+            f"mesh of {config.num_slices} slices: set MeshConfig.data to a multiple of it, it is {shape[0]}"
+        )
+    return shape
+
+
+def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """Lays the devices out so that neighbours on the fastest axes are neighbours in hardware.
+
+    Args:
+        config: sizes of the axes.
+        devices: default: all that are attached, of every process.
+
+    Raises:
+        UserError: the sizes do not fit the devices.
+    """
+    devices = list(devices) if devices is not None else jax.devices()
+    shape = mesh_shape(config, len(devices))
+    if config.num_slices > 1:
+        per_slice = (shape[0] // config.num_slices, *shape[1:])
+        over_slices = (config.num_slices, 1, 1, 1)
+        grid = mesh_utils.create_hybrid_device_mesh(per_slice, over_slices, devices, allow_split_physical_axes=True)
+    elif devices[0].platform == "tpu":
+        grid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+    else:
+        grid = np.array(devices).reshape(shape)
+    return Mesh(grid, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
+
+
+def _describe(sizes: Sequence[int]) -> str:
+    named = zip(MESH_AXES, sizes, strict=True)
+    return " x ".join(f"{name} {size}" for name, size in named if name == "data" or size != 1)
+
+
+def _advice(sizes: Sequence[int], num_devices: int) -> str:
+    """A setting of fsdp that fits, where there is one."""
+    others = math.prod(size for name, size in zip(MESH_AXES, sizes, strict=True) if name != "fsdp")
+    if others > 0 and num_devices % others == 0:
+        return f"choose another gin/meshes/*.gin or set MeshConfig.fsdp={num_devices // others}"
+    return "choose another gin/meshes/*.gin"
