@@ -6,7 +6,6 @@ is the loader's whole state. Hosts, threads and the batch sizes of other steps n
 Shape legend: B rows of a batch, L sequence length.
 """
 
-import contextlib
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -89,10 +88,10 @@ def iterate_batches(
         part = size // process_count
         start = first_row + process_index * part
         batches = grain.MapDataset.range(ENDLESS // size).map(_batch_maker(rows, start, size, part))
-        with contextlib.closing(iter(batches.to_iter_dataset(options))) as made:
-            for _ in steps:
-                yield next(made)
-                first_row += size
+        made = iter(batches.to_iter_dataset(options))
+        for _ in steps:
+            yield next(made)
+            first_row += size
 
 
 def check_batch_size(batch_size: int, process_count: int) -> None:

@@ -13,11 +13,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from t5x_code.data.declarations import Rate, check_rate
 from t5x_code.errors import UserError
 
 BLOCK = 10_000  # rows; rates are exact to one in so many
-
-Rate = float | tuple[tuple[int, float], ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +43,7 @@ def plan_mixing(names: Sequence[str], rates: Sequence[Rate]) -> Mixing:
       rates: each stream's share, relative to the others' at the same row.
 
     Raises:
-      UserError: a rate is negative, all are 0 somewhere, or one is too small to give a row.
+      UserError: a rate cannot be drawn from, all are 0 somewhere, or one is too small to give a row.
     """
     points = [_points(name, rate) for name, rate in zip(names, rates, strict=True)]
     last_row = max(rows[-1] for rows, _ in points)
@@ -64,14 +63,10 @@ def plan_mixing(names: Sequence[str], rates: Sequence[Rate]) -> Mixing:
 
 
 def _points(name: str, rate: Rate) -> tuple[list[int], list[float]]:
-    """A rate as the rows and shares of a piecewise-linear curve, checked."""
-    schedule = rate if isinstance(rate, (tuple, list)) else ((0, rate),)
-    rows, shares = [int(row) for row, _ in schedule], [float(share) for _, share in schedule]
-    if not rows or rows != sorted(set(rows)) or rows[0] < 0:
-        raise UserError(f"the rate schedule of stream {name} has rows {rows}; give rows that ascend from 0 or later")
-    if not all(0 <= share < float("inf") for share in shares):
-        raise UserError(f"the rates of stream {name} are {shares}; a rate must be 0 or more")
-    return rows, shares
+    """A rate as the rows and shares of a piecewise-linear curve, flat outside its ends."""
+    check_rate(rate, f"stream {name}")
+    schedule = ((0, rate),) if isinstance(rate, int | float) else rate
+    return [row for row, _ in schedule], [share for _, share in schedule]
 
 
 def _round_shares(shares_TxS: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 from grain.experimental import index_shuffle
 
+from t5x_code.data.declarations import Rate
 from t5x_code.data.randomness import keyed_generator, stable_hash
 from t5x_code.errors import UserError
 from t5x_code.objectives.example import Example, Layout, Objective, Piece, Row
@@ -49,7 +50,7 @@ class Stream:
     task: str
     reader: TokenReader
     objective: Objective
-    rate: float | tuple[tuple[int, float], ...] = 1.0  # share, or piecewise-linear ((row of the mixture, share), ..)
+    rate: Rate = 1.0  # share, or piecewise-linear ((row of the mixture, share), ..)
 
 
 @dataclasses.dataclass(frozen=True)
