@@ -25,10 +25,7 @@ class Tokenizer:
     """A tokenizer with its control tokens found and locked. Make one by `load`, `from_json` or `train_bpe.train`."""
 
     def __init__(self, description: dict, origin: str):
-        """Args:
-        description: a parsed tokenizer.json.
-        origin: where it came from, for messages.
-        """
+        """Takes a parsed tokenizer.json; `origin` is where it came from, for messages."""
         locked = _lock_control_tokens(description)
         self._json = json.dumps(locked, ensure_ascii=False)
         try:

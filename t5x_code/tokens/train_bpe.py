@@ -15,8 +15,8 @@ NUM_BYTES = 256
 def train(texts: Iterable[str], vocab_size: int = 8192, num_masks: int = 100) -> Tokenizer:
     """Trains a byte-level BPE; the same texts give the same tokenizer.
 
-    Text is cut by GPT-2's pattern. It keeps a newline together with the indentation that follows it, except for the last
-    space, which belongs to the word: so deep indentation becomes one token of a vocabulary that is trained on code.
+    Text is cut by GPT-2's pattern. It keeps a newline together with the indentation that follows it, except for the
+    last space, which belongs to the word: deep indentation becomes one token of a vocabulary that is trained on code.
     Control tokens take the first ids: eod, sep, eom, masks 1, 2, ..
 
     Args:

@@ -1,0 +1,202 @@
+"""Makes a task's token store in this process: read, spool by hash, then tokenize shard after shard.
+
+All is written under a temporary name beside the final one and renamed at the end: a store that can be seen is whole.
+"""
+
+import contextlib
+import importlib.metadata
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from etils import epath
+from tqdm import tqdm
+
+from t5x_code.data.caching.document_hash import SHARD_TEXT_BYTES, document_hash, num_shards_for, split_of
+from t5x_code.data.caching.shard_writer import ShardSummary, token_dtype, write_shard
+from t5x_code.data.caching.spool import Spool
+from t5x_code.data.caching.store_fingerprints import StoreFingerprints, store_fingerprints
+from t5x_code.data.declarations import SPLITS, TRAIN, TaskDeclaration
+from t5x_code.data.decontamination import Decontaminator, load_decontaminator
+from t5x_code.data.manifest import FORMAT_VERSION, MANIFEST_FILE, Manifest, checksum_folder
+from t5x_code.data.sources.files import walk
+from t5x_code.data.sources.source import read_documents
+from t5x_code.errors import UserError
+from t5x_code.tokens.tokenizer import Tokenizer
+
+VERSIONED = ("t5x_code", "numpy", "tensorstore", "tokenizers")
+
+
+def build_store(
+    task: TaskDeclaration,
+    tokenizer: Tokenizer,
+    root: epath.PathLike,
+    *,
+    mbpp: str | None = None,
+    overwrite: bool = False,
+    show_progress: bool = True,
+    shard_text_bytes: int = SHARD_TEXT_BYTES,
+) -> epath.Path:
+    """Makes `<root>/<task>/{train,validation}`.
+
+    Args:
+        task: what to read and how.
+        tokenizer: makes the tokens.
+        root: folder of token stores, local or a bucket.
+        mbpp: MBPP's JSONL file, to keep its problems out of the store.
+        overwrite: replace a store of that name.
+        show_progress: a bar on stderr.
+        shard_text_bytes: text per shard at most.
+
+    Returns:
+        The folder `<root>/<task>`.
+
+    Raises:
+        UserError: a store of that name exists; the source has no readable document; the disk is full or not writable.
+    """
+    target = epath.Path(root) / task.name
+    if target.exists() and not overwrite:
+        raise UserError(f"token store {target} exists; add --overwrite to make it again")
+    fingerprints = store_fingerprints(task, tokenizer)
+    decontaminator = load_decontaminator(mbpp)
+    try:
+        with _temporary_folder(target) as work:
+            skipped: Counter = Counter()
+            spools = _spool_documents(task, work / "spool", skipped, show_progress)
+            with _progress(
+                f"{task.name}: tokenizing", sum(s.num_bytes for s in spools.values()), show_progress
+            ) as report:
+                for split, spool in spools.items():
+                    store = epath.Path(work / "store" / split)
+                    num_shards = num_shards_for(spool.num_bytes, shard_text_bytes)
+                    summaries = [
+                        write_shard(store, shard, documents, tokenizer, decontaminator, report)
+                        for shard, documents in enumerate(spool.sorted_shards(num_shards))
+                    ]
+                    write_manifest(store, task, split, summaries, skipped, tokenizer, decontaminator, fingerprints)
+            _publish(work / "store", target)
+    except OSError as error:
+        raise UserError(f"cannot write token store {target} ({error}); nothing was left there") from error
+    return target
+
+
+def write_manifest(
+    store: epath.Path,
+    task: TaskDeclaration,
+    split: str,
+    summaries: list[ShardSummary],
+    skipped: Counter,
+    tokenizer: Tokenizer,
+    decontaminator: Decontaminator,
+    fingerprints: StoreFingerprints,
+) -> None:
+    """Completes one split's folder, whose shards are written."""
+    if split == TRAIN and not any(summary.documents for summary in summaries):
+        raise UserError(
+            f"task {task.name} leaves no document to train on: all were duplicates, benchmark answers or, by the "
+            f"validation fraction {task.validation_fraction}, held out; give it more documents"
+        )
+    decontaminated = sum((Counter(summary.decontaminated) for summary in summaries), Counter())
+    manifest = Manifest(
+        format_version=FORMAT_VERSION,
+        task=task.name,
+        split=split,
+        num_documents=sum(summary.documents for summary in summaries),
+        num_tokens=sum(summary.tokens for summary in summaries),
+        num_bytes=sum(summary.num_bytes for summary in summaries),
+        shard_documents=tuple(summary.documents for summary in summaries),
+        shard_tokens=tuple(summary.tokens for summary in summaries),
+        dtype=token_dtype(tokenizer.vocab_size).name,
+        vocab_size=tokenizer.vocab_size,
+        eod=tokenizer.special_tokens.eod,
+        modality=task.modality,
+        duplicates=sum(summary.duplicates for summary in summaries),
+        skipped=dict(sorted(skipped.items())),
+        decontaminated={name: decontaminated[name] for name in decontaminator.searched},
+        benchmarks_not_searched=dict(decontaminator.not_searched),
+        fingerprint=fingerprints.whole,
+        source_fingerprint=fingerprints.source,
+        preprocessors_fingerprint=fingerprints.preprocessors,
+        split_fingerprint=fingerprints.split,
+        tokenizer_fingerprint=fingerprints.tokenizer,
+        declaration=task.to_json(),
+        versions={"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in VERSIONED},
+        checksums=checksum_folder(store),
+    )
+    manifest.write(store)
+
+
+def _spool_documents(task: TaskDeclaration, folder: Path, skipped: Counter, show_progress: bool) -> dict[str, Spool]:
+    spools = {split: Spool(folder / split) for split in SPLITS}
+    with _progress(f"{task.name}: reading", None, show_progress) as report:
+        for text in read_documents(task, skipped):
+            data = text.encode("utf-8")
+            digest = document_hash(task.store_seed, data)
+            spools[split_of(digest, task.validation_fraction)].add(digest, data)
+            report(len(data))
+    for spool in spools.values():
+        spool.finish()
+    return spools
+
+
+@contextlib.contextmanager
+def _progress(what: str, total: int | None, show: bool) -> Iterator[Callable[[int], None]]:
+    with tqdm(
+        desc=what, total=total, unit="B", unit_scale=True, mininterval=0.5, file=sys.stderr, disable=not show
+    ) as bar:
+        yield bar.update
+
+
+@contextlib.contextmanager
+def _temporary_folder(target: epath.Path) -> Iterator[Path]:
+    """A folder beside the target, on the local disk for a bucket; gone afterwards, as are those of killed processes."""
+    if _is_remote(target):
+        with tempfile.TemporaryDirectory(prefix="t5x_code.") as folder:
+            yield Path(folder)
+        return
+    parent = Path(target).parent
+    parent.mkdir(parents=True, exist_ok=True)
+    for leftover in parent.glob(f".{target.name}.making.*"):
+        if not _is_running(int(leftover.name.rpartition(".")[2])):
+            shutil.rmtree(leftover, ignore_errors=True)
+    folder = parent / f".{target.name}.making.{os.getpid()}"
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _publish(built: Path, target: epath.Path) -> None:
+    """Moves a finished store into place; into a bucket file by file, the manifests last."""
+    if _is_remote(target):
+        if target.exists():
+            target.rmtree()
+        for file in sorted(walk(epath.Path(built)), key=lambda file: (file.name == MANIFEST_FILE, str(file))):
+            copy = target / file.relative_to(built).as_posix()
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            file.copy(copy)
+        return
+    old = built.parent / "old"
+    if target.exists():
+        os.rename(target, old)
+    os.rename(built, target)
+
+
+def _is_remote(path: epath.Path) -> bool:
+    return "://" in str(path)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

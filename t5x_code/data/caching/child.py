@@ -1,0 +1,40 @@
+"""The other side of `ensure.build_in_child_process`: python -m t5x_code.data.caching.child REQUEST_FOLDER."""
+
+import json
+import sys
+from pathlib import Path
+
+from t5x_code.data.caching.build import build_store
+from t5x_code.data.declarations import TaskDeclaration
+from t5x_code.errors import UserError
+from t5x_code.tokens.tokenizer import Tokenizer
+
+REQUEST_FILE = "request.json"
+ERROR_FILE = "error.txt"
+EXIT_BAD_INPUT = 2
+
+
+def write_request(folder: Path, task: TaskDeclaration, root: str) -> None:
+    """Leaves what to do for the child, beside the tokenizer."""
+    (folder / REQUEST_FILE).write_text(json.dumps({"task": task.to_json(), "root": root}))
+
+
+def read_error(folder: Path) -> str | None:
+    """The message of the UserError that ended the child, if one did."""
+    file = folder / ERROR_FILE
+    return file.read_text() if file.exists() else None
+
+
+def main(folder: Path) -> int:
+    """Does what the request says; returns the exit code."""
+    request = json.loads((folder / REQUEST_FILE).read_text())
+    try:
+        build_store(TaskDeclaration.from_json(request["task"]), Tokenizer.load(str(folder)), request["root"])
+    except UserError as error:
+        (folder / ERROR_FILE).write_text(str(error))
+        return EXIT_BAD_INPUT
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

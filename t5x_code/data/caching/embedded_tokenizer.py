@@ -1,0 +1,59 @@
+"""The vocabulary of a corpus that brings none: a byte-level BPE trained on a sample of it, once."""
+
+import heapq
+import os
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from t5x_code.data.caching.document_hash import document_hash, split_of
+from t5x_code.data.declarations import TRAIN, TaskDeclaration
+from t5x_code.data.manifest import fingerprint_of
+from t5x_code.data.sources.source import read_documents, source_fingerprint
+from t5x_code.tokens import train_bpe
+
+VOCAB_SIZE = 8192
+NUM_MASKS = 100
+SAMPLE_BYTES = 8 << 20
+RULE_VERSION = 1  # of the sample and the training
+
+
+def embedded_tokenizer(root: str | Path, tasks: Sequence[TaskDeclaration]) -> Path:
+    """Folder `<root>/tokenizers/<fingerprint>` of a tokenizer trained on the tasks' training documents.
+
+    Each task gives an equal share of the sample: its documents of lowest hash. Trained when missing, and then kept: the
+    same corpus gives the same folder.
+    """
+    parts = [[task.to_json() | {"source": source_fingerprint(task.source)}] for task in tasks]
+    fingerprint = fingerprint_of([RULE_VERSION, VOCAB_SIZE, NUM_MASKS, SAMPLE_BYTES, parts])
+    folder = Path(root) / "tokenizers" / fingerprint[:16]
+    if folder.is_dir():
+        return folder
+    texts = [text for task in tasks for text in sample_documents(task, SAMPLE_BYTES // len(tasks))]
+    tokenizer = train_bpe.train(texts, VOCAB_SIZE, NUM_MASKS)
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
+    tokenizer.save(temporary)
+    try:
+        os.rename(temporary, folder)
+    except OSError:  # another process was first, with the same tokenizer
+        shutil.rmtree(temporary)
+    return folder
+
+
+def sample_documents(task: TaskDeclaration, num_bytes: int) -> list[str]:
+    """Training documents of lowest hash, together at most `num_bytes` of UTF-8 text, in the order of their hash."""
+    kept: list[tuple[int, bytes, bytes]] = []  # a heap with the highest hash on top
+    seen: set[bytes] = set()
+    total = 0
+    for text in read_documents(task, Counter()):
+        data = text.encode("utf-8")
+        digest = document_hash(task.store_seed, data)
+        if digest in seen or split_of(digest, task.validation_fraction) != TRAIN:
+            continue
+        seen.add(digest)
+        heapq.heappush(kept, (-int.from_bytes(digest, "big"), digest, data))
+        total += len(data)
+        while total > num_bytes:
+            total -= len(heapq.heappop(kept)[2])
+    return [data.decode("utf-8") for _, _, data in sorted(kept, reverse=True)]

@@ -1,0 +1,80 @@
+"""Finds a task's token store, makes a missing one, and refuses one that is not what the task would give now."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from etils import epath
+
+from t5x_code.data.caching import child
+from t5x_code.data.caching.store_fingerprints import what_changed
+from t5x_code.data.declarations import SPLITS, TaskDeclaration
+from t5x_code.data.manifest import Manifest
+from t5x_code.data.sources.source import describe
+from t5x_code.errors import UserError
+from t5x_code.tokens.tokenizer import Tokenizer
+
+Builder = Callable[[TaskDeclaration, Tokenizer, epath.PathLike], epath.Path]
+
+
+def build_in_child_process(task: TaskDeclaration, tokenizer: Tokenizer, root: epath.PathLike) -> epath.Path:
+    """`build.build_store` in a process of its own, its progress bar on our stderr: what a source imports stays out of
+    this process, and nothing half made is visible when it dies.
+
+    Raises:
+        UserError: as build_store, or the process was killed.
+    """
+    with tempfile.TemporaryDirectory(prefix="t5x_code.") as folder:
+        request = Path(folder)
+        tokenizer.save(request)
+        child.write_request(request, task, str(root))
+        command = [sys.executable, "-m", child.__name__, folder]
+        status = subprocess.run(command, env=_environment(), check=False).returncode
+        message = child.read_error(request)
+    if message:
+        raise UserError(message)
+    if status < 0:
+        raise UserError(
+            f"making token store {task.name} was stopped by {signal.Signals(-status).name}; nothing was left in "
+            f"{root}. Run the command again (a machine short of memory stops it so)"
+        )
+    if status:
+        raise UserError(f"making token store {task.name} failed with exit code {status}; its message is above")
+    return epath.Path(root) / task.name
+
+
+def ensure_store(
+    task: TaskDeclaration, tokenizer: Tokenizer, root: epath.PathLike, build: Builder = build_in_child_process
+) -> epath.Path:
+    """The folder `<root>/<task>` with a whole store that fits; made first when there is none.
+
+    Raises:
+        UserError: the store there is half written, or was made from something else: names what, and the command that
+            makes it again.
+    """
+    target = epath.Path(root) / task.name
+    if not target.exists():
+        return build(task, tokenizer, root)
+    manifests = [Manifest.read(target / split) for split in SPLITS]
+    changed = what_changed(manifests[0], task, tokenizer)
+    if changed:
+        raise UserError(
+            f"token store {target} is stale: {' and '.join(changed)} changed since it was made. "
+            f"Make it again: {rebuild_command(task, root)}"
+        )
+    return target
+
+
+def rebuild_command(task: TaskDeclaration, root: epath.PathLike) -> str:
+    """What a person types to make a store again."""
+    name = task.name if task.name == task.source.kind else describe(task.source)
+    return f"python launch/cache.py --task={name} --output={root} --overwrite"
+
+
+def _environment() -> dict[str, str]:
+    """This process' environment, with its import path: the package may be run from a checkout."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}

@@ -1,0 +1,82 @@
+"""Finding the files of a source, locally or in a bucket, and reading text without guessing."""
+
+import dataclasses
+import pathlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from etils import epath
+
+from t5x_code.errors import UserError
+
+WILDCARDS = "*?["
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceFile:
+    """A file, and its name that does not change when the corpus is moved."""
+
+    name: str
+    path: epath.Path
+
+
+def find_files(pattern: str, suffixes: Sequence[str]) -> list[SourceFile]:
+    """Files of a pattern, sorted by name.
+
+    Args:
+        pattern: a file, a pattern with `*`, `?`, `[..]` or `**`, or a folder, which stands for all files below it with
+            one of the suffixes. Hidden files and folders are left out of folders.
+        suffixes: such as `.jsonl`.
+
+    Raises:
+        UserError: nothing there.
+    """
+    head = epath.Path(_before_wildcard(pattern))
+    if any(sign in pattern for sign in WILDCARDS):
+        paths = _glob(head, pattern[len(_before_wildcard(pattern)) :].lstrip("/"))
+    elif head.is_dir():
+        paths = [path for path in walk(head) if path.name.endswith(tuple(suffixes))]
+    else:
+        paths = [head] if head.exists() else []
+        head = head.parent
+    if not paths:
+        raise UserError(f"no file at {pattern} (looked for {', '.join(suffixes)}); check the path")
+    files = (SourceFile(path.relative_to(head).as_posix(), path) for path in paths)
+    return sorted(files, key=lambda file: file.name)
+
+
+def walk(folder: epath.Path) -> Iterator[epath.Path]:
+    """Every file below a folder, but for hidden files and folders."""
+    for path in folder.iterdir():
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            yield from walk(path)
+        else:
+            yield path
+
+
+def read_text(path: epath.Path, skipped: Counter) -> Iterator[str]:
+    """The text of one file as at most one document; a file that is not UTF-8 or not readable is counted instead."""
+    try:
+        yield path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError:
+        skipped["not UTF-8"] += 1
+    except OSError:
+        skipped["not readable"] += 1
+
+
+def _before_wildcard(pattern: str) -> str:
+    parts = pattern.split("/")
+    first = next((i for i, part in enumerate(parts) if any(sign in part for sign in WILDCARDS)), len(parts))
+    head = "/".join(parts[:first])
+    return head or ("/" if pattern.startswith("/") else ".")
+
+
+def _glob(head: epath.Path, rest: str) -> list[epath.Path]:
+    """Files below `head`. Only local folders are searched through all depths (`**`): a bucket's could be millions."""
+    if "**" not in rest:
+        return [path for path in head.glob(rest) if path.is_file()] if head.exists() else []
+    if "://" in str(head):
+        raise UserError(f"{head}/{rest}: ** is not searched for in a bucket; write one * per level")
+    return [epath.Path(path) for path in pathlib.Path(head).glob(rest) if path.is_file()]

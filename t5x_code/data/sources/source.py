@@ -1,0 +1,110 @@
+"""One door to all sources: documents, what was skipped counted by reason, and a fingerprint of the files behind them."""
+
+import dataclasses
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
+
+from t5x_code.data.declarations import SourceDeclaration, TaskDeclaration
+from t5x_code.data.manifest import fingerprint_of
+from t5x_code.data.preprocessors import find_preprocessors
+from t5x_code.data.sources import jsonl, parquet, python_docs, python_stdlib, text_files, tfds
+from t5x_code.data.sources.files import SourceFile
+from t5x_code.errors import UserError
+
+HASHED_BYTES = 256 << 20  # larger sources are known by their files' sizes and times
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceKind:
+    """How one kind of source is read, and how its state is known."""
+
+    documents: Callable[[SourceDeclaration, str, Counter], Iterator[str]]
+    state: Callable[[SourceDeclaration], list]  # JSON: whatever the documents depend on
+
+
+def _state_of_files(files: Callable[[SourceDeclaration], list[SourceFile]]) -> Callable[[SourceDeclaration], list]:
+    def state(source: SourceDeclaration) -> list:
+        found = files(source)
+        stats = [file.path.stat() for file in found]
+        small = sum(stat.length for stat in stats) < HASHED_BYTES
+        return [
+            [file.name, stat.length, _content_hash(file) if small else stat.mtime]
+            for file, stat in zip(found, stats, strict=True)
+        ]
+
+    return state
+
+
+def _content_hash(file: SourceFile) -> str:
+    try:
+        return hashlib.blake2b(file.path.read_bytes(), digest_size=16).hexdigest()
+    except OSError:
+        return "not readable"
+
+
+SOURCES: Mapping[str, SourceKind] = MappingProxyType(
+    {
+        "python_stdlib": SourceKind(python_stdlib.documents, _state_of_files(python_stdlib.files)),
+        "python_docs": SourceKind(python_docs.documents, _state_of_files(python_docs.files)),
+        "jsonl": SourceKind(jsonl.documents, _state_of_files(jsonl.files)),
+        "parquet": SourceKind(parquet.documents, _state_of_files(parquet.files)),
+        "text_files": SourceKind(text_files.documents, _state_of_files(text_files.files)),
+        "tfds": SourceKind(tfds.documents, tfds.state),
+    }
+)
+
+
+def source_kind(source: SourceDeclaration) -> SourceKind:
+    """The kind's functions, or a UserError that lists the kinds."""
+    if source.kind not in SOURCES:
+        raise UserError(f"unknown kind of source {source.kind}; there are {', '.join(SOURCES)}")
+    return SOURCES[source.kind]
+
+
+def read_documents(task: TaskDeclaration, skipped: Counter) -> Iterator[str]:
+    """Documents of a task after its preprocessors, in the order of the source.
+
+    Args:
+        task: whose source to read.
+        skipped: counts what was left out, by reason; grows while the documents are read.
+
+    Raises:
+        UserError: a path is missing, a file is damaged, or, at the end, not one document was readable.
+    """
+    preprocessors = find_preprocessors(task.preprocessors)
+    found = False
+    for text in source_kind(task.source).documents(task.source, task.text_field, skipped):
+        for preprocess in preprocessors:
+            text = preprocess(text)
+        if not text.strip():
+            skipped["empty"] += 1
+        elif not _is_unicode(text):
+            skipped["not UTF-8"] += 1
+        else:
+            found = True
+            yield text
+    if not found:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items())) or "it is empty"
+        raise UserError(f"task {task.name}: its source {describe(task.source)} has no readable document ({reasons})")
+
+
+def source_fingerprint(source: SourceDeclaration) -> str:
+    """Hex digest of what the documents come from: kind, options and files, but not where the files lie."""
+    return fingerprint_of([source.kind, source.options, source_kind(source).state(source)])
+
+
+def describe(source: SourceDeclaration) -> str:
+    """A source as a person writes it."""
+    options = "&".join(f"{name}={value}" for name, value in source.options)
+    return source.kind + (f":{source.path}" if source.path else "") + (f"?{options}" if options else "")
+
+
+def _is_unicode(text: str) -> bool:
+    """False for half surrogate pairs, which JSON can spell and UTF-8 cannot."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
