@@ -1,1 +1,1 @@
-"""Checkpoints of transformers, in and out: one file per family."""
+"""Hugging Face checkpoints in and out: one file per family, which maps its config and its tensors both ways."""
