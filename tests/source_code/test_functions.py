@@ -40,7 +40,7 @@ class Stack:
             return 4
     \treturn 5
 
-    def last(self):
+    def last(self, key=lambda: 0):
         return 6'''
 
 
