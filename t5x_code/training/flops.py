@@ -1,0 +1,52 @@
+"""How many floating-point operations a token costs, and what share of the hardware's peak a run reaches.
+
+Convention, stated wherever a utilisation (MFU) is printed: 6 per parameter that multiplies (embedding lookups are not
+products, the head's is), plus causal attention's two products over half of the keys, forward and backward. Recomputed
+layers (remat) do not count: the model's work, not the machine's.
+"""
+
+import jax
+
+from t5x_code.models.config import TransformerConfig
+from t5x_code.models.decoder import count_params
+
+CONVENTION = "6N + causal attention"
+
+# Dense bfloat16 FLOP/s of one device, by the start of `jax.Device.device_kind`. Sources: the vendors' data sheets
+# (Google Cloud TPU system architecture pages; NVIDIA A100, H100 SXM, H200 and B200 data sheets, without sparsity).
+PEAK_FLOPS = (
+    ("TPU v2", 22.5e12),
+    ("TPU v3", 61.5e12),
+    ("TPU v4", 275e12),
+    ("TPU v5 lite", 197e12),
+    ("TPU v5e", 197e12),
+    ("TPU v5", 459e12),
+    ("TPU v6 lite", 918e12),
+    ("TPU v6e", 918e12),
+    ("NVIDIA A100", 312e12),
+    ("NVIDIA H100", 989e12),
+    ("NVIDIA H200", 989e12),
+    ("NVIDIA B200", 2250e12),
+)
+
+
+def train_flops_per_token(config: TransformerConfig) -> float:
+    """Floating-point operations of forward and backward pass per token of a full row."""
+    looked_up = 0 if config.tie_embeddings else config.vocab_size * config.model_dim
+    if config.position_encoding == "learned":
+        looked_up += config.max_length * config.model_dim
+    products = 6 * (count_params(config) - looked_up)
+    return float(products + attention_flops_per_token(config))
+
+
+def attention_flops_per_token(config: TransformerConfig) -> float:
+    """Scores and weighted sum, forward (2 products) and backward (4), over half of the keys of each window."""
+    keys = [min(window, config.max_length) if window else config.max_length for window in config.window_of_layer]
+    width = config.num_heads * config.head_dim
+    return sum(6 * 2 * width * seen / 2 for seen in keys)
+
+
+def peak_flops(device: jax.Device) -> float | None:
+    """Peak FLOP/s of a device in bfloat16, or None where it is not known (a CPU's depends on its clock)."""
+    kind = device.device_kind
+    return next((peak for name, peak in PEAK_FLOPS if kind.startswith(name)), None)

@@ -1,0 +1,129 @@
+"""Where a run's numbers go: a progress line on the terminal, metrics.jsonl, TensorBoard, Weights & Biases if installed.
+
+Only process 0 makes one; the others pass None.
+"""
+
+import importlib.util
+import json
+import math
+import os
+import sys
+from typing import Any
+
+from etils import epath
+from tensorboardX import SummaryWriter
+
+from t5x_code.errors import UserError
+
+METRICS_FILE = "metrics.jsonl"
+TENSORBOARD_FOLDER = "tensorboard"
+
+
+class MetricsWriter:
+    """Appends one line per logged step. Open it at the step that training resumes from."""
+
+    def __init__(self, model_dir: epath.PathLike, first_step: int, run_name: str | None = None):
+        """Drops the lines after `first_step`, which a resumed run writes again.
+
+        Args:
+            model_dir: the run's folder.
+            first_step: steps done before.
+            run_name: of Weights & Biases, used when the package is installed and WANDB_PROJECT is set.
+        """
+        self._file = epath.Path(model_dir) / METRICS_FILE
+        self._lines = [line.rstrip("\n") for line in _complete_lines(self._file) if json.loads(line)["step"] <= first_step]
+        self._write_file()
+        # tensorboardX writes local files; a bucket's run keeps its curves in metrics.jsonl.
+        local = "://" not in str(model_dir)
+        folder = str(epath.Path(model_dir) / TENSORBOARD_FOLDER)
+        self._tensorboard = SummaryWriter(folder, purge_step=first_step + 1) if local else None
+        self._wandb = _start_wandb(run_name or epath.Path(model_dir).name)
+
+    def write(self, step: int, metrics: dict[str, float]) -> None:
+        """Adds one step's numbers to every place.
+
+        Raises:
+            UserError: the folder takes no more (full, or gone).
+        """
+        record = {"step": step} | {name: _jsonable(value) for name, value in metrics.items()}
+        line = json.dumps(record)
+        self._lines.append(line)
+        try:
+            if self._tensorboard is None:
+                self._write_file()
+            else:
+                with self._file.open("a") as handle:
+                    handle.write(line + "\n")
+        except OSError as error:
+            raise UserError(f"cannot write {self._file}: {error.strerror or error}; make room and run again") from error
+        for name, value in metrics.items():
+            if self._tensorboard is not None:
+                self._tensorboard.add_scalar(name, value, step)
+        if self._wandb is not None:
+            self._wandb.log(metrics, step=step)
+
+    def close(self) -> None:
+        """Flushes what is buffered."""
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+        if self._wandb is not None:
+            self._wandb.finish()
+
+    def _write_file(self) -> None:
+        temporary = self._file.with_name(METRICS_FILE + ".tmp")
+        try:
+            temporary.write_text("".join(line + "\n" for line in self._lines))
+            temporary.replace(self._file)
+        except OSError as error:
+            raise UserError(f"cannot write {self._file}: {error.strerror or error}") from error
+
+
+def progress_line(
+    step: int, train_steps: int, metrics: dict[str, float], mfu: tuple[float, str] | None, seconds_left: float
+) -> str:
+    """What a person watches: loss, speed, utilisation with its convention, time left."""
+    parts = [f"step {step:>{len(str(train_steps))}}/{train_steps}", f"loss {metrics['loss']:.4f}"]
+    parts.append(f"grad {metrics['grad_norm']:.2f}")
+    parts.append(f"lr {metrics['learning_rate']:.2e}")
+    parts.append(f"{metrics['tokens_per_second']:,.0f} tokens/s")
+    if mfu is not None:
+        parts.append(f"MFU {100 * mfu[0]:.1f} % ({mfu[1]})")
+    parts.append(f"ETA {format_duration(seconds_left)}")
+    if metrics.get("skipped"):
+        parts.append(f"skipped {metrics['skipped']:.0f}")
+    return "  ".join(parts)
+
+
+def format_duration(seconds: float) -> str:
+    """As 3:07 or 2d 04:15:00."""
+    whole = round(seconds)
+    days, rest = divmod(whole, 86400)
+    hours, rest = divmod(rest, 3600)
+    minutes, left = divmod(rest, 60)
+    if days or hours:
+        return (f"{days}d " if days else "") + f"{hours:02}:{minutes:02}:{left:02}"
+    return f"{minutes}:{left:02}"
+
+
+def say(text: str) -> None:
+    """One event, one line, on the terminal."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def _complete_lines(file: epath.Path) -> list[str]:
+    """The file's lines; a last one without its newline was cut by a kill."""
+    if not file.exists():
+        return []
+    return [line for line in file.read_text().splitlines(keepends=True) if line.endswith("\n")]
+
+
+def _jsonable(value: float) -> float | str:
+    return value if math.isfinite(value) else str(value)
+
+
+def _start_wandb(run_name: str) -> Any:
+    if not os.environ.get("WANDB_PROJECT") or importlib.util.find_spec("wandb") is None:
+        return None
+    import wandb
+
+    return wandb.init(name=run_name, id=run_name, resume="allow")
