@@ -1,0 +1,126 @@
+"""Where a run starts: at its newest whole checkpoint, else from another model's parameters, else from fresh ones."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import optax
+from etils import epath
+from jax.sharding import Mesh
+
+from t5x_code.checkpoints.manager import (
+    EMA_PARAMS,
+    PARAMS,
+    TRAINING,
+    Checkpoint,
+    has_item,
+    newest_good_step,
+    read_item,
+    read_metadata,
+    set_aside_newer,
+)
+from t5x_code.checkpoints.model_directory import CHECKPOINTS_FOLDER, load_initial_params
+from t5x_code.errors import UserError
+from t5x_code.models.config import TransformerConfig
+from t5x_code.training.state import TrainState, abstract_state, init_state, shardings_of, state_of_params
+
+# What says how a model is computed, not what it is: a run may resume with others.
+COMPUTE_FIELDS = ("dtype", "remat", "scan_layers", "attention", "loss_chunk", "initializer_range", "max_length")
+
+
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """The state to go on from."""
+
+    state: TrainState
+    step: int
+    rows_consumed: int
+    origin: str  # for the log
+
+
+def find_start(
+    model_dir: epath.PathLike,
+    model: TransformerConfig,
+    optimizer: optax.GradientTransformation,
+    with_ema: bool,
+    mesh: Mesh,
+    seed: int,
+    data_fingerprint: dict[str, str],
+    accept_changed_data: bool = False,
+    initialize_from: str | None = None,
+) -> Start:
+    """Restores or makes the state. A checkpoint in `model_dir` wins over `initialize_from`.
+
+    Raises:
+        UserError: the checkpoint is of another model, optimizer or data; names what changed. Or none is whole.
+    """
+    abstract = abstract_state(model, optimizer, with_ema, mesh)
+    folder = epath.Path(model_dir) / CHECKPOINTS_FOLDER
+    step = newest_good_step(folder)
+    if step is not None:
+        metadata = read_metadata(folder, step)
+        _refuse_changes(f"{folder}/{step}", metadata, model, data_fingerprint, accept_changed_data)
+        set_aside_newer(folder, step)
+        state = _restore(folder, step, abstract, with_ema)
+        return Start(state, step, metadata["rows_consumed"], f"resumed at step {step} of {model_dir}")
+    if initialize_from is not None:
+        params = load_initial_params(initialize_from, model, mesh)
+        make = functools.partial(state_of_params, optimizer=optimizer, with_ema=with_ema)
+        state = jax.jit(make, out_shardings=shardings_of(abstract))(params)
+        return Start(state, 0, 0, f"started from the parameters of {initialize_from}")
+    make = functools.partial(init_state, model, optimizer, with_ema)
+    state = jax.jit(make, out_shardings=shardings_of(abstract))(jax.random.key(seed))
+    return Start(state, 0, 0, "started from fresh parameters")
+
+
+def checkpoint_of(state: TrainState, metadata: dict[str, Any]) -> Checkpoint:
+    """What is saved of a state."""
+    return Checkpoint(state.params, state.ema_params, _training_part(state), metadata)
+
+
+def _training_part(state: TrainState) -> dict[str, Any]:
+    names = ("opt_state", "step", "skipped", "skipped_in_a_row")
+    return {name: getattr(state, name) for name in names}
+
+
+def _restore(folder: epath.Path, step: int, abstract: TrainState, with_ema: bool) -> TrainState:
+    params = read_item(folder, step, PARAMS, abstract.params)
+    try:
+        training = read_item(folder, step, TRAINING, _training_part(abstract))
+    except (ValueError, KeyError) as error:
+        raise UserError(
+            f"checkpoint {folder}/{step} was made with another optimizer; use its OptimizerConfig, or start a new "
+            "MODEL_DIR with INITIALIZE_FROM"
+        ) from error
+    ema_params = None
+    if with_ema:
+        item = EMA_PARAMS if has_item(folder, step, EMA_PARAMS) else PARAMS
+        ema_params = read_item(folder, step, item, abstract.params)
+    return abstract.replace(params=params, ema_params=ema_params, **training)
+
+
+def _refuse_changes(
+    where: str, metadata: dict[str, Any], model: TransformerConfig, data: dict[str, str], accept_changed_data: bool
+) -> None:
+    now = {name: value for name, value in model_facts(model).items() if name not in COMPUTE_FIELDS}
+    before = {name: metadata["model"].get(name) for name in now}
+    changed = _describe_changes(before, now)
+    if changed:
+        raise UserError(f"checkpoint {where} is of another model: {changed}; use its recipe or another MODEL_DIR")
+    changed = _describe_changes(metadata["data"], data)
+    if changed and not accept_changed_data:
+        raise UserError(
+            f"checkpoint {where} was trained on other data: {changed}; set ACCEPT_CHANGED_DATA=True to go on with the "
+            "new data, or use another MODEL_DIR"
+        )
+
+
+def model_facts(model: TransformerConfig) -> dict[str, Any]:
+    """The model's config as plain JSON."""
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(model).items()}
+
+
+def _describe_changes(before: dict[str, Any], now: dict[str, Any]) -> str:
+    names = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+    return ", ".join(f"{name} {before.get(name, 'absent')} -> {now.get(name, 'absent')}" for name in names)

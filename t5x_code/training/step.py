@@ -1,0 +1,148 @@
+"""One training step and one evaluation step, as pure functions to be jitted.
+
+Legend: B batch, A accumulated microbatches.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from t5x_code.errors import UserError
+from t5x_code.parallel.rules import BATCH_AXES, num_batch_shards
+from t5x_code.training.losses import Batch, Loss, Sums, ratio
+from t5x_code.training.state import TrainState
+
+Metrics = dict[str, jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class StepParts:
+    """What a step is made of."""
+
+    loss: Loss
+    optimizer: optax.GradientTransformation
+    schedule: optax.Schedule  # the optimizer's own, for the log
+    ema_decay: float | None
+    microbatch_size: int | None  # rows per device at a time; None: all at once
+    mesh: Mesh
+
+
+def num_microbatches(batch_size: int, microbatch_size: int | None, mesh: Mesh) -> int:
+    """A: in how many parts a batch is run.
+
+    Raises:
+        UserError: the devices, or devices and microbatch, do not divide the batch.
+    """
+    devices = num_batch_shards(mesh)
+    if batch_size < 1 or batch_size % devices:
+        over = f"data {mesh.shape['data']} x fsdp {mesh.shape['fsdp']}"
+        multiple = max(1, round(batch_size / devices)) * devices
+        raise UserError(f"BATCH_SIZE {batch_size} does not divide over {devices} devices ({over}); try {multiple}")
+    per_device = batch_size // devices
+    if microbatch_size is None:
+        return 1
+    if microbatch_size < 1 or per_device % microbatch_size:
+        share = f"BATCH_SIZE {batch_size} over {devices} devices is {per_device} rows each"
+        raise UserError(f"MICROBATCH_SIZE {microbatch_size} does not divide the batch: {share}; set a divisor of it")
+    return per_device // microbatch_size
+
+
+def make_train_step(parts: StepParts) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    """Makes `train_step(state, batch) -> (state, metrics)`.
+
+    A step whose loss or gradient norm is not finite changes nothing but the counts. Metrics: the loss's reported sums
+    per count, `grad_norm` (before clipping), `param_norm`, `learning_rate`, `num_tokens` (weight of all targets),
+    `skipped` and `skipped_in_a_row`.
+    """
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        counts = parts.loss.counts(batch)
+        sums, grads = accumulate(parts, state.params, batch, counts)
+        grad_norm = optax.global_norm(grads)
+        is_good = jnp.isfinite(parts.loss.total(sums, counts)) & jnp.isfinite(grad_norm)
+        updates, opt_state = parts.optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        ema_params = state.ema_params
+        if parts.ema_decay is not None:
+            ema_params = optax.incremental_update(params, ema_params, 1 - parts.ema_decay)
+        changed, kept = (params, opt_state, ema_params), (state.params, state.opt_state, state.ema_params)
+        params, opt_state, ema_params = jax.tree.map(lambda new, old: jnp.where(is_good, new, old), changed, kept)
+        new_state = TrainState(
+            step=state.step + 1,
+            params=params,
+            opt_state=opt_state,
+            ema_params=ema_params,
+            skipped=state.skipped + ~is_good,
+            skipped_in_a_row=jnp.where(is_good, 0, state.skipped_in_a_row + 1),
+        )
+        metrics = reported(parts.loss, sums, counts) | {
+            "grad_norm": grad_norm,
+            "param_norm": optax.global_norm(params),
+            "learning_rate": jnp.asarray(parts.schedule(state.step - state.skipped), jnp.float32),
+            "num_tokens": batch["loss_weights"].sum(),
+            "skipped": new_state.skipped,
+            "skipped_in_a_row": new_state.skipped_in_a_row,
+        }
+        return new_state, metrics
+
+    return train_step
+
+
+def make_eval_step(loss: Loss) -> Callable[[Any, Batch], tuple[Sums, Sums]]:
+    """Makes `eval_step(params, batch) -> (sums, counts)`, to be added up over batches; rows of weight 0 are padding."""
+
+    def eval_step(params: Any, batch: Batch) -> tuple[Sums, Sums]:
+        return loss.sums(params, batch), loss.counts(batch)
+
+    return eval_step
+
+
+def reported(loss: Loss, sums: Sums, counts: Sums) -> Metrics:
+    """Each sum per its count; a single trained term that only repeats the total is left out."""
+    names = [name for name in sums if len(loss.weights) > 1 or name not in loss.weights]
+    return {name: ratio(sums[name], counts[name]) for name in names}
+
+
+def accumulate(parts: StepParts, params: Any, batch: Batch, counts: Sums) -> tuple[Sums, Any]:
+    """Runs a batch in A parts, one after the other.
+
+    Since every part is divided by the counts of the whole batch, the parts' gradients simply add up.
+
+    Returns:
+        Sums over the batch, and the float32 gradient of the loss's total.
+    """
+
+    def total_of_part(params: Any, part: Batch) -> tuple[jax.Array, Sums]:
+        sums = parts.loss.sums(params, part)
+        return parts.loss.total(sums, counts), sums
+
+    grad_of_part = jax.grad(total_of_part, has_aux=True)
+    A = num_microbatches(batch["inputs"].shape[0], parts.microbatch_size, parts.mesh)
+    if A == 1:
+        grads, sums = grad_of_part(params, batch)
+        return sums, grads
+
+    def add_part(carry: tuple[Any, Sums], part: Batch) -> tuple[tuple[Any, Sums], None]:
+        return jax.tree.map(jnp.add, carry, grad_of_part(params, part)), None
+
+    microbatches = split_batch(batch, A, parts.mesh)
+    first = jax.tree.map(lambda array: array[0], microbatches)
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(grad_of_part, params, first))
+    (grads, sums), _ = jax.lax.scan(add_part, zeros, microbatches)
+    return sums, grads
+
+
+def split_batch(batch: Batch, A: int, mesh: Mesh) -> Batch:
+    """[B, ...] -> [A, B / A, ...]. Each part takes rows of every device, so that no row moves."""
+    sharding = NamedSharding(mesh, PartitionSpec(None, BATCH_AXES))
+
+    def split(array: jax.Array) -> jax.Array:
+        parts = array.reshape(array.shape[0] // A, A, *array.shape[1:]).swapaxes(0, 1)
+        return jax.lax.with_sharding_constraint(parts, sharding)
+
+    return jax.tree.map(split, batch)

@@ -1,0 +1,47 @@
+"""Stopping in time: SIGTERM (a preemption, a job's end) and Ctrl-C ask the loop to finish its step, save and leave."""
+
+import signal
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+import jax
+from jax.experimental import multihost_utils
+
+
+class StopRequest:
+    """Watches for a request to stop while its `with` block runs; a second signal acts as it did before."""
+
+    def __init__(self):
+        self._signal: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        # With several processes JAX's own notifier makes all of them stop at the same step; a handler of ours would
+        # replace it.
+        watched = (signal.SIGINT,) if jax.process_count() > 1 else (signal.SIGTERM, signal.SIGINT)
+        for number in watched:
+            self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._restore()
+
+    def arrived(self, step: int) -> bool:
+        """Whether to stop after this step. With several processes, call it on each at every step: they agree."""
+        if jax.process_count() > 1:
+            return multihost_utils.reached_preemption_sync_point(step)
+        return self._signal is not None
+
+    @property
+    def reason(self) -> str:
+        """Name of what came."""
+        return signal.Signals(self._signal).name if self._signal is not None else "preemption"
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self._signal = number
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}

@@ -1,0 +1,88 @@
+"""Which tensors decay, what Muon orthogonalises, and each optimizer against optax's own alias."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from t5x_code.errors import UserError
+from t5x_code.models.decoder import logical_axes
+from t5x_code.training.optimizer import OptimizerConfig, decay_mask, make_optimizer
+from t5x_code.training.schedules import ScheduleConfig
+
+CONSTANT = ScheduleConfig("constant", peak=0.01)
+
+
+def by_name(tree) -> dict:
+    paths = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda node: isinstance(node, tuple))[0]
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in paths}
+
+
+def test_matrices_decay_and_vectors_do_not(tiny_model):
+    axes = logical_axes(dataclasses.replace(tiny_model, attention_bias=True))
+    for name, decays in by_name(decay_mask(axes)).items():
+        assert decays == name.endswith("kernel"), name
+
+
+@pytest.mark.parametrize("name", ["adamw", "adafactor", "lion", "muon"])
+def test_a_zero_gradient_leaves_only_decay(tiny_model, tiny_params, name):
+    axes = logical_axes(tiny_model)
+    params = jax.tree.map(lambda leaf: leaf + 1.0, tiny_params)
+    optimizer = make_optimizer(OptimizerConfig(name=name, weight_decay=0.5, schedule=CONSTANT), axes)
+    updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
+    mask = decay_mask(axes)
+    expected = jax.tree.map(lambda leaf, decays: -0.01 * 0.5 * leaf if decays else 0 * leaf, params, mask)
+    jax.tree.map(lambda got, want: np.testing.assert_allclose(got, want, rtol=1e-6), updates, expected)
+
+
+@pytest.mark.parametrize("name", ["adamw", "lion"])
+def test_equal_to_optax(tiny_model, tiny_params, name):
+    axes = logical_axes(tiny_model)
+    params = tiny_params
+    ours = make_optimizer(OptimizerConfig(name=name, clip_norm=1e9, schedule=CONSTANT), axes)
+    alias = {
+        "adamw": optax.adamw(0.01, 0.9, 0.999, 1e-8, weight_decay=0.1, mask=decay_mask(axes)),
+        "lion": optax.lion(0.01, 0.9, 0.999, weight_decay=0.1, mask=decay_mask(axes)),
+    }[name]
+    states = [ours.init(params), alias.init(params)]
+    for seed in range(3):
+        keys = jax.random.split(jax.random.key(seed), 100)
+        leaves, tree = jax.tree.flatten(params)
+        grads = tree.unflatten([jax.random.normal(key, leaf.shape) for key, leaf in zip(keys, leaves, strict=False)])
+        got, states[0] = ours.update(grads, states[0], params)
+        want, states[1] = alias.update(grads, states[1], params)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-9), got, want)
+        params = optax.apply_updates(params, got)
+
+
+def test_muon_orthogonalises_each_layer_and_leaves_the_vocabulary_to_adam(tiny_model, tiny_params):
+    params = tiny_params
+    config = OptimizerConfig(name="muon", weight_decay=0.0, clip_norm=1e9, schedule=CONSTANT)
+    optimizer = make_optimizer(config, logical_axes(tiny_model))
+    grads = jax.tree.map(lambda leaf: jax.random.normal(jax.random.key(1), leaf.shape), params)
+    updates, _ = optimizer.update(grads, optimizer.init(params), params)
+    for matrix in np.asarray(updates["layers"]["mlp"]["in"]["kernel"]):  # [D, F] of each layer
+        singular = np.linalg.svd(matrix, compute_uv=False)
+        assert singular.max() / singular.min() < 2.5  # Newton-Schulz of five steps: between 0.7 and 1.2
+    for matrix in np.asarray(updates["layers"]["attention"]["out"]["kernel"]).reshape(2, 32, 32):
+        singular = np.linalg.svd(matrix, compute_uv=False)
+        assert np.sort(singular)[3] > 0.5 * singular.max()
+    # Adam's first update has one size in every entry.
+    sizes = np.abs(updates["embedding"]["kernel"])
+    np.testing.assert_allclose(sizes, sizes[0, 0], rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"name": "sgd"}, "choose one of adamw"),
+        ({"clip_norm": 0.0}, "positive"),
+        ({"ema_decay": 1.0}, "between 0 and 1"),
+    ],
+)
+def test_what_cannot_be_is_refused(settings, message):
+    with pytest.raises(UserError, match=message):
+        OptimizerConfig(**settings)
