@@ -1,0 +1,198 @@
+"""Saving a run in the background, and reading back the newest step that is whole.
+
+On disk: `checkpoints/<step>/{params,ema_params,training,metadata}/` and `checksums.json`. A step's folder appears under
+its number in one rename, when everything in it is written and its checksums are listed.
+"""
+
+import dataclasses
+import json
+import sys
+from types import TracebackType
+from typing import Any, Self
+
+import jax
+import orbax.checkpoint as ocp
+from etils import epath
+from jax.experimental import multihost_utils
+
+from t5x_code.checkpoints.checksums import find_damage, write_checksums
+from t5x_code.errors import UserError
+
+PARAMS, EMA_PARAMS, TRAINING, METADATA = "params", "ema_params", "training", "metadata"
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """What one step holds."""
+
+    params: Any
+    ema_params: Any = None  # average of the weights, where the run keeps one
+    training: Any = None  # optimizer state and counters
+    metadata: dict[str, Any] = dataclasses.field(default_factory=dict)  # plain JSON
+
+
+class CheckpointWriter:
+    """Saves steps of one run, in the background; a context manager, as what is not closed may be lost."""
+
+    def __init__(self, folder: epath.PathLike, keep_last: int = 2, keep_every: int | None = None):
+        """Opens `folder`, making it where it is missing; what killed saves left in it is removed.
+
+        Args:
+            folder: holds one folder per step.
+            keep_last: newest steps that are kept.
+            keep_every: steps divisible by this are kept for good.
+        """
+        self._folder = epath.Path(folder)
+        self._saving: int | None = None  # the step whose save has not been seen to end
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep_last,
+            keep_period=keep_every,
+            cleanup_tmp_directories=True,
+            async_options=ocp.AsyncOptions(post_finalization_callback=self._list_checksums),
+        )
+        try:
+            self._manager = ocp.CheckpointManager(self._folder, options=options)
+        except OSError as error:
+            raise UserError(f"cannot write checkpoints to {folder}: {error.strerror or error}") from error
+
+    def save(self, step: int, checkpoint: Checkpoint) -> None:
+        """Copies the arrays and returns; writing goes on in the background. Saving a step again is a no-op.
+
+        Raises:
+            UserError: this save, or the one before it, failed.
+        """
+        self._wait()
+        if step in self._manager.all_steps():
+            return
+        items = {PARAMS: checkpoint.params, EMA_PARAMS: checkpoint.ema_params, TRAINING: checkpoint.training}
+        args = {name: ocp.args.StandardSave(tree) for name, tree in items.items() if tree is not None}
+        self._saving = step
+        try:
+            self._manager.save(
+                step, args=ocp.args.Composite(**args, metadata=ocp.args.JsonSave(checkpoint.metadata)), force=True
+            )
+        except Exception as error:  # Orbax lets file-system errors of any type through
+            raise self._failure(error) from error
+
+    def check(self) -> None:
+        """Raises UserError if the background save has failed; returns at once while it runs."""
+        if not self._manager.is_saving_in_progress():
+            self._wait()
+
+    def close(self) -> None:
+        """Waits for the background save.
+
+        Raises:
+            UserError: it failed.
+        """
+        try:
+            self._wait()
+        finally:
+            self._manager.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            self.close()
+        except UserError as failure:
+            if error is None:
+                raise
+            print(f"warning: {failure}", file=sys.stderr, flush=True)  # the first error is the one to raise
+
+    def _wait(self) -> None:
+        if self._saving is None:
+            return
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:
+            raise self._failure(error) from error
+        self._saving = None
+
+    def _failure(self, error: Exception) -> UserError:
+        step, self._saving = self._saving, None
+        reason = " ".join(str(error).split())[:200]
+        return UserError(
+            f"checkpoint of step {step} could not be written to {self._folder}: {reason}; "
+            "earlier checkpoints are whole: make room or set another MODEL_DIR, and run again"
+        )
+
+    def _list_checksums(self) -> None:
+        """Called by Orbax in the first process, when a step's files are written and its folder is not yet renamed."""
+        names = [path for path in self._folder.iterdir() if path.name.split(".")[0] == str(self._saving)]
+        unfinished = [path for path in names if path.name != str(self._saving)] or names
+        write_checksums(unfinished[0])
+
+
+def list_steps(folder: epath.PathLike) -> list[int]:
+    """Steps that have a folder, ascending; whether they are whole is another question."""
+    folder = epath.Path(folder)
+    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit()) if folder.is_dir() else []
+
+
+def newest_good_step(folder: epath.PathLike) -> int | None:
+    """The newest step whose files are as they were written; None where there is no step at all.
+
+    Each newer one that is damaged is named on stderr, with the reason.
+
+    Raises:
+        UserError: there are steps, but none is whole.
+    """
+    found = -1
+    if jax.process_index() == 0:
+        found = _newest_good_step(folder)
+    if jax.process_count() > 1:
+        found = int(multihost_utils.broadcast_one_to_all(found))
+    if found == -2:
+        raise UserError(f"no checkpoint in {folder} is whole; move the folder away to start over")
+    return None if found == -1 else found
+
+
+def _newest_good_step(folder: epath.PathLike) -> int:
+    """As `newest_good_step`; -1: no step, -2: none is whole."""
+    steps = list_steps(folder)
+    for step in reversed(steps):
+        damage = find_damage(epath.Path(folder) / str(step))
+        if damage is None:
+            return step
+        print(
+            f"warning: checkpoint {epath.Path(folder) / str(step)} is left out: {damage}", file=sys.stderr, flush=True
+        )
+    return -2 if steps else -1
+
+
+def set_aside_newer(folder: epath.PathLike, step: int) -> None:
+    """Renames the damaged steps after `step` to `<step>.damaged`, so that they can be saved anew."""
+    if jax.process_index() == 0:
+        for newer in list_steps(folder):
+            if newer > step:
+                aside = epath.Path(folder) / f"{newer}.damaged"
+                if aside.exists():
+                    aside.rmtree()
+                (epath.Path(folder) / str(newer)).rename(aside)
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("set aside damaged checkpoints")
+
+
+def read_metadata(folder: epath.PathLike, step: int) -> dict[str, Any]:
+    """The JSON of one step."""
+    return json.loads((epath.Path(folder) / str(step) / METADATA / METADATA).read_text())
+
+
+def has_item(folder: epath.PathLike, step: int, item: str) -> bool:
+    """Whether a step holds that item, such as `ema_params`."""
+    return (epath.Path(folder) / str(step) / item).is_dir()
+
+
+def read_item(folder: epath.PathLike, step: int, item: str, abstract: Any) -> Any:
+    """Restores one tree of a step, on any mesh.
+
+    Args:
+        folder: the checkpoints' folder.
+        step: one that `newest_good_step` named.
+        item: `params`, `ema_params` or `training`.
+        abstract: tree of `jax.ShapeDtypeStruct` with shardings.
+    """
+    with ocp.StandardCheckpointer() as checkpointer:
+        return checkpointer.restore(epath.Path(folder) / str(step) / item, abstract)

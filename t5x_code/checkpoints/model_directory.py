@@ -1,0 +1,204 @@
+"""The model directory: one layout after training and after import; sampling, evaluation and export read nothing else.
+
+`model.json` (what the model is), `tokenizer/`, `checkpoints/<step>/`; a run adds its recipe, command and metrics.
+"""
+
+import dataclasses
+import functools
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+from etils import epath
+from jax.sharding import Mesh, SingleDeviceSharding
+
+from t5x_code.checkpoints.manager import (
+    EMA_PARAMS,
+    PARAMS,
+    Checkpoint,
+    CheckpointWriter,
+    has_item,
+    list_steps,
+    newest_good_step,
+    read_item,
+)
+from t5x_code.errors import UserError
+from t5x_code.models.config import TransformerConfig
+from t5x_code.models.decoder import init_params, logical_axes
+from t5x_code.parallel.rules import param_shardings
+
+MODEL_FILE, TOKENIZER_FOLDER, CHECKPOINTS_FOLDER = "model.json", "tokenizer", "checkpoints"
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelDescription:
+    """What has to be known to use a model's parameters."""
+
+    config: TransformerConfig
+    family: str = "codegen"  # whose Hugging Face layout it is exported to
+    begin_document: bool = True  # prompts are led by the end-of-document token, as each document was in training
+    extra: dict[str, Any] = dataclasses.field(default_factory=dict)  # plain JSON, such as tables of a split vocabulary
+
+    def to_json(self) -> str:
+        """Text of `model.json`."""
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+
+def read_description(folder: epath.PathLike) -> ModelDescription:
+    """Reads `model.json`.
+
+    Raises:
+        UserError: the folder is no model directory, or its description is damaged or unknown to this version.
+    """
+    path = epath.Path(folder) / MODEL_FILE
+    try:
+        fields = json.loads(path.read_text())
+        config = fields.pop("config")
+        config["window_pattern"] = tuple(config["window_pattern"])
+        return ModelDescription(config=TransformerConfig(**config), **fields)
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"{folder} is no model directory: it has no {MODEL_FILE}") from None
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(f"{path} cannot be read by this version: {error}") from error
+
+
+def start_run_directory(
+    folder: epath.PathLike,
+    description: ModelDescription,
+    save_tokenizer: Callable[[str], None] | None,
+    texts: dict[str, str],
+) -> None:
+    """Makes a run's folder, or renews what it says of the run; checkpoints and metrics stay.
+
+    Args:
+        folder: MODEL_DIR.
+        description: becomes `model.json`.
+        save_tokenizer: writes a tokenizer's files into a local folder that it is given.
+        texts: further files by name, such as `config.gin` and `command.txt`.
+
+    Raises:
+        UserError: the folder cannot be written: read-only, no room, a file in its place.
+    """
+    folder = epath.Path(folder)
+    try:
+        (folder / CHECKPOINTS_FOLDER).mkdir(parents=True, exist_ok=True)
+        if save_tokenizer is not None:
+            with tempfile.TemporaryDirectory() as local:
+                save_tokenizer(local)
+                _copy_folder(Path(local), folder / TOKENIZER_FOLDER)
+        for name, text in {**texts, MODEL_FILE: description.to_json()}.items():
+            _write_whole(folder / name, text.encode())
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(f"cannot write to the run's folder {folder}: {reason}; set MODEL_DIR to another") from error
+
+
+def write_model_directory(
+    folder: epath.PathLike, description: ModelDescription, params: Any, tokenizer_folder: str | Path
+) -> None:
+    """Writes a whole model directory at step 0, as converters do: under a temporary name, then renamed.
+
+    Args:
+        folder: must not exist yet.
+        description: becomes `model.json`.
+        params: as `init_params` makes them; NumPy or JAX arrays.
+        tokenizer_folder: its files are copied.
+
+    Raises:
+        UserError: the folder exists or cannot be written.
+    """
+    folder = epath.Path(folder)
+    if folder.exists():
+        raise UserError(f"{folder} exists; choose another folder or remove it")
+    unfinished = folder.parent / f"{folder.name}.unfinished"
+    try:
+        if unfinished.exists():
+            unfinished.rmtree()
+        start_run_directory(unfinished, description, lambda to: _copy_local(tokenizer_folder, to), {})
+        with CheckpointWriter(unfinished / CHECKPOINTS_FOLDER) as writer:
+            writer.save(0, Checkpoint(params=params, metadata={"step": 0}))
+        unfinished.rename(folder)
+    except OSError as error:
+        raise UserError(f"cannot write {folder}: {error.strerror or error}") from error
+
+
+def read_model_directory(
+    folder: epath.PathLike, step: int | None = None, mesh: Mesh | None = None, use_ema: bool = True
+) -> tuple[ModelDescription, Any]:
+    """Reads a model: its description and its parameters, not the optimizer.
+
+    Args:
+        folder: a model directory.
+        step: a checkpoint; None: the newest that is whole.
+        mesh: parameters are laid out on it; None: on the first device.
+        use_ema: take the average of the weights where the run kept one.
+
+    Raises:
+        UserError: no model directory, no such step, or no step that is whole.
+    """
+    description = read_description(folder)
+    checkpoints = epath.Path(folder) / CHECKPOINTS_FOLDER
+    if step is not None and step not in list_steps(checkpoints):
+        raise UserError(f"{checkpoints} has no step {step}; it has {list_steps(checkpoints)}")
+    if step is None:
+        step = newest_good_step(checkpoints)
+    if step is None:
+        raise UserError(f"{checkpoints} has no checkpoint yet")
+    item = EMA_PARAMS if use_ema and has_item(checkpoints, step, EMA_PARAMS) else PARAMS
+    return description, read_item(checkpoints, step, item, abstract_params(description.config, mesh))
+
+
+def load_initial_params(folder: epath.PathLike, config: TransformerConfig, mesh: Mesh | None = None) -> Any:
+    """Parameters to start another run from.
+
+    Raises:
+        UserError: no model there, or its parameters have other shapes; names the first that differs.
+    """
+    theirs = _shapes(read_description(folder).config)
+    ours = _shapes(config)
+    for name in sorted(ours.keys() | theirs.keys()):
+        if ours.get(name) != theirs.get(name):
+            shapes = f"{theirs.get(name, 'absent')} there, {ours.get(name, 'absent')} in this recipe"
+            raise UserError(f"cannot start from {folder}: parameter {name} is {shapes}; make the models agree")
+    return read_model_directory(folder, mesh=mesh)[1]
+
+
+def abstract_params(config: TransformerConfig, mesh: Mesh | None) -> Any:
+    """Shapes, types and shardings of a model's parameters; on the first device where there is no mesh."""
+    shapes = jax.eval_shape(functools.partial(init_params, config), jax.random.key(0))
+    if mesh is None:
+        first = SingleDeviceSharding(jax.local_devices()[0])
+        shardings = jax.tree.map(lambda _: first, shapes)
+    else:
+        shardings = param_shardings(logical_axes(config), shapes, mesh)
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes, shardings
+    )
+
+
+def _shapes(config: TransformerConfig) -> dict[str, tuple[int, ...]]:
+    shapes = jax.eval_shape(functools.partial(init_params, config), jax.random.key(0))
+    paths = jax.tree_util.tree_flatten_with_path(shapes)[0]
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape for path, leaf in paths}
+
+
+def _copy_local(source: str | Path, target: str) -> None:
+    shutil.copytree(source, target, dirs_exist_ok=True)
+
+
+def _copy_folder(local: Path, target: epath.Path) -> None:
+    target.mkdir(parents=True, exist_ok=True)
+    for path in sorted(local.iterdir()):
+        if path.is_file():
+            _write_whole(target / path.name, path.read_bytes())
+
+
+def _write_whole(path: epath.Path, content: bytes) -> None:
+    """A file with this content, or the one before: never half of it."""
+    unfinished = path.parent / f"{path.name}.unfinished"
+    unfinished.write_bytes(content)
+    unfinished.replace(path)
