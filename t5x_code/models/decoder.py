@@ -89,8 +89,9 @@ class Decoder(nn.Module):
         )(config, name="layers")
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def init_params(config: TransformerConfig, key: jax.Array) -> Params:
-    """Draws parameters: a nested dict of float32 arrays. May be jitted and passed to `eval_shape`."""
+    """Draws parameters: a nested dict of float32 arrays. May be passed to `eval_shape`."""
     return nn.unbox(_init_boxed(config, key))
 
 

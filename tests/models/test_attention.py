@@ -1,0 +1,97 @@
+"""Both implementations against a loop over queries, and what each promises."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from t5x_code.errors import UserError
+from t5x_code.models.attention import QUERY_CHUNK, attention
+
+E = 8
+
+
+def random_case(B=2, L=20, S=20, H=4, K=2, seed=0):
+    """Random queries, keys, values, and intervals of which some are empty."""
+    rng = np.random.default_rng(seed)
+    shapes = [(B, L, H, E), (B, S, K, E), (B, S, K, E)]
+    arrays = [rng.normal(size=shape).astype(np.float32) for shape in shapes]
+    attend_from = rng.integers(0, S, (B, L))
+    attend_to = np.minimum(S, attend_from + rng.integers(0, 7, (B, L)))
+    return (*map(jnp.asarray, arrays), jnp.asarray(attend_from, jnp.int32), jnp.asarray(attend_to, jnp.int32))
+
+
+def one_query_at_a_time(q, k, v, attend_from, attend_to, scale):
+    B, L, H, _ = q.shape
+    group = H // k.shape[2]
+    out = np.zeros(q.shape)
+    for b, i, h in np.ndindex(B, L, H):
+        seen = slice(attend_from[b, i], attend_to[b, i])
+        if attend_from[b, i] < attend_to[b, i]:
+            scores = np.float64(k[b, seen, h // group]) @ np.float64(q[b, i, h]) * scale
+            weights = np.exp(scores - scores.max())
+            out[b, i, h] = weights / weights.sum() @ np.float64(v[b, seen, h // group])
+    return out
+
+
+def run(case, implementation, scale=0.3):
+    return attention(*case, implementation=implementation, scale=scale)
+
+
+@pytest.mark.parametrize("implementation", ["dense", "chunked"])
+@pytest.mark.parametrize("L", [20, QUERY_CHUNK + 37])
+def test_equals_one_query_at_a_time(implementation, L):
+    case = random_case(L=L, S=L)
+    want = one_query_at_a_time(*map(np.asarray, case), 0.3)
+    np.testing.assert_allclose(run(case, implementation), want, atol=1e-5)
+    empty = np.asarray(case[3] >= case[4])
+    assert empty.any() and not np.asarray(run(case, implementation))[empty].any()
+
+
+def test_gradients_of_both_are_equal_and_finite():
+    """Rows without keys among them."""
+    case = random_case(L=QUERY_CHUNK + 37, S=QUERY_CHUNK + 37)
+
+    def gradients(implementation):
+        def loss(q, k, v):
+            return jnp.sin(3 * run((q, k, v, *case[3:]), implementation)).sum()
+
+        return jax.jit(jax.grad(loss, (0, 1, 2)))(*case[:3])
+
+    for dense, chunked in zip(gradients("dense"), gradients("chunked"), strict=True):
+        assert np.isfinite(dense).all()
+        np.testing.assert_allclose(dense, chunked, atol=2e-5)
+
+
+def test_grouped_query_attention_equals_repeated_heads():
+    q, k, v, attend_from, attend_to = random_case(H=6, K=3)
+    repeated = (q, jnp.repeat(k, 2, axis=2), jnp.repeat(v, 2, axis=2), attend_from, attend_to)
+    np.testing.assert_allclose(run((q, k, v, attend_from, attend_to), "dense"), run(repeated, "dense"), atol=1e-6)
+
+
+def test_chunked_memory_grows_linearly():
+    def temporary_bytes(implementation, length):
+        case = random_case(B=1, L=length, S=length, H=2, K=2)
+
+        def loss(q, k, v):
+            return run((q, k, v, *case[3:]), implementation).sum()
+
+        compiled = jax.jit(jax.grad(loss, (0, 1, 2))).lower(*case[:3]).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    assert temporary_bytes("chunked", 2048) < 2.5 * temporary_bytes("chunked", 1024)
+    assert temporary_bytes("chunked", 2048) < temporary_bytes("dense", 2048) / 3
+
+
+@pytest.mark.parametrize(("length", "scans"), [(64, False), (2048, True)])
+def test_auto_chunks_long_rows(length, scans):
+    shape = functools.partial(jax.ShapeDtypeStruct, dtype=jnp.float32)
+    q, ends = shape((1, length, 1, E)), jax.ShapeDtypeStruct((1, length), jnp.int32)
+    assert (" scan[" in str(jax.make_jaxpr(attention)(q, q, q, ends, ends))) == scans
+
+
+def test_unknown_implementation_is_refused():
+    with pytest.raises(UserError, match="choose one of auto, dense, chunked"):
+        run(random_case(), "magic")
