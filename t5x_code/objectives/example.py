@@ -80,4 +80,4 @@ class Objective(Protocol):
         """Tokens of the store that one row takes, so that its Example fills, and fits, `layout.length`."""
 
     def __call__(self, row: Row, layout: Layout, rng: np.random.Generator) -> Example:
-        """Makes the example. All randomness comes from `rng`, which is keyed by seed, task, objective, epoch and row."""
+        """Makes the example. All randomness comes from `rng`, keyed by seed, task, objective, epoch and row."""

@@ -31,7 +31,9 @@ class MetricsWriter:
             run_name: of Weights & Biases, used when the package is installed and WANDB_PROJECT is set.
         """
         self._file = epath.Path(model_dir) / METRICS_FILE
-        self._lines = [line.rstrip("\n") for line in _complete_lines(self._file) if json.loads(line)["step"] <= first_step]
+        self._lines = [
+            line.rstrip("\n") for line in _complete_lines(self._file) if json.loads(line)["step"] <= first_step
+        ]
         self._write_file()
         # tensorboardX writes local files; a bucket's run keeps its curves in metrics.jsonl.
         local = "://" not in str(model_dir)
@@ -114,7 +116,7 @@ def _complete_lines(file: epath.Path) -> list[str]:
     """The file's lines; a last one without its newline was cut by a kill."""
     if not file.exists():
         return []
-    return [line for line in file.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    return file.read_text().split("\n")[:-1]
 
 
 def _jsonable(value: float) -> float | str:

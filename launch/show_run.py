@@ -1,0 +1,46 @@
+"""Shows how a run went: its training curve, and the validation losses beside the held-out text's unigram entropy.
+
+python launch/show_run.py --model_dir=runs/quickstart
+"""
+
+import numpy as np
+from absl import flags
+from etils import epath
+
+from t5x_code.data.token_store import TokenStore
+from t5x_code.errors import UserError
+from t5x_code.recipes.command_line import run
+from t5x_code.recipes.run import read_store_folders
+from t5x_code.reports.loss_curve import draw_curve, read_metrics, unigram_entropy, validation_table
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("model_dir", None, "A training run's folder.")
+
+
+def main(argv: list[str]) -> None:
+    """Prints the curve, then the table."""
+    if FLAGS.model_dir is None or len(argv) > 1:
+        raise UserError("give --model_dir, the folder of a training run")
+    metrics = epath.Path(FLAGS.model_dir) / "metrics.jsonl"
+    if not metrics.exists():
+        raise UserError(f"{metrics} does not exist: {FLAGS.model_dir} holds no training run")
+    records = read_metrics(metrics)
+    trained = [record for record in records if "loss" in record]
+    if len(trained) < 2:
+        raise UserError(f"{metrics} has {len(trained)} logged steps; a curve needs 2")
+    print(f"training loss, nats per token, of {FLAGS.model_dir}")
+    print(draw_curve([record["step"] for record in trained], [record["loss"] for record in trained]))
+    unigrams = {task: held_out_entropy(folder) for task, folder in read_store_folders(FLAGS.model_dir).items()}
+    print()
+    print(validation_table(records, unigrams))
+
+
+def held_out_entropy(store_folder: str) -> float:
+    """Unigram entropy, nats per token, of a store's validation split."""
+    store = TokenStore.open(f"{store_folder}/validation")
+    shards = [store.read(shard, 0, int(store.shard_tokens[shard])) for shard in range(store.num_shards)]
+    return unigram_entropy(np.concatenate(shards))
+
+
+if __name__ == "__main__":
+    run(main)

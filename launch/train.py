@@ -1,0 +1,28 @@
+"""Trains a recipe: python launch/train.py --gin_file=gin/quickstart.gin [--gin.NAME=value] [--dry_run]."""
+
+from absl import flags
+
+from t5x_code.recipes import command_line
+
+command_line.define_recipe_flags()
+flags.DEFINE_bool("dry_run", False, "Print the resolved recipe, its size and memory per device, and touch nothing.")
+
+
+def main(argv: list[str]) -> None:
+    """Loads the recipe, then describes it or trains it."""
+    # Imported here, so that --help and a misspelt flag answer at once.
+    from t5x_code.recipes.gin_files import load_recipe
+
+    recipe, resolved = load_recipe(flags.FLAGS.gin_file, flags.FLAGS.gin_binding)
+    if flags.FLAGS.dry_run:
+        from t5x_code.recipes.dry_run import describe
+
+        print(describe(recipe, resolved))
+        return
+    from t5x_code.recipes.run import train_recipe
+
+    train_recipe(recipe, resolved, command=" ".join(argv))
+
+
+if __name__ == "__main__":
+    command_line.run(main)

@@ -1,0 +1,60 @@
+"""What every command line shares: flags, `--gin.NAME=value`, one clear line and exit code 2 for bad input."""
+
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from absl import flags
+from absl import logging as absl_logging
+
+from t5x_code.errors import UserError
+
+EXIT_BAD_INPUT = 2
+
+
+def run(main: Callable[[list[str]], None]) -> NoReturn:
+    """Parses absl flags, runs `main(argv)` and exits: 0 when it returns, 2 with one line when the input is bad."""
+    absl_logging.set_verbosity(absl_logging.ERROR)
+    logging.getLogger("jax").setLevel(logging.ERROR)
+    argv, bindings = split_gin_bindings(sys.argv)
+    try:
+        positional = flags.FLAGS(argv, known_only=False)
+        if flags.FLAGS.is_parsed() and "gin_binding" in flags.FLAGS:
+            flags.FLAGS.gin_binding = [*flags.FLAGS.gin_binding, *bindings]
+        elif bindings:
+            raise UserError(f"--gin.{bindings[0]}: this command takes no gin bindings")
+        main(positional)
+    except (UserError, flags.Error) as error:
+        fail(error)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit(0)
+
+
+def fail(error: Exception) -> NoReturn:
+    """Prints the error on one line of stderr and exits with code 2."""
+    line = " ".join(str(error).split())
+    print(f"error: {line}", file=sys.stderr, flush=True)
+    sys.exit(EXIT_BAD_INPUT)
+
+
+def define_recipe_flags() -> None:
+    """Adds `--gin_file` and `--gin.NAME=value` to a command line."""
+    flags.DEFINE_multi_string("gin_file", [], "A recipe; may be repeated, later files win.")
+    flags.DEFINE_multi_string("gin_binding", [], "Same as --gin.NAME=value, written --gin_binding='NAME=value'.")
+
+
+def split_gin_bindings(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Takes the `--gin.NAME=value` arguments out of argv.
+
+    Returns:
+        The remaining arguments, and the bindings as `NAME=value`.
+    """
+    rest, bindings = [], []
+    for argument in argv:
+        if argument.startswith("--gin."):
+            bindings.append(argument.removeprefix("--gin."))
+        else:
+            rest.append(argument)
+    return rest, bindings

@@ -1,0 +1,90 @@
+"""What a recipe would do, without touching anything: its configuration, size, memory per device and batch."""
+
+import jax
+
+from t5x_code.errors import UserError
+from t5x_code.models.decoder import count_params
+from t5x_code.parallel.mesh import MESH_AXES, mesh_shape
+from t5x_code.recipes.memory import (
+    GIB,
+    MemoryEstimate,
+    device_memory_bytes,
+    estimate_memory,
+    largest_fitting_microbatch,
+)
+from t5x_code.recipes.recipe import Recipe
+from t5x_code.training.batch_size import batch_size_at, batch_sizes_of
+
+
+def describe(recipe: Recipe, resolved: str) -> str:
+    """The report of `--dry_run`.
+
+    Where the recipe's mesh names its sizes, they are taken instead of the devices attached here.
+    """
+    shape = planned_mesh(recipe)
+    estimate, microbatch = recipe_memory(recipe, shape)
+    rows = batch_size_at(recipe.loop.batch_size, 0)
+    parts = [
+        resolved.rstrip(),
+        "",
+        f"parameters       {count_params(recipe.model):,}",
+        f"mesh             {' x '.join(f'{name} {size}' for name, size in zip(MESH_AXES, shape, strict=True))}",
+        f"batch            {rows} rows x {recipe.data.length} = {rows * recipe.data.length:,} tokens a step; "
+        f"{microbatch} rows per device at a time",
+        f"steps            {recipe.loop.train_steps:,}",
+        "memory per device, estimated:",
+        *_memory_lines(estimate),
+    ]
+    return "\n".join(parts)
+
+
+def planned_mesh(recipe: Recipe) -> tuple[int, int, int, int]:
+    """The mesh's sizes: the recipe's own where it names them all, else what the attached devices give."""
+    if -1 in recipe.mesh.sizes:
+        return mesh_shape(recipe.mesh, jax.device_count())
+    return recipe.mesh.sizes
+
+
+def recipe_memory(recipe: Recipe, mesh: tuple[int, int, int, int]) -> tuple[MemoryEstimate, int]:
+    """Memory per device on a mesh, and the rows per device at a time that it is for."""
+    rows = -(-max(batch_sizes_of(recipe.loop.batch_size)) // (mesh[0] * mesh[1]))
+    microbatch = min(rows, recipe.loop.microbatch_size or rows)
+    return estimate_memory(recipe.model, recipe.optimizer, mesh, microbatch), microbatch
+
+
+def check_memory(recipe: Recipe) -> None:
+    """Refuses a recipe that cannot fit the attached devices, before anything is allocated, with what would fit.
+
+    Raises:
+        UserError: the estimate exceeds the memory of a device.
+    """
+    limit = device_memory_bytes()
+    mesh = mesh_shape(recipe.mesh, jax.device_count())
+    estimate, microbatch = recipe_memory(recipe, mesh)
+    if estimate.total <= limit:
+        return
+    fitting = largest_fitting_microbatch(recipe.model, recipe.optimizer, mesh, limit)
+    if fitting:
+        advice = f"set MICROBATCH_SIZE={fitting}"
+    else:
+        state = (estimate.parameters + estimate.gradients + estimate.optimizer) * mesh[1] * mesh[3]
+        advice = (
+            f"parameters, gradients and optimizer take {state / GIB:.1f} GiB in all, which {-(-state // limit) + 1} "
+            "such devices hold; or shrink the model: --gin_file=gin/models/tiny.gin"
+        )
+    raise UserError(
+        f"{count_params(recipe.model) / 1e9:.3f} B parameters with {microbatch} rows of {recipe.data.length} per "
+        f"device need about {estimate.total / GIB:.1f} GiB but a device has {limit / GIB:.1f} GiB; {advice}"
+    )
+
+
+def _memory_lines(estimate: MemoryEstimate) -> list[str]:
+    named = {
+        "parameters": estimate.parameters,
+        "gradients": estimate.gradients,
+        "optimizer": estimate.optimizer,
+        "activations": estimate.activations,
+        "loss head": estimate.loss_head,
+        "total": estimate.total,
+    }
+    return [f"  {name:14} {size / GIB:9.3f} GiB" for name, size in named.items()]

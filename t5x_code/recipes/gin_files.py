@@ -1,0 +1,79 @@
+"""From gin files and bindings to one frozen Recipe, with one clear line for each way that can go wrong."""
+
+import difflib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import gin
+import t5x_code
+from t5x_code.errors import UserError
+from t5x_code.recipes.recipe import Recipe
+
+# Recipes include each other as 'gin/models/x.gin': found from the working folder, else beside the installed package.
+SEARCH_PATHS = (".", str(Path(t5x_code.__file__).resolve().parent.parent))
+
+
+def load_recipe(gin_files: Sequence[str], bindings: Sequence[str] = ()) -> tuple[Recipe, str]:
+    """Parses recipes; later files win, bindings win over files.
+
+    Args:
+        gin_files: paths, absolute or relative to the working folder or the repository.
+        bindings: `NAME=value` in gin's syntax.
+
+    Returns:
+        The recipe, and the resolved configuration as gin text that loads to the same recipe.
+
+    Raises:
+        UserError: no file, a missing file, an unknown name, a value that does not parse.
+    """
+    if not gin_files:
+        raise UserError("no recipe: pass --gin_file=gin/quickstart.gin (see gin/ for the others)")
+    for path in gin_files:
+        if not any((Path(root) / path).is_file() for root in SEARCH_PATHS):
+            raise UserError(f"gin file {path} does not exist; recipes lie in gin/")
+    gin.clear_config()
+    for root in SEARCH_PATHS:
+        gin.add_config_file_search_path(root)
+    try:
+        for path in gin_files:
+            gin.parse_config_file(path, print_includes_and_imports=False)
+        _parse_bindings(bindings)
+        _refuse_unread_macros()
+        gin.finalize()
+        recipe = gin.get_configurable(Recipe)()
+    except UserError:
+        raise
+    except (SyntaxError, ValueError, TypeError, OSError, RuntimeError, AttributeError, NameError) as error:
+        raise UserError(_explain(error, gin_files)) from error
+    resolved = gin.operative_config_str()
+    gin.clear_config()
+    return recipe, resolved
+
+
+def _parse_bindings(bindings: Sequence[str]) -> None:
+    for binding in bindings:
+        if "=" not in binding:
+            raise UserError(f"--gin.{binding}: write --gin.NAME=value")
+        try:
+            gin.parse_config(binding)
+        except SyntaxError as error:
+            raise UserError(f"--gin.{binding}: not a gin value (strings take quotes inside: \"'x'\")") from error
+
+
+def _refuse_unread_macros() -> None:
+    """Gin accepts any macro name, so that a misspelt one would silently do nothing."""
+    text = gin.config_str()
+    defined = set(re.findall(r"^(\w+) = ", text, re.MULTILINE))
+    unread = sorted(defined - set(re.findall(r"%(\w+)", text)))
+    if unread:
+        close = difflib.get_close_matches(unread[0], sorted(defined - set(unread)), n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise UserError(f"macro {unread[0]} is set but nothing reads it{hint}")
+
+
+def _explain(error: Exception, gin_files: Sequence[str]) -> str:
+    """Gin's message without its stack of contexts: what, in which file."""
+    text = " ".join(str(error).split())
+    text = re.sub(r"In file \"([^\"]+)\", line (\d+).*", r"in \1 line \2", text)
+    return f"recipe {' + '.join(gin_files)}: {text}"

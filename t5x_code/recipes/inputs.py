@@ -1,0 +1,149 @@
+"""From a recipe's data section to streams of rows: tokenizer, token stores (made when missing), streams, batches."""
+
+import dataclasses
+import os
+import platform
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from etils import epath
+
+from t5x_code.data.builtin_tasks import declaration_for
+from t5x_code.data.caching.embedded_tokenizer import embedded_tokenizer
+from t5x_code.data.caching.ensure import ensure_store
+from t5x_code.data.declarations import TRAIN, VALIDATION, MixtureDeclaration
+from t5x_code.data.loader import build_rows, data_fingerprint, evaluation_batches, iterate_batches
+from t5x_code.data.streams import Stream
+from t5x_code.data.token_store import TokenStore
+from t5x_code.errors import UserError
+from t5x_code.objectives.example import Layout
+from t5x_code.recipes.recipe import DataConfig
+from t5x_code.tokens.tokenizer import Tokenizer
+
+Arrays = dict[str, np.ndarray]
+EMBEDDED_MIXTURE = "code_nl"
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """Everything about the data that a run needs."""
+
+    tokenizer: Tokenizer
+    tokenizer_folder: epath.Path
+    stores: dict[str, epath.Path]  # by task
+    layout: Layout
+    train: tuple[Stream, ...]
+    validation: tuple[Stream, ...]  # one per task and objective
+
+
+def prepare_inputs(config: DataConfig, vocab_size: int) -> Inputs:
+    """Finds or makes the stores of a recipe's mixture.
+
+    Without stores of its own a recipe whose data lies elsewhere says so and takes the embedded corpus.
+
+    Raises:
+        UserError: unknown mixture, missing data, a store from another tokenizer, a vocabulary larger than the model's.
+    """
+    mixture = resolve_mixture(config)
+    embedded = config.stores is None and all(is_embedded(task.source.kind) for task in mixture.tasks)
+    root = epath.Path(config.stores) if config.stores is not None else default_root()
+    folder = _corpus_tokenizer(root, mixture) if embedded or config.tokenizer is None else config.tokenizer
+    tokenizer = Tokenizer.load(str(folder))
+    if tokenizer.vocab_size > vocab_size:
+        raise UserError(
+            f"the tokenizer {folder} has {tokenizer.vocab_size} tokens but the model's vocabulary is {vocab_size}; "
+            f"set TransformerConfig.vocab_size={tokenizer.vocab_size} or another TOKENIZER"
+        )
+    stores = {task.name: ensure_store(task, tokenizer, root) for task in mixture.tasks}
+    layout = Layout(config.length, tokenizer.special_tokens, config.isolate_documents)
+    train = _streams(config, mixture, stores, TRAIN)
+    return Inputs(tokenizer, epath.Path(folder), stores, layout, train, _streams(config, mixture, stores, VALIDATION))
+
+
+def resolve_mixture(config: DataConfig) -> MixtureDeclaration:
+    """The mixture that is trained on: the recipe's, or the embedded one where the recipe's data is not given."""
+    mixture = declaration_for(config.mixture) if isinstance(config.mixture, str) else config.mixture
+    elsewhere = [task.name for task in mixture.tasks if not is_embedded(task.source.kind)]
+    named = isinstance(config.mixture, str) and ":" not in config.mixture
+    if config.stores is None and elsewhere and named:
+        print(
+            f"no DATA given for {mixture.name} ({', '.join(elsewhere)}): using the embedded {EMBEDDED_MIXTURE}",
+            file=sys.stderr,
+        )
+        return declaration_for(EMBEDDED_MIXTURE)
+    return mixture
+
+
+def is_embedded(kind: str) -> bool:
+    """Whether every machine has a source of this kind."""
+    return kind in ("python_stdlib", "python_docs")
+
+
+def default_root() -> epath.Path:
+    """Where stores lie when DATA is not given: one folder per Python version, whose library is the corpus."""
+    return epath.Path(cache_folder()) / f"python-{platform.python_version()}"
+
+
+def cache_folder() -> Path:
+    """T5X_CODE_CACHE, or t5x_code in the user's cache folder."""
+    folder = os.environ.get("T5X_CODE_CACHE") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "t5x_code"
+    return Path(folder).expanduser()
+
+
+def batches_from(inputs: Inputs, config: DataConfig, process_index: int, process_count: int) -> Callable:
+    """`batches(first_row, batch_sizes)`: this process's part of each training batch."""
+    rows = build_rows(inputs.train, inputs.layout, config.seed)
+
+    def batches(first_row: int, batch_sizes: Iterator[int]) -> Iterator[Arrays]:
+        return iterate_batches(rows, first_row, batch_sizes, process_index, process_count, config.threads)
+
+    return batches
+
+
+def evaluations_from(
+    inputs: Inputs, config: DataConfig, batch_size: int, process_index: int, process_count: int
+) -> dict[str, Callable[[], Iterator[Arrays]]]:
+    """By `task/objective`: the fixed validation batches, made anew at each call."""
+
+    def make(stream: Stream) -> Callable[[], Iterator[Arrays]]:
+        return lambda: evaluation_batches(
+            stream, inputs.layout, config.seed, batch_size, config.eval_batches, process_index, process_count
+        )
+
+    return {stream.name: make(stream) for stream in inputs.validation}
+
+
+def fingerprint(inputs: Inputs, config: DataConfig) -> dict[str, str]:
+    """What must be unchanged for a resumed run to see the same rows."""
+    return data_fingerprint(inputs.train, inputs.layout, config.seed)
+
+
+def _corpus_tokenizer(root: epath.Path, mixture: MixtureDeclaration) -> epath.Path:
+    # Trained once and kept: the embedded corpus changes with every package that is installed, and a run must resume.
+    existing = sorted((root / "tokenizers").glob("*")) if (root / "tokenizers").exists() else []
+    tasks = [task for task in mixture.tasks if is_embedded(task.source.kind)]
+    if existing:
+        return existing[0]
+    return epath.Path(embedded_tokenizer(root, tasks or declaration_for(EMBEDDED_MIXTURE).tasks))
+
+
+def _streams(
+    config: DataConfig, mixture: MixtureDeclaration, stores: dict[str, epath.Path], split: str
+) -> tuple[Stream, ...]:
+    """One stream per task and objective; its rate is the product of the two."""
+    readers = {task.name: TokenStore.open(stores[task.name] / split) for task in mixture.tasks}
+    total = sum(share for _, share in config.objectives)
+    return tuple(
+        Stream(f"{task.name}/{objective.name}", task.name, readers[task.name], objective, _scale(rate, share / total))
+        for task, rate in mixture.rates
+        for objective, share in config.objectives
+        if readers[task.name].manifest.num_tokens
+    )
+
+
+def _scale(rate: float | tuple[tuple[int, float], ...], share: float) -> float | tuple[tuple[int, float], ...]:
+    if isinstance(rate, tuple):
+        return tuple((row, value * share) for row, value in rate)
+    return rate * share

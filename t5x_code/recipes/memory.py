@@ -1,0 +1,107 @@
+"""How much memory a recipe takes per device, estimated from shapes alone, before anything is allocated.
+
+The numbers are an estimate for planning (the compiler decides); what they leave out is stated in `MemoryEstimate`.
+"""
+
+import dataclasses
+import math
+import os
+from typing import Any
+
+import jax
+
+from t5x_code.models.attention import MAX_DENSE_SCORES, QUERY_CHUNK
+from t5x_code.models.config import TransformerConfig
+from t5x_code.models.decoder import logical_axes
+from t5x_code.training.optimizer import OptimizerConfig, make_optimizer
+from t5x_code.training.state import init_state
+
+GIB = 2**30
+FLOAT32_BYTES = 4
+# What of one layer stays alive for the backward pass, in numbers of model_dim-wide activations per token.
+KEPT_PER_LAYER = {"full": 1.0, "attention": 12.0, "dots": 13.0, "none": 18.0}
+
+
+@dataclasses.dataclass(frozen=True)
+class MemoryEstimate:
+    """Bytes per device. Left out: fragmentation, collectives' buffers and the runtime's own share (about a tenth)."""
+
+    parameters: int
+    gradients: int
+    optimizer: int
+    activations: int
+    loss_head: int
+
+    @property
+    def total(self) -> int:
+        return self.parameters + self.gradients + self.optimizer + self.activations + self.loss_head
+
+
+def estimate_memory(
+    config: TransformerConfig, optimizer: OptimizerConfig, mesh: tuple[int, int, int, int], microbatch_size: int
+) -> MemoryEstimate:
+    """Bytes per device of one training step.
+
+    Args:
+        config: the decoder.
+        optimizer: decides how much state lies beside each parameter.
+        mesh: sizes of data, fsdp, sequence, tensor. Parameters and optimizer are split over fsdp and tensor, a row's
+            activations over sequence and tensor.
+        microbatch_size: rows per device at a time.
+    """
+    _, fsdp, sequence_size, tensor_size = mesh
+    parameter_bytes, optimizer_bytes = (size // (fsdp * tensor_size) for size in state_bytes(config, optimizer))
+    activation_bytes = 2 if config.dtype == "bfloat16" else FLOAT32_BYTES
+    tokens = microbatch_size * config.max_length // sequence_size
+    wide = config.model_dim * activation_bytes * tokens
+    kept = KEPT_PER_LAYER[config.remat] * config.num_layers * wide
+    one_layer = KEPT_PER_LAYER["none"] * wide / tensor_size
+    queries = min(config.max_length, QUERY_CHUNK if config.max_length**2 > MAX_DENSE_SCORES else config.max_length)
+    scores = FLOAT32_BYTES * microbatch_size * config.num_heads * queries * config.max_length / tensor_size
+    keeps_scores = config.remat in ("none", "dots") and queries == config.max_length
+    chunk = min(config.loss_chunk, tokens)
+    head_gradient = FLOAT32_BYTES * config.model_dim * config.vocab_size // tensor_size
+    return MemoryEstimate(
+        parameters=parameter_bytes,
+        gradients=parameter_bytes,
+        optimizer=optimizer_bytes,
+        activations=int(kept + one_layer + scores * (config.num_layers if keeps_scores else 2)),
+        loss_head=int(3 * FLOAT32_BYTES * chunk * config.vocab_size / tensor_size + head_gradient),
+    )
+
+
+def device_memory_bytes() -> int | None:
+    """Memory of one attached device: the accelerator's own limit, or this machine's available memory shared by its CPU
+    devices; None where neither is known."""
+    device = jax.local_devices()[0]
+    stats = device.memory_stats() if device.platform != "cpu" else None
+    if stats and "bytes_limit" in stats:
+        return stats["bytes_limit"]
+    try:
+        with open("/proc/meminfo") as handle:
+            fields = dict(line.split(":", 1) for line in handle)
+        available = int(fields["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError):
+        available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return available // jax.local_device_count()
+
+
+def largest_fitting_microbatch(
+    config: TransformerConfig, optimizer: OptimizerConfig, mesh: tuple[int, int, int, int], limit: int
+) -> int:
+    """The largest power of two of rows per device that fits into `limit` bytes; 0 when not even one row does."""
+    sizes = (2**power for power in range(12, -1, -1))
+    return next((size for size in sizes if estimate_memory(config, optimizer, mesh, size).total <= limit), 0)
+
+
+def state_bytes(config: TransformerConfig, optimizer: OptimizerConfig) -> tuple[int, int]:
+    """Bytes of the parameters, and of what the optimizer and a weight average keep beside them, over all devices."""
+    transformation = make_optimizer(optimizer, logical_axes(config))
+    with_ema = optimizer.ema_decay is not None
+    state = jax.eval_shape(lambda key: init_state(config, transformation, with_ema, key), jax.random.key(0))
+    beside = (state.opt_state, state.ema_params)
+    return _num_bytes(state.params), _num_bytes(beside)
+
+
+def _num_bytes(tree: Any) -> int:
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

@@ -1,0 +1,68 @@
+"""A whole run as one frozen value, and the classes that gin files may configure."""
+
+import dataclasses
+
+import gin
+from t5x_code.data import declarations
+from t5x_code.models.config import TransformerConfig
+from t5x_code.objectives.causal_lm import CausalLM
+from t5x_code.objectives.example import Objective
+from t5x_code.objectives.span_corruption import SpanCorruption
+from t5x_code.parallel.mesh import MeshConfig
+from t5x_code.training.loop import LoopConfig
+from t5x_code.training.losses import LossConfig
+from t5x_code.training.optimizer import OptimizerConfig
+from t5x_code.training.schedules import ScheduleConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Where rows come from and what is made of them."""
+
+    mixture: str | declarations.MixtureDeclaration
+    objectives: tuple[tuple[Objective, float], ...]  # each with its share of the rows
+    stores: str | None = None  # folder of token stores; None: the embedded corpus
+    tokenizer: str | None = None  # folder or hub name; None: a byte-level BPE of the embedded corpus
+    length: int = 2048
+    isolate_documents: bool = True
+    seed: int = 0
+    eval_batches: int = 4  # validation batches per task and objective
+    eval_batch_size: int | None = None  # rows of one; None: the training batch size
+    threads: int = 2  # that read ahead
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """Everything that a run is determined by."""
+
+    model: TransformerConfig
+    optimizer: OptimizerConfig
+    mesh: MeshConfig
+    data: DataConfig
+    loop: LoopConfig
+    loss: LossConfig
+    initialize_from: str | None = None
+
+
+# A new objective is one file in objectives/ and one name here.
+CONFIGURABLES = (
+    Recipe,
+    DataConfig,
+    TransformerConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+    LossConfig,
+    MeshConfig,
+    LoopConfig,
+    CausalLM,
+    SpanCorruption,
+)
+
+
+def register_configurables() -> None:
+    """Puts the classes above into gin's registry, once per process."""
+    for configurable in CONFIGURABLES:
+        gin.external_configurable(configurable, module="t5x_code")
+
+
+register_configurables()

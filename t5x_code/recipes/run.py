@@ -1,0 +1,90 @@
+"""Joins the two lines of the house: a recipe's data and its model, in one training run."""
+
+import json
+import os
+from pathlib import Path
+
+import jax
+from etils import epath
+
+from t5x_code.checkpoints.model_directory import ModelDescription
+from t5x_code.errors import UserError
+from t5x_code.parallel.hosts import is_writer, rows_of_process, start_processes
+from t5x_code.parallel.mesh import MESH_AXES, make_mesh
+from t5x_code.recipes import inputs as recipe_inputs
+from t5x_code.recipes.dry_run import check_memory
+from t5x_code.recipes.recipe import Recipe
+from t5x_code.training.batch_size import batch_sizes_of
+from t5x_code.training.loop import RunData, RunFiles, train
+from t5x_code.training.metrics_writer import say
+
+STORES_FILE = "stores.json"
+
+
+def train_recipe(recipe: Recipe, resolved: str, command: str) -> int:
+    """Trains a recipe in its MODEL_DIR, or goes on with what is there.
+
+    Args:
+        recipe: the run.
+        resolved: its gin text, kept as `config.gin`.
+        command: what the user typed, kept as `command.txt`.
+
+    Returns:
+        Steps done.
+
+    Raises:
+        UserError: bad input of any kind, before anything is written.
+    """
+    start_processes()
+    use_compilation_cache()
+    mesh = make_mesh(recipe.mesh)
+    check_memory(recipe)
+    if recipe.data.length > recipe.model.max_length:
+        raise UserError(
+            f"rows of {recipe.data.length} tokens are longer than the model's context of {recipe.model.max_length}; "
+            "set SEQUENCE_LENGTH"
+        )
+    index, count = rows_of_process(mesh)
+    data = recipe_inputs.prepare_inputs(recipe.data, recipe.model.vocab_size)
+    if is_writer():
+        axes = " x ".join(f"{name} {size}" for name, size in zip(MESH_AXES, mesh.devices.shape, strict=True))
+        say(f"{mesh.size} {mesh.devices.flat[0].device_kind} devices, mesh {axes}; {jax.process_count()} processes")
+    eval_batch_size = recipe.data.eval_batch_size or batch_sizes_of(recipe.loop.batch_size)[0]
+    run_data = RunData(
+        batches=recipe_inputs.batches_from(data, recipe.data, index, count),
+        evaluations=recipe_inputs.evaluations_from(data, recipe.data, eval_batch_size, index, count),
+        fingerprint=recipe_inputs.fingerprint(data, recipe.data),
+    )
+    stores = {task: str(epath.Path(folder).resolve()) for task, folder in data.stores.items()}
+    files = RunFiles(
+        description=ModelDescription(recipe.model),
+        save_tokenizer=data.tokenizer.save,
+        texts={
+            "config.gin": resolved,
+            "command.txt": command + "\n",
+            STORES_FILE: json.dumps(stores, indent=2) + "\n",
+        },
+    )
+    return train(
+        recipe.loop, recipe.model, recipe.optimizer, recipe.loss, mesh, run_data, files, recipe.initialize_from
+    )
+
+
+def use_compilation_cache() -> None:
+    """Compiled programs are kept between runs, in the user's cache folder unless JAX_COMPILATION_CACHE_DIR says where."""
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        folder = Path(recipe_inputs.cache_folder()) / "compiled"
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def read_store_folders(model_dir: epath.PathLike) -> dict[str, str]:
+    """Folders of the token stores that a run trained on, by task.
+
+    Raises:
+        UserError: the folder holds no run.
+    """
+    path = epath.Path(model_dir) / STORES_FILE
+    if not path.exists():
+        raise UserError(f"{model_dir} holds no training run: it has no {STORES_FILE}")
+    return json.loads(path.read_text())

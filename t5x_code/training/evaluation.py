@@ -1,0 +1,44 @@
+"""Validation inside the loop: teacher-forced metrics of each task under each objective."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from t5x_code.parallel.hosts import global_batch
+from t5x_code.training.losses import Sums, ratio
+
+Arrays = dict[str, np.ndarray]
+
+
+def evaluate(
+    eval_step: Callable[[Any, Any], tuple[Sums, Sums]],
+    params: Any,
+    mesh: Mesh,
+    evaluations: dict[str, Callable[[], Iterator[Arrays]]],
+) -> dict[str, float]:
+    """Metrics over all batches of each evaluation; every token counts alike, padded rows do not.
+
+    Args:
+        eval_step: compiled `make_eval_step`.
+        params: the model's.
+        mesh: what batches are laid out on.
+        evaluations: by `task/objective`, this process's part of each batch.
+
+    Returns:
+        `validation/task/objective/loss` (nats per token) and `.../accuracy`.
+    """
+    results: dict[str, float] = {}
+    for name, batches in evaluations.items():
+        sums, counts = None, None
+        for rows in batches():
+            part = eval_step(params, global_batch(mesh, rows))
+            sums, counts = part if sums is None else jax.tree.map(jnp.add, (sums, counts), part)
+        if sums is None:
+            continue
+        for metric in ("loss", "accuracy"):
+            results[f"validation/{name}/{metric}"] = float(ratio(sums[metric], counts[metric]))
+    return results

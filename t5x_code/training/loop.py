@@ -1,0 +1,247 @@
+"""The training loop: start or resume, step, log, evaluate, save, stop. Read `train` from top to bottom.
+
+The loop waits for the device only where it logs, so that the device never waits for the loop.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+from jax.sharding import Mesh
+
+import t5x_code
+from t5x_code.checkpoints.manager import CheckpointWriter
+from t5x_code.checkpoints.model_directory import CHECKPOINTS_FOLDER, ModelDescription, start_run_directory
+from t5x_code.errors import UserError
+from t5x_code.models.config import TransformerConfig
+from t5x_code.models.decoder import logical_axes
+from t5x_code.parallel.hosts import global_batch, is_writer
+from t5x_code.parallel.rules import logical_axes_on
+from t5x_code.training.batch_size import BatchSize, batch_size_at, batch_sizes_from, batch_sizes_of
+from t5x_code.training.evaluation import evaluate
+from t5x_code.training.losses import LossConfig, next_token_loss
+from t5x_code.training.metrics_writer import MetricsWriter, progress_line, say
+from t5x_code.training.optimizer import OptimizerConfig, make_optimizer
+from t5x_code.training.profiling import ProfilerWindow
+from t5x_code.training.resume import Start, checkpoint_of, find_start, model_facts
+from t5x_code.training.schedules import make_schedule
+from t5x_code.training.speedometer import Speedometer
+from t5x_code.training.step import StepParts, make_eval_step, make_train_step, num_microbatches
+from t5x_code.training.stopping import StopRequest
+
+Arrays = dict[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class LoopConfig:
+    """How long, how often, where."""
+
+    model_dir: str
+    train_steps: int
+    batch_size: BatchSize  # rows over all devices, or a ramp ((first step, rows), ..)
+    microbatch_size: int | None = None  # rows per device at a time; gradients add up over the rest. None: all at once
+    seed: int = 0  # of the parameters
+    log_period: int = 10
+    eval_period: int = 1000
+    checkpoint_period: int = 1000
+    keep_last: int = 2  # newest checkpoints kept
+    keep_every: int | None = None  # steps divisible by this are kept for good
+    max_skipped_in_a_row: int = 20  # steps without a finite loss and gradient before giving up
+    accept_changed_data: bool = False  # resume although the data is not what the checkpoint was trained on
+    profile_steps: tuple[int, int] | None = None  # [first, last) step traced into MODEL_DIR/profile
+
+    def __post_init__(self):
+        for name in ("train_steps", "log_period", "eval_period", "checkpoint_period", "keep_last"):
+            if getattr(self, name) < 1:
+                raise UserError(f"LoopConfig.{name} is {getattr(self, name)}: it must be 1 or more")
+        batch_sizes_of(self.batch_size)
+
+
+@dataclasses.dataclass(frozen=True)
+class RunData:
+    """What the loop is handed of the data; it knows neither stores nor objectives."""
+
+    batches: Callable[[int, Iterator[int]], Iterator[Arrays]]  # (first row, batch sizes) -> this process's rows
+    evaluations: dict[str, Callable[[], Iterator[Arrays]]]  # by task/objective
+    fingerprint: dict[str, str]  # what must be unchanged on resume
+
+
+@dataclasses.dataclass(frozen=True)
+class RunFiles:
+    """What a run's folder says of it, besides checkpoints and metrics."""
+
+    description: ModelDescription
+    save_tokenizer: Callable[[str], None] | None
+    texts: dict[str, str]  # file name -> content
+
+
+def train(
+    config: LoopConfig,
+    model: TransformerConfig,
+    optimizer_config: OptimizerConfig,
+    loss_config: LossConfig,
+    mesh: Mesh,
+    data: RunData,
+    files: RunFiles,
+    initialize_from: str | None = None,
+) -> int:
+    """Trains to `config.train_steps`, or until asked to stop; then everything is saved.
+
+    Returns:
+        Steps done.
+
+    Raises:
+        UserError: the batch does not fit the mesh, the run's folder cannot be written, its checkpoint is of another
+            model or data, or training diverges.
+    """
+    for rows in batch_sizes_of(config.batch_size):
+        num_microbatches(rows, config.microbatch_size, mesh)
+    optimizer = make_optimizer(optimizer_config, logical_axes(model))
+    loss = next_token_loss(model, loss_config, mesh)
+    schedule = make_schedule(optimizer_config.schedule)
+    parts = StepParts(loss, optimizer, schedule, optimizer_config.ema_decay, config.microbatch_size, mesh)
+    with_ema = optimizer_config.ema_decay is not None
+
+    with logical_axes_on(mesh):
+        start = find_start(
+            config.model_dir,
+            model,
+            optimizer,
+            with_ema,
+            mesh,
+            config.seed,
+            data.fingerprint,
+            config.accept_changed_data,
+            initialize_from,
+        )
+        if is_writer():
+            start_run_directory(config.model_dir, files.description, files.save_tokenizer, files.texts)
+            say(start.origin)
+        steps = _Steps(
+            jax.jit(make_train_step(parts), donate_argnums=0), jax.jit(make_eval_step(loss)), with_ema, model, mesh
+        )
+        return _run(config, steps, start, data)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Steps:
+    """The compiled functions and what they run on."""
+
+    train: Callable[[Any, Any], tuple[Any, Any]]
+    evaluate: Callable[[Any, Any], tuple[Any, Any]]
+    with_ema: bool
+    model: TransformerConfig
+    mesh: Mesh
+
+
+def _run(config: LoopConfig, steps: _Steps, start: Start, data: RunData) -> int:
+    state, step, rows_consumed = start.state, start.step, start.rows_consumed
+    if step >= config.train_steps:
+        if is_writer():
+            say(f"nothing to do: {step} steps are done, TRAIN_STEPS is {config.train_steps}")
+        return step
+    folder = epath.Path(config.model_dir)
+    writer = MetricsWriter(folder, step) if is_writer() else None
+    batches = _ahead(steps.mesh, data.batches(rows_consumed, batch_sizes_from(config.batch_size, step)))
+    speed = Speedometer(steps.model, steps.mesh)
+
+    def metadata() -> dict[str, Any]:
+        return {
+            "step": step,
+            "rows_consumed": rows_consumed,
+            "data": data.fingerprint,
+            "model": model_facts(steps.model),
+            "code_version": t5x_code.__version__,
+        }
+
+    try:
+        with (
+            CheckpointWriter(folder / CHECKPOINTS_FOLDER, config.keep_last, config.keep_every) as checkpoints,
+            StopRequest() as stop,
+            ProfilerWindow(folder / "profile", config.profile_steps) as profiler,
+        ):
+            while step < config.train_steps:
+                profiler.before(step)
+                with speed.waiting_for_input():
+                    batch = next(batches)
+                with jax.transfer_guard("disallow"):
+                    state, metrics = steps.train(state, batch)
+                rows_consumed += batch_size_at(config.batch_size, step)
+                step += 1
+                if speed.is_first_step:
+                    jax.block_until_ready(metrics)
+                    _say_first_step(speed, step)
+                speed.add_tokens(batch["inputs"].size)
+
+                is_last = step == config.train_steps
+                evaluates = is_last or step % config.eval_period == 0
+                if evaluates or step % config.log_period == 0:
+                    record = {name: float(value) for name, value in jax.device_get(metrics).items()}
+                    record |= speed.read()
+                    _refuse_divergence(config, step, record)
+                    _say_progress(config, step, record, speed)
+                    if evaluates:
+                        params = state.ema_params if steps.with_ema else state.params
+                        record |= evaluate(steps.evaluate, params, steps.mesh, data.evaluations)
+                        _say_validation(step, record)
+                        speed.restart()
+                    if writer:
+                        writer.write(step, record)
+
+                checkpoints.check()
+                stops = stop.arrived(step)
+                if stops or is_last or step % config.checkpoint_period == 0:
+                    checkpoints.save(step, checkpoint_of(state, metadata()))
+                    speed.restart()
+                if stops:
+                    if is_writer():
+                        say(f"{stop.reason}: saved step {step}, run the same command to go on")
+                    break
+    finally:
+        if writer:
+            writer.close()
+    return step
+
+
+def _ahead(mesh: Mesh, batches: Iterator[Arrays]) -> Iterator[dict[str, jax.Array]]:
+    """Each batch on its devices one step before it is asked for."""
+    waiting = global_batch(mesh, next(batches))
+    for rows in batches:
+        following = global_batch(mesh, rows)
+        yield waiting
+        waiting = following
+    yield waiting
+
+
+def _refuse_divergence(config: LoopConfig, step: int, record: dict[str, float]) -> None:
+    in_a_row = int(record["skipped_in_a_row"])
+    if in_a_row >= config.max_skipped_in_a_row:
+        raise UserError(
+            f"loss or gradient was not finite for {in_a_row} steps in a row, up to step {step}; the parameters are as "
+            f"before them: resume {config.model_dir} with a lower LEARNING_RATE or another SEED"
+        )
+
+
+def _say_first_step(speed: Speedometer, step: int) -> None:
+    if is_writer():
+        say(f"step {step} finished {time.time() - speed.process_start:.1f} s after the program's start")
+    speed.restart()
+
+
+def _say_progress(config: LoopConfig, step: int, record: dict[str, float], speed: Speedometer) -> None:
+    if is_writer():
+        left = (config.train_steps - step) * record["seconds_per_step"]
+        say(progress_line(step, config.train_steps, record, speed.utilisation(record), left))
+
+
+def _say_validation(step: int, record: dict[str, float]) -> None:
+    if is_writer():
+        losses = {name: value for name, value in record.items() if name.endswith("/loss")}
+        shown = "  ".join(
+            f"{name.removeprefix('validation/').removesuffix('/loss')} {value:.4f}" for name, value in losses.items()
+        )
+        say(f"step {step}  validation loss  {shown}")

@@ -1,0 +1,76 @@
+"""Measures a run between two logged steps: tokens per second, seconds per step, share of the time waiting for input."""
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+
+from jax.sharding import Mesh
+
+from t5x_code.models.config import TransformerConfig
+from t5x_code.training.flops import CONVENTION, peak_flops, train_flops_per_token
+
+
+class Speedometer:
+    """Counts tokens and time since the last `restart`; evaluation and saving are left out by restarting after them."""
+
+    def __init__(self, model: TransformerConfig, mesh: Mesh):
+        self._flops_per_token = train_flops_per_token(model)
+        peak = peak_flops(mesh.devices.flat[0])
+        self._peak = None if peak is None else peak * mesh.size
+        self.process_start = _process_start()
+        self.is_first_step = True
+        self._clear()
+
+    @contextlib.contextmanager
+    def waiting_for_input(self) -> Iterator[None]:
+        """Time inside counts as waiting."""
+        began = time.perf_counter()
+        yield
+        self._waited += time.perf_counter() - began
+
+    def add_tokens(self, num_tokens: int) -> None:
+        """One more step, of so many tokens, padding included."""
+        if not self.is_first_step:
+            self._steps += 1
+            self._tokens += num_tokens
+        self.is_first_step = False
+
+    def read(self) -> dict[str, float]:
+        """Figures since the last restart; restarts. Call it when the device has finished the step."""
+        seconds = time.perf_counter() - self._began
+        steps = max(self._steps, 1)
+        figures = {
+            "tokens_per_second": self._tokens / seconds,
+            "seconds_per_step": seconds / steps,
+            "input_wait_share": self._waited / seconds,
+        }
+        self._clear()
+        return figures
+
+    def restart(self) -> None:
+        """Leaves out what happened since the last figures."""
+        self._clear()
+
+    def utilisation(self, figures: dict[str, float]) -> tuple[float, str] | None:
+        """MFU as a share of the devices' bfloat16 peak, and its convention; None where the peak is not known."""
+        if self._peak is None:
+            return None
+        return figures["tokens_per_second"] * self._flops_per_token / self._peak, CONVENTION
+
+    def _clear(self) -> None:
+        self._began = time.perf_counter()
+        self._tokens = self._steps = 0
+        self._waited = 0.0
+
+
+def _process_start() -> float:
+    """When this process began, in seconds since the epoch; where the system does not tell, now."""
+    try:
+        with open("/proc/self/stat") as handle:
+            ticks = int(handle.read().rpartition(")")[2].split()[19])
+        with open("/proc/uptime") as handle:
+            uptime = float(handle.read().split()[0])
+    except OSError:
+        return time.time()
+    return time.time() - (uptime - ticks / os.sysconf("SC_CLK_TCK"))

@@ -1,0 +1,77 @@
+"""Recipes: each one loads, has the documented size, and every kind of mistake gets one line."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from t5x_code.errors import UserError
+from t5x_code.models.decoder import count_params
+from t5x_code.recipes.gin_files import load_recipe
+
+ROOT = Path(__file__).resolve().parents[2]
+RECIPES = sorted(path.name for path in (ROOT / "gin").glob("*.gin") if path.name != "defaults.gin")
+MESHES = sorted(path.name for path in (ROOT / "gin/meshes").glob("*.gin"))
+# The sizes that the CodeGen2 paper's shapes give, in parameters.
+SIZES = {"codegen2_1b": 1.015e9, "codegen2_3_7b": 3.641e9, "codegen2_7b": 6.863e9, "codegen2_16b": 16.032e9}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_loads_and_its_resolved_text_loads_to_the_same(name, tmp_path):
+    recipe, resolved = load_recipe([f"gin/{name}"])
+    (tmp_path / "config.gin").write_text(resolved)
+    again, _ = load_recipe([str(tmp_path / "config.gin")])
+    assert again == recipe
+
+
+@pytest.mark.parametrize(("name", "size"), SIZES.items())
+def test_sizes(name, size):
+    recipe, _ = load_recipe([f"gin/{name}.gin"])
+    assert count_params(recipe.model) == pytest.approx(size, rel=5e-4)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_head_comment_holds_the_command(name):
+    head = (ROOT / "gin" / name).read_text().split("include")[0]
+    assert f"python launch/train.py --gin_file=gin/{name}" in head
+
+
+@pytest.mark.parametrize("mesh", MESHES)
+def test_mesh_files_divide_the_batch_of_some_recipe(mesh):
+    recipe, _ = load_recipe(["gin/codegen2_1b.gin", f"gin/meshes/{mesh}"])
+    rows = abs(recipe.mesh.data * recipe.mesh.fsdp)
+    assert recipe.loop.batch_size % rows == 0
+
+
+def test_later_files_win_and_bindings_win_over_files():
+    tiny, _ = load_recipe(["gin/codegen2_1b.gin", "gin/models/tiny.gin"])
+    assert (tiny.model.num_layers, tiny.model.max_length, tiny.data.length) == (2, 128, 128)
+    assert tiny.model.vocab_size == 51200 and tiny.loop.batch_size == 8
+    bound, _ = load_recipe(["gin/codegen2_1b.gin", "gin/models/tiny.gin"], ["TransformerConfig.num_layers=3", "SEED=7"])
+    assert (bound.model.num_layers, bound.data.seed, bound.loop.seed) == (3, 7, 7)
+
+
+@pytest.mark.parametrize(
+    ("files", "bindings", "says"),
+    [
+        ([], [], "pass --gin_file="),
+        (["gin/no_such.gin"], [], "gin file gin/no_such.gin does not exist"),
+        (["gin/quickstart.gin"], ["TRIAN_STEPS=3"], "TRIAN_STEPS.*did you mean TRAIN_STEPS"),
+        (["gin/quickstart.gin"], ["TransformerConfig.num_layer=3"], "num_layer"),
+        (["gin/quickstart.gin"], ["NoSuchConfig.x=3"], "NoSuchConfig"),
+        (["gin/quickstart.gin"], ["MODEL_DIR=runs/x y"], "MODEL_DIR"),
+        (["gin/quickstart.gin"], ["TRAIN_STEPS"], "NAME=value"),
+        (["gin/quickstart.gin"], ["TransformerConfig.remat='some'"], "remat"),
+    ],
+)
+def test_mistakes_get_one_line(files, bindings, says):
+    with pytest.raises(UserError) as error:
+        load_recipe(files, bindings)
+    assert re.search(says, str(error.value)), str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_broken_gin_file_is_named(tmp_path):
+    (tmp_path / "broken.gin").write_text("include 'gin/quickstart.gin'\nTransformerConfig.num_layers = = 3\n")
+    with pytest.raises(UserError, match="broken.gin"):
+        load_recipe([str(tmp_path / "broken.gin")])
