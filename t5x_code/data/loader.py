@@ -26,7 +26,7 @@ Arrays = dict[str, np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class MixtureRows:
-    """Rows of a mixture by index, all with the same fields."""
+    """Rows of a mixture by index, all with the same fields: a source for Grain, or to look at."""
 
     streams: tuple[StreamRows, ...]
     mixing: Mixing
@@ -40,7 +40,7 @@ class MixtureRows:
         return self.empty | self.streams[stream].example(index).arrays()
 
 
-def build_rows(streams: Sequence[Stream], layout: Layout, seed: int) -> grain.MapDataset:
+def build_rows(streams: Sequence[Stream], layout: Layout, seed: int) -> MixtureRows:
     """The endless mixture: element r is row r's arrays, named as `Example.arrays` names them.
 
     Raises:
@@ -56,11 +56,11 @@ def build_rows(streams: Sequence[Stream], layout: Layout, seed: int) -> grain.Ma
     firsts = [rows.example(0).arrays() for rows in planned]
     shared = set.intersection(*map(set, firsts))
     empty = {name: _empty(name, array) for first in firsts for name, array in first.items() if name not in shared}
-    return grain.MapDataset.source(MixtureRows(planned, mixing, empty))
+    return MixtureRows(planned, mixing, empty)
 
 
 def iterate_batches(
-    rows: grain.MapDataset,
+    rows: MixtureRows,
     first_row: int,
     batch_sizes: Iterable[int],
     process_index: int = 0,
@@ -160,7 +160,7 @@ def stack_rows(rows: Sequence[Arrays]) -> Arrays:
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
-def _batch_maker(rows: grain.MapDataset, start: int, size: int, part: int) -> Callable[[int], Arrays]:
+def _batch_maker(rows: MixtureRows, start: int, size: int, part: int) -> Callable[[int], Arrays]:
     """From a step to its `part` rows, of the `size` that each step takes from row `start` on."""
     return lambda step: stack_rows([rows[start + step * size + index] for index in range(part)])
 

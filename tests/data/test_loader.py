@@ -47,11 +47,12 @@ def assert_equal_batches(batches, expected):
 @pytest.mark.parametrize("hosts", [1, 2, 4])
 @pytest.mark.parametrize("num_threads", [0, 2])
 def test_hosts_and_threads_never_change_a_batch(rows, hosts, num_threads):
-    expected = list(iterate_batches(rows, 0, [8] * 30, num_threads=0))
-    parts = zip(*(iterate_batches(rows, 0, [8] * 30, host, hosts, num_threads) for host in range(hosts)), strict=True)
+    sizes = [8] * 20 + [4] * 5 + [16] * 5
+    expected = list(iterate_batches(rows, 0, sizes, num_threads=0))
+    parts = zip(*(iterate_batches(rows, 0, sizes, host, hosts, num_threads) for host in range(hosts)), strict=True)
     joined = [{name: np.concatenate([part[name] for part in step]) for name in step[0]} for step in parts]
     assert_equal_batches(joined, expected)
-    assert all(batch["inputs"].shape == (8, 128) for batch in expected)
+    assert [batch["inputs"].shape for batch in expected] == [(size, 128) for size in sizes]
 
 
 def test_a_restart_and_a_ramp_keep_the_order_of_rows(rows):
