@@ -20,9 +20,7 @@ from t5x_code.objectives.segments import Segment, lay_out
 from t5x_code.tokens.special_tokens import SpecialTokens
 
 SIMULATED_ROWS = 2000
-SIMULATION_ROUNDS = (
-    3  # raw length and expansion depend on each other weakly: the third round moves it by a token at most
-)
+SIMULATION_ROUNDS = 3  # they close in from both sides; an odd number ends on the side with more room
 
 
 @dataclasses.dataclass(frozen=True)

@@ -125,7 +125,14 @@ def standard_library_lengths() -> np.ndarray:
     return np.random.default_rng(0).permutation(lengths)
 
 
-@pytest.mark.parametrize("lengths", [random_lengths(3000), standard_library_lengths()], ids=["lognormal", "stdlib"])
+DOCUMENT_LENGTHS = {
+    "lognormal": random_lengths(3000),
+    "stdlib": standard_library_lengths(),
+    "tiny": np.full(6144, 30),  # many documents of a row, each with a mask and a `<sep>`
+}
+
+
+@pytest.mark.parametrize("lengths", DOCUMENT_LENGTHS.values(), ids=DOCUMENT_LENGTHS.keys())
 def test_rows_are_full_and_seldom_trimmed(lengths):
     layout = Layout(2048, SPECIAL)
     store = MemoryStore(lengths, first_token=103, vocabulary=8000)
