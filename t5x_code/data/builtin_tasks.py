@@ -1,5 +1,6 @@
 """The tasks and mixtures that come with the package, and the short form `KIND:PATH` for a user's own files."""
 
+import dataclasses
 import difflib
 import hashlib
 import re
@@ -13,6 +14,7 @@ from t5x_code.data.declarations import (
     SourceDeclaration,
     TaskDeclaration,
 )
+from t5x_code.data.sources.source import source_kind
 from t5x_code.errors import UserError
 
 # The languages of the released CodeGen2 models (model card).
@@ -20,10 +22,14 @@ STACK_LANGUAGES = (
     "c,c++,c-sharp,dart,go,java,javascript,kotlin,lua,php,python,ruby,rust,scala,shell,sql,swift,typescript,vue"
 )
 PATH_KINDS = ("jsonl", "parquet", "text_files", "tfds")
-MODALITIES = MappingProxyType({"text": TEXT_MODALITY, "code": CODE_MODALITY})
+MODALITY_NAMES = ("text", "code")  # by TEXT_MODALITY, CODE_MODALITY
+SHARED_OPTIONS = ("field", "modality")
 
-PYTHON_STDLIB = TaskDeclaration("python_stdlib", SourceDeclaration("python_stdlib"))
-PYTHON_DOCS = TaskDeclaration("python_docs", SourceDeclaration("python_docs"), modality=TEXT_MODALITY)
+# Small corpora hold out more, for a steady validation loss.
+PYTHON_STDLIB = TaskDeclaration("python_stdlib", SourceDeclaration("python_stdlib"), validation_fraction=0.04)
+PYTHON_DOCS = TaskDeclaration(
+    "python_docs", SourceDeclaration("python_docs"), validation_fraction=0.04, modality=TEXT_MODALITY
+)
 THE_STACK = TaskDeclaration(
     "the_stack",
     SourceDeclaration("parquet", "the_stack/data/*/*.parquet", (("lang", STACK_LANGUAGES),)),
@@ -60,7 +66,7 @@ def declaration_for(name: str) -> MixtureDeclaration:
     if head in TASKS and (not colon or TASKS[head].source.path):
         task = TASKS[head]
         source = SourceDeclaration(task.source.kind, path or task.source.path, task.source.options)
-        task = TaskDeclaration(**{**vars(task), "source": source})
+        task = dataclasses.replace(task, source=source)
     elif colon and head in PATH_KINDS:
         task = _task_of_path(head, path)
     else:
@@ -71,18 +77,40 @@ def declaration_for(name: str) -> MixtureDeclaration:
     return MixtureDeclaration(task.name, ((task, 1.0),))
 
 
+def spell(task: TaskDeclaration) -> str:
+    """What a person writes for a task: `declaration_for` gives it back."""
+    source = task.source
+    if task.name in TASKS:
+        return task.name if source == TASKS[task.name].source else f"{task.name}:{source.path}"
+    options = dict(source.options) | {"field": task.text_field, "modality": MODALITY_NAMES[task.modality]}
+    options = {name: value for name, value in options.items() if value != _default(source.kind, name)}
+    query = "&".join(f"{name}={value}" for name, value in sorted(options.items()))
+    return f"{source.kind}:{source.path}" + (f"?{query}" if query else "")
+
+
 def _task_of_path(kind: str, text: str) -> TaskDeclaration:
     # A question mark is also a wildcard: options are only what looks like name=value after the last one.
     match = re.fullmatch(r"(.*)\?(\w+=[^?]*)", text, re.DOTALL)
     path, query = match.groups() if match else (text, "")
     if not path:
         raise UserError(f"{kind}: has no path; write {kind}:PATH")
-    options = dict(pair.split("=", 1) for pair in query.split("&")) if query else {}
-    field = options.pop("field", "content" if kind == "parquet" else "text")
-    modality = options.pop("modality", "code")
-    if modality not in MODALITIES:
-        raise UserError(f"{kind}:{text}: modality {modality} is none of {', '.join(MODALITIES)}")
-    stem = re.sub(r"[^A-Za-z0-9]+", "_", path.rstrip("/").rpartition("/")[2].partition(".")[0]).strip("_") or "data"
-    name = f"{kind}_{stem}_{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    options = dict(pair.partition("=")[::2] for pair in query.split("&")) if query else {}
+    field = options.pop("field", _default(kind, "field"))
+    modality = options.pop("modality", _default(kind, "modality"))
+    if modality not in MODALITY_NAMES:
+        raise UserError(f"{kind}:{text}: modality {modality} is none of {', '.join(MODALITY_NAMES)}")
     source = SourceDeclaration(kind, path, tuple(sorted(options.items())))
-    return TaskDeclaration(name, source, text_field=field, modality=MODALITIES[modality])
+    known = source_kind(source).options
+    unknown = [name for name in options if name not in known]
+    if unknown:
+        raise UserError(f"{kind}:{text}: unknown option {unknown[0]}; there are {', '.join([*known, *SHARED_OPTIONS])}")
+    task = TaskDeclaration("", source, text_field=field, modality=MODALITY_NAMES.index(modality))
+    stem = re.sub(r"[^A-Za-z0-9]+", "_", path.rstrip("/").rpartition("/")[2].partition(".")[0]).strip("_") or "data"
+    digest = hashlib.sha256(spell(task).encode()).hexdigest()
+    return dataclasses.replace(task, name=f"{kind}_{stem}_{digest[:8]}")
+
+
+def _default(kind: str, option: str) -> str | None:
+    if option == "field":
+        return "content" if kind == "parquet" else "text"
+    return MODALITY_NAMES[CODE_MODALITY] if option == "modality" else None

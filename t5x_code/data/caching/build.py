@@ -29,6 +29,7 @@ from t5x_code.data.sources.source import read_documents
 from t5x_code.errors import UserError
 from t5x_code.tokens.tokenizer import Tokenizer
 
+TOKENIZER_FOLDER = "tokenizer"  # beside the splits, so that a store is all that training needs
 VERSIONED = ("t5x_code", "numpy", "tensorstore", "tokenizers")
 
 
@@ -42,7 +43,7 @@ def build_store(
     show_progress: bool = True,
     shard_text_bytes: int = SHARD_TEXT_BYTES,
 ) -> epath.Path:
-    """Makes `<root>/<task>/{train,validation}`.
+    """Makes `<root>/<task>/{train,validation,tokenizer}`.
 
     Args:
         task: what to read and how.
@@ -79,6 +80,7 @@ def build_store(
                         for shard, documents in enumerate(spool.sorted_shards(num_shards))
                     ]
                     write_manifest(store, task, split, summaries, skipped, tokenizer, decontaminator, fingerprints)
+            tokenizer.save(work / "store" / TOKENIZER_FOLDER)
             _publish(work / "store", target)
     except OSError as error:
         raise UserError(f"cannot write token store {target} ({error}); nothing was left there") from error

@@ -11,6 +11,7 @@ from t5x_code.data.caching.document_hash import document_hash, split_of
 from t5x_code.data.declarations import TRAIN, TaskDeclaration
 from t5x_code.data.manifest import fingerprint_of
 from t5x_code.data.sources.source import read_documents, source_fingerprint
+from t5x_code.errors import UserError
 from t5x_code.tokens import train_bpe
 
 VOCAB_SIZE = 8192
@@ -24,7 +25,14 @@ def embedded_tokenizer(root: str | Path, tasks: Sequence[TaskDeclaration]) -> Pa
 
     Each task gives an equal share of the sample: its documents of lowest hash. Trained when missing, and then kept: the
     same corpus gives the same folder.
+
+    Raises:
+        UserError: a source cannot be read, or the root is a bucket.
     """
+    if "://" in str(root):
+        raise UserError(
+            f"a tokenizer is not trained into a bucket ({root}); pass the folder or hub name of a ready one"
+        )
     parts = [[task.to_json() | {"source": source_fingerprint(task.source)}] for task in tasks]
     fingerprint = fingerprint_of([RULE_VERSION, VOCAB_SIZE, NUM_MASKS, SAMPLE_BYTES, parts])
     folder = Path(root) / "tokenizers" / fingerprint[:16]

@@ -1,6 +1,7 @@
 """Finds a task's token store, makes a missing one, and refuses one that is not what the task would give now."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -10,11 +11,11 @@ from pathlib import Path
 
 from etils import epath
 
+from t5x_code.data.builtin_tasks import spell
 from t5x_code.data.caching import child
 from t5x_code.data.caching.store_fingerprints import what_changed
 from t5x_code.data.declarations import SPLITS, TaskDeclaration
 from t5x_code.data.manifest import Manifest
-from t5x_code.data.sources.source import describe
 from t5x_code.errors import UserError
 from t5x_code.tokens.tokenizer import Tokenizer
 
@@ -71,8 +72,7 @@ def ensure_store(
 
 def rebuild_command(task: TaskDeclaration, root: epath.PathLike) -> str:
     """What a person types to make a store again."""
-    name = task.name if task.name == task.source.kind else describe(task.source)
-    return f"python launch/cache.py --task={name} --output={root} --overwrite"
+    return f"python launch/cache.py --task={shlex.quote(spell(task))} --output={root} --overwrite"
 
 
 def _environment() -> dict[str, str]:

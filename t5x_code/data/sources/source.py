@@ -1,4 +1,4 @@
-"""One door to all sources: documents, what was skipped counted by reason, and a fingerprint of the files behind them."""
+"""One door to all sources: documents, what was skipped counted by reason, and a fingerprint of their files."""
 
 import dataclasses
 import hashlib
@@ -22,6 +22,7 @@ class SourceKind:
 
     documents: Callable[[SourceDeclaration, str, Counter], Iterator[str]]
     state: Callable[[SourceDeclaration], list]  # JSON: whatever the documents depend on
+    options: tuple[str, ...] = ()  # that it takes
 
 
 def _state_of_files(files: Callable[[SourceDeclaration], list[SourceFile]]) -> Callable[[SourceDeclaration], list]:
@@ -49,9 +50,9 @@ SOURCES: Mapping[str, SourceKind] = MappingProxyType(
         "python_stdlib": SourceKind(python_stdlib.documents, _state_of_files(python_stdlib.files)),
         "python_docs": SourceKind(python_docs.documents, _state_of_files(python_docs.files)),
         "jsonl": SourceKind(jsonl.documents, _state_of_files(jsonl.files)),
-        "parquet": SourceKind(parquet.documents, _state_of_files(parquet.files)),
-        "text_files": SourceKind(text_files.documents, _state_of_files(text_files.files)),
-        "tfds": SourceKind(tfds.documents, tfds.state),
+        "parquet": SourceKind(parquet.documents, _state_of_files(parquet.files), ("lang",)),
+        "text_files": SourceKind(text_files.documents, _state_of_files(text_files.files), ("suffix",)),
+        "tfds": SourceKind(tfds.documents, tfds.state, ("split", "data_dir")),
     }
 )
 
@@ -87,18 +88,14 @@ def read_documents(task: TaskDeclaration, skipped: Counter) -> Iterator[str]:
             yield text
     if not found:
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items())) or "it is empty"
-        raise UserError(f"task {task.name}: its source {describe(task.source)} has no readable document ({reasons})")
+        raise UserError(
+            f"task {task.name}: its source {task.source.kind}:{task.source.path} has no readable document ({reasons})"
+        )
 
 
 def source_fingerprint(source: SourceDeclaration) -> str:
     """Hex digest of what the documents come from: kind, options and files, but not where the files lie."""
     return fingerprint_of([source.kind, source.options, source_kind(source).state(source)])
-
-
-def describe(source: SourceDeclaration) -> str:
-    """A source as a person writes it."""
-    options = "&".join(f"{name}={value}" for name, value in source.options)
-    return source.kind + (f":{source.path}" if source.path else "") + (f"?{options}" if options else "")
 
 
 def _is_unicode(text: str) -> bool:

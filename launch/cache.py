@@ -1,0 +1,69 @@
+"""Makes a task's token store: reads its documents, drops duplicates and benchmark answers, tokenizes, splits.
+
+    python launch/cache.py --task=python_stdlib --output=CACHE_DIR
+    python launch/cache.py --task='parquet:/data/the_stack/*/*.parquet?lang=python,go' --output=CACHE_DIR \\
+        --tokenizer=Salesforce/codegen2-1B_P --mbpp=mbpp.jsonl
+
+Train on it with --gin.DATA="'CACHE_DIR'". Without --tokenizer a byte-level BPE is trained on the corpus itself and kept
+in CACHE_DIR/tokenizers. A mixture's name (code_nl) makes the stores of all its tasks, with one tokenizer for them all.
+"""
+
+import functools
+
+from absl import flags
+
+from t5x_code.data.builtin_tasks import declaration_for
+from t5x_code.data.caching.build import build_store
+from t5x_code.data.caching.embedded_tokenizer import embedded_tokenizer
+from t5x_code.data.caching.ensure import ensure_store
+from t5x_code.data.declarations import SPLITS, TRAIN
+from t5x_code.data.manifest import Manifest
+from t5x_code.errors import UserError
+from t5x_code.recipes.command_line import run
+from t5x_code.tokens.tokenizer import Tokenizer
+
+TASK = flags.DEFINE_string("task", None, "A built-in task or mixture, KIND:PATH, or a task of --module.")
+OUTPUT = flags.DEFINE_string("output", None, "Folder of token stores, local or a bucket.")
+TOKENIZER = flags.DEFINE_string("tokenizer", None, "Folder or hub name of a fast tokenizer; default: trained here.")
+MBPP = flags.DEFINE_string(
+    "mbpp", None, "MBPP's JSONL file, to keep its problems out; HumanEval's are kept out anyway."
+)
+OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace a store of that name.")
+
+
+def main(argv: list[str]) -> None:
+    """Makes the stores of --task."""
+    if TASK.value is None or OUTPUT.value is None:
+        raise UserError("--task and --output are needed, as in --task=python_stdlib --output=CACHE_DIR")
+    if len(argv) > 1:
+        raise UserError(f"unexpected argument {argv[1]}; flags are written --name=value")
+    tasks = declaration_for(TASK.value).tasks
+    folder = TOKENIZER.value or str(embedded_tokenizer(OUTPUT.value, tasks))
+    tokenizer = Tokenizer.load(folder)
+    for task in tasks:
+        build = functools.partial(build_store, mbpp=MBPP.value, overwrite=OVERWRITE.value)
+        store = (build if OVERWRITE.value else functools.partial(ensure_store, build=build))(
+            task, tokenizer, OUTPUT.value
+        )
+        if MBPP.value and "mbpp" in Manifest.read(store / TRAIN).benchmarks_not_searched:
+            raise UserError(f"{store} was made without --mbpp; add --overwrite to make it again")
+        for split in SPLITS:
+            print(_summary(Manifest.read(store / split)))
+        print(f"{task.name}: {store}, tokenizer {folder}")
+
+
+def _summary(manifest: Manifest) -> str:
+    """One line on what a split holds and what was left out of it."""
+    left_out = {"duplicates": manifest.duplicates}
+    left_out |= {f"holding {name}": count for name, count in manifest.decontaminated.items()}
+    left_out |= {f"skipped ({reason})": count for reason, count in manifest.skipped.items()}
+    left_out = ", ".join(f"{count} {what}" for what, count in left_out.items() if count) or "nothing"
+    unsearched = "".join(f"; {name} not searched: {why}" for name, why in manifest.benchmarks_not_searched.items())
+    return (
+        f"{manifest.task} {manifest.split}: {manifest.num_documents:,} documents, {manifest.num_tokens:,} tokens, "
+        f"{manifest.num_bytes / max(1, manifest.num_tokens):.2f} bytes per token; left out: {left_out}{unsearched}"
+    )
+
+
+if __name__ == "__main__":
+    run(main)

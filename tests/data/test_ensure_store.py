@@ -1,0 +1,105 @@
+"""A missing store is made in a child process, a stale one is refused with the reason, a killed maker leaves nothing."""
+
+import json
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from t5x_code.data.builtin_tasks import declaration_for
+from t5x_code.data.caching.build import build_store
+from t5x_code.data.caching.embedded_tokenizer import embedded_tokenizer, sample_documents
+from t5x_code.data.caching.ensure import build_in_child_process, ensure_store, rebuild_command
+from t5x_code.data.manifest import Manifest
+from t5x_code.data.token_store import TokenStore
+from t5x_code.errors import UserError
+from t5x_code.tokens import train_bpe
+
+TEXTS = [f"def f{i}(x):\n    return x + {i}\n" * 3 for i in range(200)]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_bpe.train(TEXTS, vocab_size=300, num_masks=4)
+
+
+@pytest.fixture
+def task(tmp_path):
+    (tmp_path / "data.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in TEXTS))
+    (task,) = declaration_for(f"jsonl:{tmp_path}/data.jsonl").tasks
+    return task
+
+
+def test_a_missing_store_is_made_in_a_child_process(tmp_path, task, tokenizer):
+    root = tmp_path / "out"
+    folder = ensure_store(task, tokenizer, root)
+    assert folder == root / task.name
+    here = build_store(task, tokenizer, tmp_path / "here", show_progress=False)
+    assert Manifest.read(folder / "train") == Manifest.read(here / "train")
+    before = (folder / "train" / "manifest.json").stat().mtime
+    assert ensure_store(task, tokenizer, root) == folder
+    assert (folder / "train" / "manifest.json").stat().mtime == before
+
+
+def test_a_stale_store_names_what_changed(tmp_path, task, tokenizer):
+    root = tmp_path / "out"
+    build_store(task, tokenizer, root, show_progress=False)
+    with pytest.raises(UserError, match="stale: the tokenizer changed") as caught:
+        ensure_store(task, train_bpe.train(TEXTS, vocab_size=310, num_masks=4), root)
+    assert rebuild_command(task, root) in str(caught.value)
+    with (tmp_path / "data.jsonl").open("a") as file:
+        file.write('\n{"text": "new"}')
+    with pytest.raises(UserError, match="stale: the source's files changed"):
+        ensure_store(task, tokenizer, root)
+    (tmp_path / "data.jsonl").unlink()
+    assert ensure_store(task, tokenizer, root) == root / task.name  # a finished store needs no source
+
+
+def test_the_childs_complaint_reaches_the_caller(tmp_path, task, tokenizer):
+    (tmp_path / "data.jsonl").write_text("{")
+    with pytest.raises(UserError, match=r"no readable document \(1 not JSON\)"):
+        build_in_child_process(task, tokenizer, tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_killed_child_leaves_nothing_that_is_read(tmp_path, task, tokenizer):
+    lines = (json.dumps({"text": f"{i}\n" + TEXTS[0] * 10}) for i in range(30_000))  # seconds of work
+    (tmp_path / "large.jsonl").write_text("\n".join(lines))
+    (large,) = declaration_for(f"jsonl:{tmp_path}/large.jsonl").tasks
+    root = tmp_path / "out"
+
+    def kill_the_maker():
+        deadline = time.monotonic() + 60
+        while not (making := list(root.glob(".*.making.*"))) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        os.kill(int(making[0].name.rpartition(".")[2]), signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_the_maker)
+    killer.start()
+    with pytest.raises(UserError, match="stopped by SIGKILL"):
+        build_in_child_process(large, tokenizer, root)
+    killer.join()
+    assert not (root / large.name).exists()
+    with pytest.raises(UserError, match="does not exist"):
+        TokenStore.open(root / large.name / "train")
+
+
+def test_the_embedded_tokenizer_is_trained_once_per_corpus(tmp_path, task):
+    folder = embedded_tokenizer(tmp_path / "root", [task])
+    made = (folder / "tokenizer.json").stat().st_mtime_ns
+    assert embedded_tokenizer(tmp_path / "root", [task]) == folder
+    assert (folder / "tokenizer.json").stat().st_mtime_ns == made
+    (tmp_path / "data.jsonl").write_text(json.dumps({"text": "else"}) + "\n" + json.dumps({"text": "and more"}))
+    assert embedded_tokenizer(tmp_path / "root", [task]) != folder
+    assert sorted(path.name[0] for path in (tmp_path / "root" / "tokenizers").iterdir()) != ["."]
+    with pytest.raises(UserError, match="bucket"):
+        embedded_tokenizer("gs://bucket/x", [task])
+
+
+def test_the_sample_is_the_lowest_hashes_within_its_size(task):
+    whole = sample_documents(task, 1 << 30)
+    size = sum(len(text) for text in whole[:50])
+    assert sample_documents(task, size) == whole[:50]
+    assert set(whole) <= set(TEXTS)

@@ -1,0 +1,148 @@
+"""Each kind of source, against files made here; and what is skipped, counted or refused."""
+
+import gzip
+import inspect
+import json
+import sysconfig
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from t5x_code.data.builtin_tasks import PYTHON_DOCS, PYTHON_STDLIB, declaration_for
+from t5x_code.data.sources.source import read_documents, source_fingerprint
+from t5x_code.errors import UserError
+
+
+def read(name: str) -> tuple[list[str], Counter]:
+    skipped: Counter = Counter()
+    (task,) = declaration_for(name).tasks
+    return list(read_documents(task, skipped)), skipped
+
+
+def lines_of(texts, field="text") -> bytes:
+    return b"".join(json.dumps({field: text}).encode() + b"\n" for text in texts)
+
+
+def test_jsonl_plain_and_compressed_are_the_same(tmp_path):
+    zstandard = pytest.importorskip("zstandard")
+    texts = [f"document {i}: ß\n" * 50 for i in range(300)]
+    data = lines_of(texts)
+    frames = b"".join(zstandard.ZstdCompressor().compress(part) for part in (data[:1000], data[1000:]))
+    (tmp_path / "a.jsonl").write_bytes(data)
+    (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(data))
+    (tmp_path / "c.jsonl.zst").write_bytes(frames)
+    for name in ("a.jsonl", "b.jsonl.gz", "c.jsonl.zst"):
+        assert read(f"jsonl:{tmp_path / name}") == (texts, Counter())
+    assert read(f"jsonl:{tmp_path}")[0] == texts * 3
+    assert read(f"jsonl:{tmp_path}/[ab]*")[0] == texts * 2
+    assert read(f"jsonl:{tmp_path.parent}/**/a.jsonl")[0] == texts
+
+
+def test_bad_lines_are_counted_by_reason(tmp_path):
+    bad = [
+        b"{broken\n",
+        b"\n",
+        b'"no object"\n',
+        b'{"other": 1}\n',
+        b'{"text": 3}\n',
+        b'{"text": "  "}\n',
+        b'{"text": "\xff"}\n',
+        b'{"text": "\\ud800"}\n',
+    ]
+    (tmp_path / "a.jsonl").write_bytes(b"".join(bad) + lines_of(["good\r\n"]))
+    texts, skipped = read(f"jsonl:{tmp_path}")
+    assert texts == ["good\n"]
+    assert skipped == {
+        "not JSON": 1,
+        "no field text": 2,
+        "field text is not text": 1,
+        "empty": 1,
+        "not UTF-8": 2,
+    }
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".zst"])
+def test_a_cut_archive_is_refused(tmp_path, suffix):
+    zstandard = pytest.importorskip("zstandard")
+    compress = gzip.compress if suffix == ".gz" else zstandard.ZstdCompressor().compress
+    whole = compress(lines_of(["text"] * 1000))
+    file = tmp_path / f"a.jsonl{suffix}"
+    for damaged in (whole[: len(whole) // 2], whole[:-1], b"not an archive"):
+        file.write_bytes(damaged)
+        with pytest.raises(UserError, match="cannot be read to its end"):
+            read(f"jsonl:{file}")
+
+
+def test_text_files_filter_skip_and_count(tmp_path):
+    (tmp_path / "b").mkdir()
+    (tmp_path / ".git").mkdir()
+    (tmp_path / "b" / "x.py").write_text("\ufeffx = 1\n")
+    (tmp_path / "a.go").write_text("package a\n")
+    (tmp_path / "c.py").write_bytes(b"\xff\xfe")
+    (tmp_path / "d.py").write_text("\n \n")
+    (tmp_path / "e.bin").write_bytes(b"1")
+    (tmp_path / ".git" / "f.py").write_text("hidden")
+    assert read(f"text_files:{tmp_path}") == (["package a\n", "x = 1\n"], Counter({"not UTF-8": 1, "empty": 1}))
+    assert read(f"text_files:{tmp_path}?suffix=.go")[0] == ["package a\n"]
+
+
+def test_parquet_filters_by_language(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    rows = [("Python", "x = 1"), ("C#", "class A {}"), ("C++", "int x;"), ("C", "int y;"), (None, "z"), ("C#", None)]
+    table = pyarrow.table({"lang": [row[0] for row in rows], "content": [row[1] for row in rows]})
+    parquet.write_table(table, tmp_path / "a.parquet", row_group_size=2)
+    assert read(f"parquet:{tmp_path}?lang=c-sharp,c") == (
+        ["class A {}", "int y;"],
+        Counter({"column content is not text": 1}),
+    )
+    assert len(read(f"parquet:{tmp_path}")[0]) == 5
+    with pytest.raises(UserError, match="no column text; it has lang, content"):
+        read(f"parquet:{tmp_path}?field=text")
+    whole = (tmp_path / "a.parquet").read_bytes()
+    (tmp_path / "a.parquet").write_bytes(whole[:-20])
+    with pytest.raises(UserError, match="cannot be read to its end"):
+        read(f"parquet:{tmp_path}")
+
+
+def test_missing_and_empty_sources_are_refused(tmp_path):
+    for name in (f"jsonl:{tmp_path}/none/*.jsonl", f"text_files:{tmp_path}/none", f"parquet:{tmp_path}"):
+        with pytest.raises(UserError, match="no file at"):
+            read(name)
+    (tmp_path / "a.py").write_bytes(b"\xff")
+    with pytest.raises(UserError, match=r"no readable document \(1 not UTF-8\)"):
+        read(f"text_files:{tmp_path}")
+
+
+def test_the_standard_library_comes_without_its_tests():
+    texts = set(read_documents(PYTHON_STDLIB, Counter()))
+    root = Path(sysconfig.get_paths()["stdlib"])
+    assert (root / "json" / "decoder.py").read_text() in texts
+    assert (root / "heapq.py").read_text() in texts
+    assert not [text for text in texts if "import unittest\n" in text and "from test import support\n" in text]
+    assert sum(map(len, texts)) > 8e6
+
+
+def test_docs_are_prose_of_topics_docstrings_and_packages():
+    texts = list(read_documents(PYTHON_DOCS, Counter()))
+    whole = "\n".join(texts)
+    assert 'The "assert" statement' in whole
+    for documented in (json.JSONDecoder, json.JSONDecoder.raw_decode, gzip.open):
+        name = f"{documented.__module__}.{documented.__qualname__}"
+        assert f"{name}\n\n{inspect.getdoc(documented)}\n" in whole
+    assert inspect.getsource(gzip.open) not in whole
+    assert sum(map(len, texts)) > 2e6
+
+
+def test_fingerprint_follows_content_and_not_place(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x.py").write_text("x = 1")
+    sources = [declaration_for(f"text_files:{tmp_path}/{name}").tasks[0].source for name in ("a", "b")]
+    first = source_fingerprint(sources[0])
+    assert first == source_fingerprint(sources[1])
+    (tmp_path / "a" / "x.py").write_text("x = 2")
+    assert source_fingerprint(sources[0]) != first
+    (tmp_path / "b" / "x.py").rename(tmp_path / "b" / "y.py")
+    assert source_fingerprint(sources[1]) != first

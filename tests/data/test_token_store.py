@@ -1,0 +1,164 @@
+"""A token store holds each document once, in the order of its hash, and refuses to be read when it is not whole."""
+
+import dataclasses
+import errno
+import itertools
+import json
+import pickle
+import random
+
+import numpy as np
+import pytest
+
+from t5x_code.data.builtin_tasks import declaration_for
+from t5x_code.data.caching import build
+from t5x_code.data.caching.build import build_store
+from t5x_code.data.caching.document_hash import document_hash, split_of
+from t5x_code.data.declarations import SPLITS, TaskDeclaration
+from t5x_code.data.manifest import MANIFEST_FILE, Manifest
+from t5x_code.data.token_store import TokenStore
+from t5x_code.errors import UserError
+from t5x_code.tokens import train_bpe
+from t5x_code.tokens.tokenizer import Tokenizer
+
+
+def make_texts() -> list[str]:
+    vocabulary = ["def", "return", "for", "in", "x", "y", "<mask_1>", "<|endoftext|>", "你好"]
+    words = random.Random(0).choices(vocabulary, k=9000)
+    return [" ".join(words[i : i + 1 + i % 40]) + f" # {i}\n" for i in range(400)]
+
+
+@pytest.fixture(scope="module")
+def texts() -> list[str]:
+    return make_texts()
+
+
+@pytest.fixture(scope="module")
+def tokenizer(texts) -> Tokenizer:
+    return train_bpe.train(texts, vocab_size=300, num_masks=4)
+
+
+@pytest.fixture
+def task(tmp_path, texts) -> TaskDeclaration:
+    lines = [json.dumps({"text": text}) for text in [*texts, *texts[:30], ""]]
+    (tmp_path / "data.jsonl").write_text("\n".join(lines))
+    (task,) = declaration_for(f"jsonl:{tmp_path}/data.jsonl").tasks
+    return dataclasses.replace(task, validation_fraction=0.1)
+
+
+def documents(store: TokenStore, tokenizer: Tokenizer) -> list[str]:
+    found = []
+    for shard in range(store.num_shards):
+        ends = store.document_ends(shard).tolist()
+        assert ends == sorted(ends)
+        for start, end in itertools.pairwise([0, *ends]):
+            ids = store.read(shard, start, end)
+            assert np.flatnonzero(ids == store.manifest.eod).tolist() == [end - start - 1]
+            found.append(tokenizer.decode(ids))
+    return found
+
+
+@pytest.mark.parametrize("shard_text_bytes", [1 << 28, 4000, 400])
+def test_documents_come_back_once_in_the_order_of_their_hash(tmp_path, task, texts, tokenizer, shard_text_bytes):
+    folder = build_store(task, tokenizer, tmp_path / "out", show_progress=False, shard_text_bytes=shard_text_bytes)
+    stores = {split: TokenStore.open(folder / split) for split in SPLITS}
+    hashes = {text: document_hash(task.store_seed, text.encode()) for text in texts}
+    expected = {split: [] for split in SPLITS}
+    for text in sorted(texts, key=hashes.get):
+        expected[split_of(hashes[text], task.validation_fraction)].append(text)
+    for split, store in stores.items():
+        assert documents(store, tokenizer) == expected[split]
+        assert store.manifest.num_documents == len(expected[split]) == len(store.document_lengths())
+        assert store.manifest.num_tokens == store.document_lengths().sum() == store.shard_tokens.sum()
+        assert store.manifest.num_bytes == sum(len(text.encode()) for text in expected[split])
+        assert store.manifest.skipped == {"empty": 1}
+    assert sum(store.manifest.duplicates for store in stores.values()) == 30
+    assert 20 < stores["validation"].manifest.num_documents < 65
+    assert (stores["train"].num_shards > 64) == (shard_text_bytes == 400)
+
+
+def test_the_order_of_the_source_changes_nothing(tmp_path, task, tokenizer):
+    first = build_store(task, tokenizer, tmp_path / "1", show_progress=False)
+    file = tmp_path / "data.jsonl"
+    file.write_text("\n".join(reversed(file.read_text().split("\n"))))
+    second = build_store(task, tokenizer, tmp_path / "2", show_progress=False)
+    for split in SPLITS:
+        before, after = Manifest.read(first / split), Manifest.read(second / split)
+        assert before.checksums == after.checksums
+        assert before.fingerprint != after.fingerprint
+
+
+def test_a_store_can_be_pickled_and_carries_its_tokenizer(tmp_path, task, tokenizer):
+    folder = build_store(task, tokenizer, tmp_path / "out", show_progress=False)
+    store = TokenStore.open(folder / "train")
+    copy = pickle.loads(pickle.dumps(store))
+    np.testing.assert_array_equal(copy.read(0, 5, 500), store.read(0, 5, 500))
+    assert store.read(0, 5, 500).dtype == np.int32
+    assert Tokenizer.load(str(folder / "tokenizer")).fingerprint == store.manifest.tokenizer_fingerprint
+
+
+def test_damage_is_refused(tmp_path, task, tokenizer):
+    folder = build_store(task, tokenizer, tmp_path / "out", show_progress=False) / "train"
+    with pytest.raises(UserError, match="does not exist"):
+        TokenStore.open(tmp_path / "none")
+    data = folder / "shards" / "00000" / "tokens" / "c" / "0"
+    whole = data.read_bytes()
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 1
+    for damaged in (bytes(flipped), whole[:-1], b""):
+        data.write_bytes(damaged)
+        with pytest.raises(UserError, match="not what was written; make it again"):
+            TokenStore.open(folder)
+    data.unlink()
+    with pytest.raises(UserError, match="missing; make it again"):
+        TokenStore.open(folder)
+    data.write_bytes(whole)
+    TokenStore.open(folder)
+    manifest = (folder / MANIFEST_FILE).read_text()
+    for damaged in (manifest[:100], "[]", "{}", manifest.replace('"eod"', '"dog"')):
+        (folder / MANIFEST_FILE).write_text(damaged)
+        with pytest.raises(UserError, match="is damaged"):
+            TokenStore.open(folder)
+    (folder / MANIFEST_FILE).write_text(manifest.replace('"format_version": 1', '"format_version": 2'))
+    with pytest.raises(UserError, match="has format 2"):
+        TokenStore.open(folder)
+    (folder / MANIFEST_FILE).unlink()
+    with pytest.raises(UserError, match="is not finished"):
+        TokenStore.open(folder)
+
+
+def test_a_failed_build_leaves_what_was_there(tmp_path, task, tokenizer, monkeypatch):
+    root = tmp_path / "out"
+    build_store(task, tokenizer, root, show_progress=False)
+    before = Manifest.read(root / task.name / "train")
+    with pytest.raises(UserError, match="add --overwrite"):
+        build_store(task, tokenizer, root, show_progress=False)
+
+    def full_disk(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(build, "write_manifest", full_disk)
+        with pytest.raises(UserError, match="No space left on device"):
+            build_store(task, tokenizer, root, overwrite=True, show_progress=False)
+    assert [path.name for path in root.iterdir()] == [task.name]
+    assert Manifest.read(root / task.name / "train") == before
+    (root / f".{task.name}.making.999999999").mkdir()  # of a process that was killed
+    build_store(task, tokenizer, root, overwrite=True, show_progress=False)
+    assert [path.name for path in root.iterdir()] == [task.name]
+
+
+def test_a_source_that_leaves_nothing_to_train_on_is_refused(tmp_path, task, tokenizer):
+    with pytest.raises(UserError, match="no document to train on"):
+        build_store(
+            dataclasses.replace(task, validation_fraction=1.0), tokenizer, tmp_path / "out", show_progress=False
+        )
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_an_empty_validation_split_is_readable(tmp_path, task, tokenizer):
+    folder = build_store(
+        dataclasses.replace(task, validation_fraction=0.0), tokenizer, tmp_path / "out", show_progress=False
+    )
+    store = TokenStore.open(folder / "validation")
+    assert (store.manifest.num_documents, len(store.document_lengths()), len(store.read(0, 0, 0))) == (0, 0, 0)
