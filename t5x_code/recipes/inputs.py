@@ -3,7 +3,6 @@
 import dataclasses
 import os
 import platform
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 from etils import epath
 
 from t5x_code.data.builtin_tasks import declaration_for
+from t5x_code.data.caching.build import TOKENIZER_FOLDER
 from t5x_code.data.caching.embedded_tokenizer import embedded_tokenizer
 from t5x_code.data.caching.ensure import ensure_store
 from t5x_code.data.declarations import TRAIN, VALIDATION, MixtureDeclaration
@@ -21,6 +21,7 @@ from t5x_code.errors import UserError
 from t5x_code.objectives.example import Layout
 from t5x_code.recipes.recipe import DataConfig
 from t5x_code.tokens.tokenizer import Tokenizer
+from t5x_code.training.metrics_writer import say
 
 Arrays = dict[str, np.ndarray]
 EMBEDDED_MIXTURE = "code_nl"
@@ -31,7 +32,6 @@ class Inputs:
     """Everything about the data that a run needs."""
 
     tokenizer: Tokenizer
-    tokenizer_folder: epath.Path
     stores: dict[str, epath.Path]  # by task
     layout: Layout
     train: tuple[Stream, ...]
@@ -47,10 +47,9 @@ def prepare_inputs(config: DataConfig, vocab_size: int) -> Inputs:
         UserError: unknown mixture, missing data, a store from another tokenizer, a vocabulary larger than the model's.
     """
     mixture = resolve_mixture(config)
-    embedded = config.stores is None and all(is_embedded(task.source.kind) for task in mixture.tasks)
     root = epath.Path(config.stores) if config.stores is not None else default_root()
-    folder = _corpus_tokenizer(root, mixture) if embedded or config.tokenizer is None else config.tokenizer
-    tokenizer = Tokenizer.load(str(folder))
+    folder = _tokenizer_folder(config, mixture, root)
+    tokenizer = Tokenizer.load(folder)
     if tokenizer.vocab_size > vocab_size:
         raise UserError(
             f"the tokenizer {folder} has {tokenizer.vocab_size} tokens but the model's vocabulary is {vocab_size}; "
@@ -59,21 +58,23 @@ def prepare_inputs(config: DataConfig, vocab_size: int) -> Inputs:
     stores = {task.name: ensure_store(task, tokenizer, root) for task in mixture.tasks}
     layout = Layout(config.length, tokenizer.special_tokens, config.isolate_documents)
     train = _streams(config, mixture, stores, TRAIN)
-    return Inputs(tokenizer, epath.Path(folder), stores, layout, train, _streams(config, mixture, stores, VALIDATION))
+    return Inputs(tokenizer, stores, layout, train, _streams(config, mixture, stores, VALIDATION))
 
 
 def resolve_mixture(config: DataConfig) -> MixtureDeclaration:
     """The mixture that is trained on: the recipe's, or the embedded one where the recipe's data is not given."""
     mixture = declaration_for(config.mixture) if isinstance(config.mixture, str) else config.mixture
-    elsewhere = [task.name for task in mixture.tasks if not is_embedded(task.source.kind)]
-    named = isinstance(config.mixture, str) and ":" not in config.mixture
-    if config.stores is None and elsewhere and named:
-        print(
-            f"no DATA given for {mixture.name} ({', '.join(elsewhere)}): using the embedded {EMBEDDED_MIXTURE}",
-            file=sys.stderr,
-        )
-        return declaration_for(EMBEDDED_MIXTURE)
-    return mixture
+    if not _falls_back(config):
+        return mixture
+    say(f"no DATA given for the mixture {mixture.name}: using the embedded {EMBEDDED_MIXTURE}")
+    return declaration_for(EMBEDDED_MIXTURE)
+
+
+def _falls_back(config: DataConfig) -> bool:
+    """Whether the recipe names a built-in mixture whose files lie elsewhere, and does not say where."""
+    if config.stores is not None or not isinstance(config.mixture, str) or ":" in config.mixture:
+        return False
+    return not all(is_embedded(task.source.kind) for task in declaration_for(config.mixture).tasks)
 
 
 def is_embedded(kind: str) -> bool:
@@ -120,13 +121,13 @@ def fingerprint(inputs: Inputs, config: DataConfig) -> dict[str, str]:
     return data_fingerprint(inputs.train, inputs.layout, config.seed)
 
 
-def _corpus_tokenizer(root: epath.Path, mixture: MixtureDeclaration) -> epath.Path:
-    # Trained once and kept: the embedded corpus changes with every package that is installed, and a run must resume.
-    existing = sorted((root / "tokenizers").glob("*")) if (root / "tokenizers").exists() else []
-    tasks = [task for task in mixture.tasks if is_embedded(task.source.kind)]
-    if existing:
-        return existing[0]
-    return epath.Path(embedded_tokenizer(root, tasks or declaration_for(EMBEDDED_MIXTURE).tasks))
+def _tokenizer_folder(config: DataConfig, mixture: MixtureDeclaration, root: epath.Path) -> str:
+    """The recipe's tokenizer; else the one that came with a store; else one that is trained on the corpus now."""
+    if config.tokenizer is not None and not _falls_back(config):
+        return config.tokenizer
+    with_stores = [root / task.name / TOKENIZER_FOLDER for task in mixture.tasks]
+    existing = next((folder for folder in with_stores if folder.exists()), None)
+    return str(existing if existing is not None else embedded_tokenizer(root, mixture.tasks))
 
 
 def _streams(

@@ -2,7 +2,6 @@
 
 import json
 import os
-from pathlib import Path
 
 import jax
 from etils import epath
@@ -71,9 +70,9 @@ def train_recipe(recipe: Recipe, resolved: str, command: str) -> int:
 
 
 def use_compilation_cache() -> None:
-    """Compiled programs are kept between runs, in the user's cache folder unless JAX_COMPILATION_CACHE_DIR says where."""
+    """Keeps compiled programs between runs: in JAX_COMPILATION_CACHE_DIR, else in the user's cache folder."""
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        folder = Path(recipe_inputs.cache_folder()) / "compiled"
+        folder = recipe_inputs.cache_folder() / "compiled"
         jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
