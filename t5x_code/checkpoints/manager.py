@@ -163,14 +163,22 @@ def _newest_good_step(folder: epath.PathLike) -> int:
 
 
 def set_aside_newer(folder: epath.PathLike, step: int) -> None:
-    """Renames the damaged steps after `step` to `<step>.damaged`, so that they can be saved anew."""
+    """Renames the damaged steps after `step` to `<step>.damaged`, so that they can be saved anew.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
     if jax.process_index() == 0:
-        for newer in list_steps(folder):
-            if newer > step:
-                aside = epath.Path(folder) / f"{newer}.damaged"
+        for newer in [later for later in list_steps(folder) if later > step]:
+            aside = epath.Path(folder) / f"{newer}.damaged"
+            try:
                 if aside.exists():
                     aside.rmtree()
                 (epath.Path(folder) / str(newer)).rename(aside)
+            except OSError as error:
+                raise UserError(
+                    f"cannot write to {folder}: {error.strerror or error}; set another MODEL_DIR"
+                ) from error
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("set aside damaged checkpoints")
 

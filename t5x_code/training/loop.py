@@ -1,6 +1,7 @@
 """The training loop: start or resume, step, log, evaluate, save, stop. Read `train` from top to bottom.
 
-The loop waits for the device only where it logs, so that the device never waits for the loop.
+The loop stays one step ahead of the device and waits for numbers only where it logs: the device never waits for the
+loop, and a request to stop is answered after the step that is queued.
 """
 
 import dataclasses
@@ -30,6 +31,7 @@ from t5x_code.training.profiling import ProfilerWindow
 from t5x_code.training.resume import Start, checkpoint_of, find_start, model_facts
 from t5x_code.training.schedules import make_schedule
 from t5x_code.training.speedometer import Speedometer
+from t5x_code.training.state import shardings_of
 from t5x_code.training.step import StepParts, make_eval_step, make_train_step, num_microbatches
 from t5x_code.training.stopping import StopRequest
 
@@ -122,7 +124,12 @@ def train(
             start_run_directory(config.model_dir, files.description, files.save_tokenizer, files.texts)
             say(start.origin)
         steps = _Steps(
-            jax.jit(make_train_step(parts), donate_argnums=0), jax.jit(make_eval_step(loss)), with_ema, model, mesh
+            # The layout is that of the start at every step: left to the compiler, it could change after the first.
+            jax.jit(make_train_step(parts), donate_argnums=0, out_shardings=(shardings_of(start.state), None)),
+            jax.jit(make_eval_step(loss)),
+            with_ema,
+            model,
+            mesh,
         )
         return _run(config, steps, start, data)
 
@@ -148,6 +155,7 @@ def _run(config: LoopConfig, steps: _Steps, start: Start, data: RunData) -> int:
     writer = MetricsWriter(folder, step) if is_writer() else None
     batches = _ahead(steps.mesh, data.batches(rows_consumed, batch_sizes_from(config.batch_size, step)))
     speed = Speedometer(steps.model, steps.mesh)
+    queued: Any = None  # metrics of the step before, which may still run
 
     def metadata() -> dict[str, Any]:
         return {
@@ -170,6 +178,8 @@ def _run(config: LoopConfig, steps: _Steps, start: Start, data: RunData) -> int:
                     batch = next(batches)
                 with jax.transfer_guard("disallow"):
                     state, metrics = steps.train(state, batch)
+                jax.block_until_ready(queued)
+                queued = metrics
                 rows_consumed += batch_size_at(config.batch_size, step)
                 step += 1
                 if speed.is_first_step:

@@ -11,7 +11,6 @@ import sys
 from typing import Any
 
 from etils import epath
-from tensorboardX import SummaryWriter
 
 from t5x_code.errors import UserError
 
@@ -37,8 +36,8 @@ class MetricsWriter:
         self._write_file()
         # tensorboardX writes local files; a bucket's run keeps its curves in metrics.jsonl.
         local = "://" not in str(model_dir)
-        folder = str(epath.Path(model_dir) / TENSORBOARD_FOLDER)
-        self._tensorboard = SummaryWriter(folder, purge_step=first_step + 1) if local else None
+        folder = epath.Path(model_dir) / TENSORBOARD_FOLDER
+        self._tensorboard = _start_tensorboard(str(folder), first_step) if local else None
         self._wandb = _start_wandb(run_name or epath.Path(model_dir).name)
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
@@ -121,6 +120,13 @@ def _complete_lines(file: epath.Path) -> list[str]:
 
 def _jsonable(value: float) -> float | str:
     return value if math.isfinite(value) else str(value)
+
+
+def _start_tensorboard(folder: str, first_step: int) -> Any:
+    # Imported where it is used: it imports PyTorch, which takes seconds, wherever that is installed.
+    from tensorboardX import SummaryWriter
+
+    return SummaryWriter(folder, purge_step=first_step + 1)
 
 
 def _start_wandb(run_name: str) -> Any:

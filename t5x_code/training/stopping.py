@@ -16,9 +16,9 @@ class StopRequest:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
-        # With several processes JAX's own notifier makes all of them stop at the same step; a handler of ours would
-        # replace it.
-        watched = (signal.SIGINT,) if jax.process_count() > 1 else (signal.SIGTERM, signal.SIGINT)
+        # With several processes JAX's own notifier makes all of them stop at the same step, on SIGTERM; a handler of
+        # ours would replace it, and one process cannot stop by itself.
+        watched = () if jax.process_count() > 1 else (signal.SIGTERM, signal.SIGINT)
         for number in watched:
             self._before[number] = signal.signal(number, self._note)
         return self
