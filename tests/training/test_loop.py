@@ -1,0 +1,174 @@
+"""A run, whole: resumed bit for bit, with every way that it may stop, go on, or be refused."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from t5x_code.checkpoints.manager import list_steps
+from t5x_code.checkpoints.model_directory import ModelDescription, read_model_directory
+from t5x_code.errors import UserError
+from t5x_code.training.loop import LoopConfig, RunData, RunFiles, train
+from t5x_code.training.losses import LossConfig
+from t5x_code.training.optimizer import OptimizerConfig
+from t5x_code.training.schedules import ScheduleConfig
+
+TIMINGS = {"tokens_per_second", "seconds_per_step", "input_wait_share"}
+OPTIMIZER = OptimizerConfig(ema_decay=0.9, schedule=ScheduleConfig("linear", peak=0.01, warmup_steps=2, decay_steps=20))
+RAMP = ((0, 2), (3, 4))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once(tmp_path_factory):
+    """Runs of this file share their compiled steps."""
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = [getattr(jax.config, name) for name in names]
+    for name, value in zip(names, (str(tmp_path_factory.mktemp("compiled")), 0.0), strict=True):
+        jax.config.update(name, value)
+    yield
+    for name, value in zip(names, before, strict=True):
+        jax.config.update(name, value)
+
+
+@pytest.fixture
+def run(tiny_model, one_device, make_rows):
+    """A function that trains in a folder, with changes to its parts."""
+
+    def run_in(
+        folder: Path,
+        fingerprint=None,
+        model=tiny_model,
+        optimizer=OPTIMIZER,
+        initialize_from=None,
+        loss_weight=1,
+        **loop,
+    ) -> int:
+        def batches(first, sizes):
+            for size in sizes:
+                rows = make_rows(first, size)
+                yield rows | {"loss_weights": np.where(rows["loss_weights"] > 0, np.float32(loss_weight), 0)}
+                first += size
+
+        settings = {"batch_size": RAMP, "log_period": 1, "eval_period": 4, "checkpoint_period": 2, "train_steps": 6}
+        data = RunData(batches, {"stdlib/causal_lm": lambda: iter([make_rows(900, 4)])}, fingerprint or {"seed": "0"})
+        files = RunFiles(ModelDescription(model), None, {"config.gin": "# recipe\n"})
+        config = LoopConfig(str(folder), **{**settings, **loop})
+        return train(config, model, optimizer, LossConfig(), one_device, data, files, initialize_from)
+
+    return run_in
+
+
+def metrics_of(folder: Path) -> list[dict]:
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in record.items() if name not in TIMINGS} for record in records]
+
+
+def files_of_step(folder: Path, step: int) -> dict:
+    import orbax.checkpoint as ocp
+
+    with ocp.StandardCheckpointer() as checkpointer:
+        path = folder / "checkpoints" / str(step)
+        return {item: checkpointer.restore(path / item) for item in ("params", "ema_params", "training")}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs") / "never_stopped"
+
+
+@pytest.fixture
+def never_stopped(run, finished):
+    if not finished.exists():
+        assert run(finished) == 6
+    return finished
+
+
+def test_a_run_leaves_what_it_should(never_stopped, tiny_model):
+    assert {"config.gin", "model.json", "metrics.jsonl", "tensorboard"} <= {
+        path.name for path in never_stopped.iterdir()
+    }
+    assert list_steps(never_stopped / "checkpoints") == [4, 6]
+    records = metrics_of(never_stopped)
+    assert [record["step"] for record in records] == [1, 2, 3, 4, 5, 6]
+    evaluated = [record["step"] for record in records if "validation/stdlib/causal_lm/loss" in record]
+    assert evaluated == [4, 6]
+    description, _ = read_model_directory(never_stopped)
+    assert description.config == tiny_model
+
+
+@pytest.mark.parametrize("damage", ["killed after step 5", "newest checkpoint cut"])
+def test_resumed_equals_never_stopped_bit_for_bit(run, never_stopped, tmp_path, capsys, damage):
+    folder = tmp_path / "run"
+    if damage == "killed after step 5":  # what a kill leaves: the checkpoint of step 4, and lines of steps beyond
+        run(folder, train_steps=5)
+        shutil.rmtree(folder / "checkpoints" / "5")
+        with open(folder / "metrics.jsonl", "a") as file:
+            file.write('{"step": 6, "lo')
+    else:
+        shutil.copytree(never_stopped, folder)
+        largest = max((folder / "checkpoints" / "6").rglob("*"), key=lambda path: path.stat().st_size)
+        largest.write_bytes(largest.read_bytes()[:10])
+    assert run(folder) == 6
+    if damage == "newest checkpoint cut":
+        assert "checkpoints/6 is left out" in capsys.readouterr().err
+    assert metrics_of(folder) == metrics_of(never_stopped)
+    jax.tree.map(np.testing.assert_array_equal, files_of_step(folder, 6), files_of_step(never_stopped, 6))
+
+
+def test_nothing_to_do(run, never_stopped, capsys):
+    before = (never_stopped / "metrics.jsonl").read_text()
+    assert run(never_stopped) == 6
+    assert "nothing to do: 6 steps are done" in capsys.readouterr().err
+    assert (never_stopped / "metrics.jsonl").read_text() == before
+
+
+def test_changed_data_or_model_is_refused_by_name(run, never_stopped, tiny_model, tmp_path):
+    folder = Path(shutil.copytree(never_stopped, tmp_path / "run"))
+    with pytest.raises(UserError, match=r"trained on other data: seed 0 -> 1, store absent -> ab; set ACCEPT_CHANGED"):
+        run(folder, fingerprint={"seed": "1", "store": "ab"}, train_steps=7)
+    with pytest.raises(UserError, match=r"is of another model: mlp_dim 64 -> 96"):
+        run(folder, model=dataclasses.replace(tiny_model, mlp_dim=96), train_steps=7)
+    with pytest.raises(UserError, match="was made with another optimizer"):
+        run(folder, optimizer=dataclasses.replace(OPTIMIZER, name="lion"), train_steps=7)
+    assert run(folder, fingerprint={"seed": "1"}, accept_changed_data=True, train_steps=7) == 7
+
+
+def test_a_checkpoint_wins_over_the_model_to_start_from(run, never_stopped, tmp_path, capsys):
+    other = tmp_path / "other"
+    assert run(other, initialize_from=str(never_stopped), train_steps=1, batch_size=2) == 1
+    assert f"started from the parameters of {never_stopped}" in capsys.readouterr().err
+    # The first loss is the first batch's under the average of the finished run's weights, well below chance.
+    assert metrics_of(other)[0]["loss"] != metrics_of(never_stopped)[0]["loss"]
+    run(other, initialize_from=str(never_stopped), train_steps=2, batch_size=2)
+    assert f"resumed at step 1 of {other}" in capsys.readouterr().err
+
+
+def test_a_run_that_diverges_gives_up(run, tmp_path):
+    with pytest.raises(UserError, match=r"not finite for 2 steps in a row, up to step 2"):
+        run(tmp_path / "run", loss_weight=np.inf, max_skipped_in_a_row=2)
+    assert not list_steps(tmp_path / "run" / "checkpoints")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"batch_size": 6, "microbatch_size": 4}, "MICROBATCH_SIZE 4 does not divide"),
+        ({"batch_size": ((5, 2),)}, "ramp"),
+        ({"batch_size": 0}, "positive"),
+        ({"train_steps": 0}, "must be 1 or more"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_written(run, tmp_path, settings, message):
+    with pytest.raises(UserError, match=message):
+        run(tmp_path / "run", **settings)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_that_cannot_be_written(run, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match="cannot write to the run's folder"):
+        run(tmp_path / "file" / "run", batch_size=2)

@@ -1,0 +1,47 @@
+"""Each step stands once in metrics.jsonl, whatever was killed; the progress line says what a person needs."""
+
+import json
+
+import pytest
+
+from t5x_code.errors import UserError
+from t5x_code.training.metrics_writer import MetricsWriter, format_duration, progress_line
+
+
+def steps_of(folder) -> list[int]:
+    return [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_lines_after_the_restored_step_are_written_again(tmp_path):
+    first = MetricsWriter(tmp_path, 0)
+    for step in (1, 2, 3):
+        first.write(step, {"loss": 1.0 * step})
+    first.close()
+    with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write('{"step": 4, "lo')  # cut by a kill
+    second = MetricsWriter(tmp_path, 2)
+    assert steps_of(tmp_path) == [1, 2]
+    second.write(3, {"loss": float("nan")})
+    second.close()
+    assert steps_of(tmp_path) == [1, 2, 3]
+    assert list((tmp_path / "tensorboard").iterdir())
+
+
+def test_a_folder_that_cannot_be_written_is_said(tmp_path):
+    (tmp_path / "metrics.jsonl.tmp").mkdir()
+    with pytest.raises(UserError, match=r"cannot write .*metrics.jsonl"):
+        MetricsWriter(tmp_path, 0)
+
+
+def test_progress_line():
+    metrics = {"loss": 4.81249, "grad_norm": 0.5, "learning_rate": 2e-3, "tokens_per_second": 21345.6, "skipped": 2.0}
+    line = progress_line(7, 120, metrics, (0.412, "6N + causal attention"), 192)
+    assert line == (
+        "step   7/120  loss 4.8125  grad 0.50  lr 2.00e-03  21,346 tokens/s  MFU 41.2 % (6N + causal attention)  "
+        "ETA 3:12  skipped 2"
+    )
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(7, "0:07"), (3599.6, "01:00:00"), (200000, "2d 07:33:20")])
+def test_durations(seconds, text):
+    assert format_duration(seconds) == text

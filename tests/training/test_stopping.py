@@ -1,0 +1,110 @@
+"""Processes that are asked to stop, and processes that are killed while they save."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from t5x_code.checkpoints.manager import list_steps, newest_good_step
+
+TIMINGS = {"tokens_per_second", "seconds_per_step", "input_wait_share"}
+SCRIPT = Path(__file__).with_name("tiny_run.py")
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    environment = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+
+    def start_process(folder: Path, steps: int, pause: float = 0.0) -> subprocess.Popen:
+        command = [sys.executable, str(SCRIPT), str(folder), str(steps), str(pause)]
+        return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+
+    return start_process
+
+
+def wait_for_step(process: subprocess.Popen, step: int) -> None:
+    for line in process.stderr:
+        if line.startswith("step") and f" {step}/" in line:
+            return
+    raise AssertionError(f"the run ended before step {step}")
+
+
+def finish(process: subprocess.Popen) -> str:
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    return said
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_ends_well(start, tmp_path, number):
+    process = start(tmp_path / "run", 100_000, pause=0.05)
+    wait_for_step(process, 7)
+    process.send_signal(number)
+    said = finish(process)
+    checkpoints = tmp_path / "run" / "checkpoints"
+    last = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])["step"]
+    assert newest_good_step(checkpoints) == last >= 7
+    assert f"saved step {last}, run the same command to go on" in said
+    # The step in hand and the one that is queued, not more.
+    steps_after = [line for line in said.splitlines() if line.startswith("step")]
+    assert len(steps_after) <= 2
+
+
+def run_with_kills(start, folder: Path, steps: int, seed: int) -> None:
+    """Kills a run at a random time, mostly while it saves, until it has had three lives; then lets it finish."""
+    rng = random.Random(seed)
+    for life in range(3):
+        process = start(folder, steps)
+        wait_for_step(process, 5 * rng.randint(2, 4) + 40 * life)
+        time.sleep(rng.uniform(0, 0.1))
+        process.kill()
+        process.wait()
+        process.stderr.close()
+    finish(start(folder, steps))
+
+
+def leaves_of(folder: Path, step: int) -> dict:
+    with ocp.StandardCheckpointer() as checkpointer:
+        path = folder / "checkpoints" / str(step)
+        return {item: checkpointer.restore(path / item) for item in ("params", "training")}
+
+
+def metrics_of(folder: Path) -> list[dict]:
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in record.items() if name not in TIMINGS} for record in records]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2])
+def test_killed_while_saving_equals_never_stopped(start, tmp_path, seed):
+    compare_killed_with_never_stopped(start, tmp_path, seed)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(10, 20))
+def test_killed_while_saving_ten_times_over(start, tmp_path, seed):
+    compare_killed_with_never_stopped(start, tmp_path, seed)
+
+
+def compare_killed_with_never_stopped(start, tmp_path: Path, seed: int) -> None:
+    steps = 150
+    finish(start(tmp_path / "whole", steps))
+    run_with_kills(start, tmp_path / "killed", steps, seed)
+    assert list_steps(tmp_path / "killed" / "checkpoints") == list_steps(tmp_path / "whole" / "checkpoints")
+    assert metrics_of(tmp_path / "killed") == metrics_of(tmp_path / "whole")
+    killed, whole = (leaves_of(tmp_path / name, steps) for name in ("killed", "whole"))
+    jax.tree.map(np.testing.assert_array_equal, killed, whole)
