@@ -3,12 +3,14 @@
     python launch/cache.py --task=python_stdlib --output=CACHE_DIR
     python launch/cache.py --task='parquet:/data/the_stack/*/*.parquet?lang=python,go' --output=CACHE_DIR \\
         --tokenizer=Salesforce/codegen2-1B_P --mbpp=mbpp.jsonl
+    python launch/cache.py --module=my_tasks --task=my_seqio_task --output=CACHE_DIR
 
 Train on it with --gin.DATA="'CACHE_DIR'". Without --tokenizer a byte-level BPE is trained on the corpus itself and kept
 in CACHE_DIR/tokenizers. A mixture's name (code_nl) makes the stores of all its tasks, with one tokenizer for them all.
 """
 
 import functools
+from collections.abc import Sequence
 
 from absl import flags
 
@@ -16,7 +18,7 @@ from t5x_code.data.builtin_tasks import declaration_for
 from t5x_code.data.caching.build import build_store
 from t5x_code.data.caching.embedded_tokenizer import embedded_tokenizer
 from t5x_code.data.caching.ensure import ensure_store
-from t5x_code.data.declarations import SPLITS, TRAIN
+from t5x_code.data.declarations import SPLITS, TRAIN, TaskDeclaration
 from t5x_code.data.manifest import Manifest
 from t5x_code.errors import UserError
 from t5x_code.recipes.command_line import run
@@ -25,6 +27,7 @@ from t5x_code.tokens.tokenizer import Tokenizer
 TASK = flags.DEFINE_string("task", None, "A built-in task or mixture, KIND:PATH, or a task of --module.")
 OUTPUT = flags.DEFINE_string("output", None, "Folder of token stores, local or a bucket.")
 TOKENIZER = flags.DEFINE_string("tokenizer", None, "Folder or hub name of a fast tokenizer; default: trained here.")
+MODULE = flags.DEFINE_string("module", None, "Python module that registers --task with SeqIO.")
 MBPP = flags.DEFINE_string(
     "mbpp", None, "MBPP's JSONL file, to keep its problems out; HumanEval's are kept out anyway."
 )
@@ -37,9 +40,7 @@ def main(argv: list[str]) -> None:
         raise UserError("--task and --output are needed, as in --task=python_stdlib --output=CACHE_DIR")
     if len(argv) > 1:
         raise UserError(f"unexpected argument {argv[1]}; flags are written --name=value")
-    tasks = declaration_for(TASK.value).tasks
-    folder = TOKENIZER.value or str(embedded_tokenizer(OUTPUT.value, tasks))
-    tokenizer = Tokenizer.load(folder)
+    tasks, tokenizer = _what_to_make()
     for task in tasks:
         build = functools.partial(build_store, mbpp=MBPP.value, overwrite=OVERWRITE.value)
         store = (build if OVERWRITE.value else functools.partial(ensure_store, build=build))(
@@ -49,7 +50,19 @@ def main(argv: list[str]) -> None:
             raise UserError(f"{store} was made without --mbpp; add --overwrite to make it again")
         for split in SPLITS:
             print(_summary(Manifest.read(store / split)))
-        print(f"{task.name}: {store}, tokenizer {folder}")
+        print(f"{task.name}: {store}, with its tokenizer of {tokenizer.vocab_size} entries")
+
+
+def _what_to_make() -> tuple[Sequence[TaskDeclaration], Tokenizer]:
+    if MODULE.value:
+        if TOKENIZER.value:
+            raise UserError("--tokenizer does not go with --module: a SeqIO task brings its vocabulary")
+        from t5x_code.data.tasks import declaration_from_seqio  # TensorFlow, seconds to import
+
+        task, tokenizer = declaration_from_seqio(MODULE.value, TASK.value)
+        return [task], tokenizer
+    tasks = declaration_for(TASK.value).tasks
+    return tasks, Tokenizer.load(TOKENIZER.value or str(embedded_tokenizer(OUTPUT.value, tasks)))
 
 
 def _summary(manifest: Manifest) -> str:

@@ -7,13 +7,17 @@ import re
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from etils import epath
+
 from t5x_code.data.declarations import (
     CODE_MODALITY,
     TEXT_MODALITY,
+    TRAIN,
     MixtureDeclaration,
     SourceDeclaration,
     TaskDeclaration,
 )
+from t5x_code.data.manifest import Manifest
 from t5x_code.data.sources.source import source_kind
 from t5x_code.errors import UserError
 
@@ -48,7 +52,7 @@ MIXTURES: Mapping[str, MixtureDeclaration] = MappingProxyType(
 )
 
 
-def declaration_for(name: str) -> MixtureDeclaration:
+def declaration_for(name: str, stores: epath.PathLike | None = None) -> MixtureDeclaration:
     """The mixture of a name.
 
     Args:
@@ -56,12 +60,15 @@ def declaration_for(name: str) -> MixtureDeclaration:
             KIND one of jsonl, parquet, text_files, tfds. Options are those of the source (`lang=python,go`,
             `suffix=.py`), and `field=`, the field of the document, and `modality=text|code`. A built-in task may be
             told where its files lie: `the_stack:/data/stack/*/*.parquet`.
+        stores: folder of token stores; the name of a store there, such as one made from a SeqIO task, is known too.
 
     Raises:
         UserError: an unknown name, with those that exist.
     """
     if name in MIXTURES:
         return MIXTURES[name]
+    if stores is not None and (store := epath.Path(stores) / name / TRAIN).exists():
+        return _single(TaskDeclaration.from_json(Manifest.read(store).declaration))
     head, colon, path = name.partition(":")
     if head in TASKS and (not colon or TASKS[head].source.path):
         task = TASKS[head]
@@ -74,7 +81,7 @@ def declaration_for(name: str) -> MixtureDeclaration:
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {close[0]}? " if close else ""
         raise UserError(f"unknown task or mixture {name}; {hint}There are {', '.join(known)}")
-    return MixtureDeclaration(task.name, ((task, 1.0),))
+    return _single(task)
 
 
 def spell(task: TaskDeclaration) -> str:
@@ -86,6 +93,10 @@ def spell(task: TaskDeclaration) -> str:
     options = {name: value for name, value in options.items() if value != _default(source.kind, name)}
     query = "&".join(f"{name}={value}" for name, value in sorted(options.items()))
     return f"{source.kind}:{source.path}" + (f"?{query}" if query else "")
+
+
+def _single(task: TaskDeclaration) -> MixtureDeclaration:
+    return MixtureDeclaration(task.name, ((task, 1.0),))
 
 
 def _task_of_path(kind: str, text: str) -> TaskDeclaration:

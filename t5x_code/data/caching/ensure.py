@@ -16,6 +16,7 @@ from t5x_code.data.caching import child
 from t5x_code.data.caching.store_fingerprints import what_changed
 from t5x_code.data.declarations import SPLITS, TaskDeclaration
 from t5x_code.data.manifest import Manifest
+from t5x_code.data.sources.seqio_task import SEQIO
 from t5x_code.errors import UserError
 from t5x_code.tokens.tokenizer import Tokenizer
 
@@ -72,7 +73,11 @@ def ensure_store(
 
 def rebuild_command(task: TaskDeclaration, root: epath.PathLike) -> str:
     """What a person types to make a store again."""
-    return f"python launch/cache.py --task={shlex.quote(spell(task))} --output={root} --overwrite"
+    if task.source.kind == SEQIO:
+        which = f"--module={task.source.path.partition(':')[0]} --task={task.name}"
+    else:
+        which = f"--task={shlex.quote(spell(task))}"
+    return f"python launch/cache.py {which} --output={root} --overwrite"
 
 
 def _environment() -> dict[str, str]:

@@ -1,10 +1,11 @@
 """What a token store was made of, as a few hashes: if they are equal, making it again would give the same tokens."""
 
+import contextlib
 import dataclasses
 
 from t5x_code.data.declarations import TaskDeclaration
 from t5x_code.data.manifest import FORMAT_VERSION, Manifest, fingerprint_of
-from t5x_code.data.sources.source import source_fingerprint
+from t5x_code.data.sources.source import source_fingerprint, source_kind
 from t5x_code.errors import UserError
 from t5x_code.tokens.tokenizer import Tokenizer
 
@@ -37,12 +38,13 @@ def store_fingerprints(task: TaskDeclaration, tokenizer: Tokenizer, source: str 
 def what_changed(manifest: Manifest, task: TaskDeclaration, tokenizer: Tokenizer) -> list[str]:
     """Names what differs between a store and what its task would give now; empty when the store fits.
 
-    A source that is not on this machine is taken to be as it was: a finished store trains without it.
+    A source that is not on this machine is taken to be as it was: a finished store trains without it. So is one whose
+    state only TensorFlow can tell: training does not import it.
     """
-    try:
-        source = source_fingerprint(task.source)
-    except UserError:
-        source = manifest.source_fingerprint
+    source = manifest.source_fingerprint
+    if not source_kind(task.source).state_needs_tensorflow:
+        with contextlib.suppress(UserError):
+            source = source_fingerprint(task.source)
     now = store_fingerprints(task, tokenizer, source)
     pairs = {
         "the source's files": (manifest.source_fingerprint, now.source),

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from t5x_code.data.declarations import SourceDeclaration, TaskDeclaration
 from t5x_code.data.manifest import fingerprint_of
 from t5x_code.data.preprocessors import find_preprocessors
-from t5x_code.data.sources import jsonl, parquet, python_docs, python_stdlib, text_files, tfds
+from t5x_code.data.sources import jsonl, parquet, python_docs, python_stdlib, seqio_task, text_files, tfds
 from t5x_code.data.sources.files import SourceFile
 from t5x_code.errors import UserError
 
@@ -23,6 +23,7 @@ class SourceKind:
     documents: Callable[[SourceDeclaration, str, Counter], Iterator[str]]
     state: Callable[[SourceDeclaration], list]  # JSON: whatever the documents depend on
     options: tuple[str, ...] = ()  # that it takes
+    state_needs_tensorflow: bool = False
 
 
 def _state_of_files(files: Callable[[SourceDeclaration], list[SourceFile]]) -> Callable[[SourceDeclaration], list]:
@@ -52,7 +53,8 @@ SOURCES: Mapping[str, SourceKind] = MappingProxyType(
         "jsonl": SourceKind(jsonl.documents, _state_of_files(jsonl.files)),
         "parquet": SourceKind(parquet.documents, _state_of_files(parquet.files), ("lang",)),
         "text_files": SourceKind(text_files.documents, _state_of_files(text_files.files), ("suffix",)),
-        "tfds": SourceKind(tfds.documents, tfds.state, ("split", "data_dir")),
+        "tfds": SourceKind(tfds.documents, tfds.state, ("split", "data_dir"), state_needs_tensorflow=True),
+        "seqio": SourceKind(seqio_task.documents, seqio_task.state),
     }
 )
 
