@@ -90,8 +90,8 @@ def cross_entropy(
         allowed_2xV = jnp.pad(allowed_2xV, [(0, 0), (0, V - allowed_2xV.shape[1])]) & real_V
     weights_BxL = weights_BxL.astype(jnp.float32)
     tokens = _Tokens(targets_BxL, weights_BxL, modality_BxL, allowed_2xV)
-    total, z_loss_sum, correct = _sums(_Static(chunk, z_loss, mesh), x_BxLxD, kernel_DxV, bias_V, tokens)
-    return LossSums(total, *jax.lax.stop_gradient((z_loss_sum, correct, weights_BxL.sum())))
+    sums = _sums(_Static(chunk, z_loss, mesh), x_BxLxD, kernel_DxV, bias_V, tokens)
+    return LossSums(*sums, weights_BxL.sum())
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
