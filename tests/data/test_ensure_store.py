@@ -10,6 +10,7 @@ import pytest
 
 from t5x_code.data.builtin_tasks import declaration_for
 from t5x_code.data.caching.build import build_store
+from t5x_code.data.caching.document_hash import document_hash, split_of
 from t5x_code.data.caching.embedded_tokenizer import embedded_tokenizer, sample_documents
 from t5x_code.data.caching.ensure import build_in_child_process, ensure_store, rebuild_command
 from t5x_code.data.manifest import Manifest
@@ -99,7 +100,9 @@ def test_the_embedded_tokenizer_is_trained_once_per_corpus(tmp_path, task):
 
 
 def test_the_sample_is_the_lowest_hashes_within_its_size(task):
-    whole = sample_documents(task, 1 << 30)
-    size = sum(len(text) for text in whole[:50])
-    assert sample_documents(task, size) == whole[:50]
-    assert set(whole) <= set(TEXTS)
+    hashes = {text: document_hash(task.store_seed, text.encode()) for text in TEXTS}
+    expected = [text for text in TEXTS if split_of(hashes[text], task.validation_fraction) == "train"]
+    expected.sort(key=hashes.get)
+    assert sample_documents(task, 1 << 30) == expected
+    size = sum(len(text) for text in expected[:50])
+    assert sample_documents(task, size) == expected[:50]

@@ -13,7 +13,7 @@ import pytest
 from t5x_code.data.builtin_tasks import declaration_for
 from t5x_code.data.caching import build
 from t5x_code.data.caching.build import build_store
-from t5x_code.data.caching.document_hash import document_hash, split_of
+from t5x_code.data.caching.document_hash import document_hash, part_of, split_of
 from t5x_code.data.declarations import SPLITS, TaskDeclaration
 from t5x_code.data.manifest import MANIFEST_FILE, Manifest
 from t5x_code.data.token_store import TokenStore
@@ -75,6 +75,14 @@ def test_documents_come_back_once_in_the_order_of_their_hash(tmp_path, task, tex
     assert sum(store.manifest.duplicates for store in stores.values()) == 30
     assert 20 < stores["validation"].manifest.num_documents < 65
     assert (stores["train"].num_shards > 64) == (shard_text_bytes == 400)
+
+
+def test_the_split_says_nothing_of_the_place_in_the_store():
+    digests = [document_hash(0, str(i).encode()) for i in range(5000)]
+    places = [part_of(digest, 1000) for digest in digests if split_of(digest, 0.1) == "validation"]
+    assert 400 < len(places) < 600
+    assert 450 < np.mean(places) < 550
+    assert len({document_hash(seed, b"x") for seed in (-1, 0, 1)}) == 3
 
 
 def test_the_order_of_the_source_changes_nothing(tmp_path, task, tokenizer):
