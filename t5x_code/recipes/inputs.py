@@ -55,7 +55,12 @@ def prepare_inputs(config: DataConfig, vocab_size: int) -> Inputs:
             f"the tokenizer {folder} has {tokenizer.vocab_size} tokens but the model's vocabulary is {vocab_size}; "
             f"set TransformerConfig.vocab_size={tokenizer.vocab_size} or another TOKENIZER"
         )
-    stores = {task.name: ensure_store(task, tokenizer, root) for task in mixture.tasks}
+    # The embedded corpus changes a little with each package that is installed; a run has to resume all the same.
+    kept = config.stores is None
+    stores = {
+        task.name: ensure_store(task, tokenizer, root, compare_source=not (kept and is_embedded(task.source.kind)))
+        for task in mixture.tasks
+    }
     layout = Layout(config.length, tokenizer.special_tokens, config.isolate_documents)
     train = _streams(config, mixture, stores, TRAIN)
     return Inputs(tokenizer, stores, layout, train, _streams(config, mixture, stores, VALIDATION))

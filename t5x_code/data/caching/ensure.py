@@ -50,9 +50,20 @@ def build_in_child_process(task: TaskDeclaration, tokenizer: Tokenizer, root: ep
 
 
 def ensure_store(
-    task: TaskDeclaration, tokenizer: Tokenizer, root: epath.PathLike, build: Builder = build_in_child_process
+    task: TaskDeclaration,
+    tokenizer: Tokenizer,
+    root: epath.PathLike,
+    build: Builder = build_in_child_process,
+    compare_source: bool = True,
 ) -> epath.Path:
     """The folder `<root>/<task>` with a whole store that fits; made first when there is none.
+
+    Args:
+        task: what the store is made from.
+        tokenizer: of the store.
+        root: folder of stores.
+        build: makes a missing store.
+        compare_source: False keeps a store whose source has other text by now.
 
     Raises:
         UserError: the store there is half written, or was made from something else: names what, and the command that
@@ -62,7 +73,7 @@ def ensure_store(
     if not target.exists():
         return build(task, tokenizer, root)
     manifests = [Manifest.read(target / split) for split in SPLITS]
-    changed = what_changed(manifests[0], task, tokenizer)
+    changed = what_changed(manifests[0], task, tokenizer, compare_source)
     if changed:
         raise UserError(
             f"token store {target} is stale: {' and '.join(changed)} changed since it was made. "

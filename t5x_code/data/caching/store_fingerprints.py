@@ -35,14 +35,16 @@ def store_fingerprints(task: TaskDeclaration, tokenizer: Tokenizer, source: str 
     )
 
 
-def what_changed(manifest: Manifest, task: TaskDeclaration, tokenizer: Tokenizer) -> list[str]:
+def what_changed(
+    manifest: Manifest, task: TaskDeclaration, tokenizer: Tokenizer, compare_source: bool = True
+) -> list[str]:
     """Names what differs between a store and what its task would give now; empty when the store fits.
 
     A source that is not on this machine is taken to be as it was: a finished store trains without it. So is one whose
     state only TensorFlow can tell: training does not import it.
     """
     source = manifest.source_fingerprint
-    if not source_kind(task.source).state_needs_tensorflow:
+    if compare_source and not source_kind(task.source).state_needs_tensorflow:
         with contextlib.suppress(UserError):
             source = source_fingerprint(task.source)
     now = store_fingerprints(task, tokenizer, source)
