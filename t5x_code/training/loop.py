@@ -244,8 +244,7 @@ def _say_first_step(speed: Speedometer, step: int) -> None:
 
 def _say_progress(config: LoopConfig, step: int, record: dict[str, float], speed: Speedometer) -> None:
     if is_writer():
-        left = (config.train_steps - step) * record["seconds_per_step"]
-        say(progress_line(step, config.train_steps, record, speed.utilisation(record), left))
+        say(progress_line(step, config.train_steps, record, speed.utilisation(record)))
 
 
 def _say_validation(step: int, record: dict[str, float]) -> None:

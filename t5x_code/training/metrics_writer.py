@@ -79,17 +79,17 @@ class MetricsWriter:
             raise UserError(f"cannot write {self._file}: {error.strerror or error}") from error
 
 
-def progress_line(
-    step: int, train_steps: int, metrics: dict[str, float], mfu: tuple[float, str] | None, seconds_left: float
-) -> str:
+def progress_line(step: int, train_steps: int, metrics: dict[str, float], mfu: tuple[float, str] | None) -> str:
     """What a person watches: loss, speed, utilisation with its convention, time left."""
     parts = [f"step {step:>{len(str(train_steps))}}/{train_steps}", f"loss {metrics['loss']:.4f}"]
     parts.append(f"grad {metrics['grad_norm']:.2f}")
     parts.append(f"lr {metrics['learning_rate']:.2e}")
-    parts.append(f"{metrics['tokens_per_second']:,.0f} tokens/s")
+    if "tokens_per_second" in metrics:
+        parts.append(f"{metrics['tokens_per_second']:,.0f} tokens/s")
     if mfu is not None:
         parts.append(f"MFU {100 * mfu[0]:.1f} % ({mfu[1]})")
-    parts.append(f"ETA {format_duration(seconds_left)}")
+    if "seconds_per_step" in metrics and step < train_steps:
+        parts.append(f"ETA {format_duration((train_steps - step) * metrics['seconds_per_step'])}")
     if metrics.get("skipped"):
         parts.append(f"skipped {metrics['skipped']:.0f}")
     return "  ".join(parts)

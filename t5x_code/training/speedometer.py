@@ -37,14 +37,15 @@ class Speedometer:
         self.is_first_step = False
 
     def read(self) -> dict[str, float]:
-        """Figures since the last restart; restarts. Call it when the device has finished the step."""
+        """Figures since the last restart, none if no step fell into it; restarts. Call it when the step is finished."""
         seconds = time.perf_counter() - self._began
-        steps = max(self._steps, 1)
-        figures = {
-            "tokens_per_second": self._tokens / seconds,
-            "seconds_per_step": seconds / steps,
-            "input_wait_share": self._waited / seconds,
-        }
+        figures = {}
+        if self._steps:
+            figures = {
+                "tokens_per_second": self._tokens / seconds,
+                "seconds_per_step": seconds / self._steps,
+                "input_wait_share": self._waited / seconds,
+            }
         self._clear()
         return figures
 
@@ -54,7 +55,7 @@ class Speedometer:
 
     def utilisation(self, figures: dict[str, float]) -> tuple[float, str] | None:
         """MFU as a share of the devices' bfloat16 peak, and its convention; None where the peak is not known."""
-        if self._peak is None:
+        if self._peak is None or "tokens_per_second" not in figures:
             return None
         return figures["tokens_per_second"] * self._flops_per_token / self._peak, CONVENTION
 
