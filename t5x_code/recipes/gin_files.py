@@ -36,14 +36,13 @@ def load_recipe(gin_files: Sequence[str], bindings: Sequence[str] = ()) -> tuple
     for root in SEARCH_PATHS:
         gin.add_config_file_search_path(root)
     try:
-        for path in gin_files:
-            gin.parse_config_file(path, print_includes_and_imports=False)
+        parsed = [gin.parse_config_file(path, print_includes_and_imports=False) for path in gin_files]
         _parse_bindings(bindings)
-        _refuse_unread_macros()
+        _refuse_unread_macros(_macros_read(parsed))
         gin.finalize()
         recipe = gin.get_configurable(Recipe)()
-    except UserError:
-        raise
+    except UserError as error:  # gin adds lines on where it was called from
+        raise UserError(str(error).split("\n")[0]) from error
     except (SyntaxError, ValueError, TypeError, OSError, RuntimeError, AttributeError, NameError) as error:
         raise UserError(_explain(error, gin_files)) from error
     resolved = gin.operative_config_str()
@@ -61,11 +60,20 @@ def _parse_bindings(bindings: Sequence[str]) -> None:
             raise UserError(f"--gin.{binding}: not a gin value (strings take quotes inside: \"'x'\")") from error
 
 
-def _refuse_unread_macros() -> None:
+def _macros_read(parsed: Sequence[gin.config.ParsedConfigFileIncludesAndImports]) -> set[str]:
+    """Macros that the files, or those they include, read anywhere, be it in a value that a later one replaces."""
+    names: set[str] = set()
+    for file in parsed:
+        path = next(path for root in SEARCH_PATHS if (path := Path(root) / file.filename).is_file())
+        names |= set(re.findall(r"%(\w+)", path.read_text())) | _macros_read(file.includes)
+    return names
+
+
+def _refuse_unread_macros(read_in_files: set[str]) -> None:
     """Gin accepts any macro name, so that a misspelt one would silently do nothing."""
     text = gin.config_str()
     defined = set(re.findall(r"^(\w+) = ", text, re.MULTILINE))
-    unread = sorted(defined - set(re.findall(r"%(\w+)", text)))
+    unread = sorted(defined - read_in_files - set(re.findall(r"%(\w+)", text)))
     if unread:
         close = difflib.get_close_matches(unread[0], sorted(defined - set(unread)), n=1)
         hint = f"; did you mean {close[0]}?" if close else ""

@@ -38,9 +38,24 @@ def test_head_comment_holds_the_command(name):
 
 @pytest.mark.parametrize("mesh", MESHES)
 def test_mesh_files_divide_the_batch_of_some_recipe(mesh):
-    recipe, _ = load_recipe(["gin/codegen2_1b.gin", f"gin/meshes/{mesh}"])
-    rows = abs(recipe.mesh.data * recipe.mesh.fsdp)
-    assert recipe.loop.batch_size % rows == 0
+    recipes = [load_recipe([f"gin/{name}.gin", f"gin/meshes/{mesh}"])[0] for name in SIZES]
+    assert any(recipe.loop.batch_size % abs(recipe.mesh.data * recipe.mesh.fsdp) == 0 for recipe in recipes)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_command_of_the_head_comment_loads_and_divides_its_batch(name):
+    head = (ROOT / "gin" / name).read_text().split("include")[0]
+    files, bindings = re.findall(r"--gin_file=([\w/.]+\.gin)", head), re.findall(r"--gin\.(\S+)=\"(.*?)\"", head)
+    tiny = "gin/models/tiny.gin"  # named by the comment for a laptop
+    recipe, _ = load_recipe([file for file in files if file != tiny], [f"{key}={value}" for key, value in bindings])
+    assert recipe.loop.batch_size % abs(recipe.mesh.data * recipe.mesh.fsdp) == 0
+
+
+def test_a_value_set_directly_leaves_its_macro_unread_without_complaint(tmp_path):
+    bound, _ = load_recipe(["gin/quickstart.gin"], ["TransformerConfig.remat='full'"])
+    (tmp_path / "mine.gin").write_text("include 'gin/quickstart.gin'\nTransformerConfig.remat = 'full'\n")
+    included, _ = load_recipe([str(tmp_path / "mine.gin")])
+    assert bound == included and bound.model.remat == "full"
 
 
 def test_later_files_win_and_bindings_win_over_files():
