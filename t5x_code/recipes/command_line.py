@@ -11,6 +11,7 @@ from absl import logging as absl_logging
 from t5x_code.errors import UserError
 
 EXIT_BAD_INPUT = 2
+HELP = ("--help", "-h", "-help", "--helpfull")
 
 
 def run(main: Callable[[list[str]], None]) -> NoReturn:
@@ -18,6 +19,11 @@ def run(main: Callable[[list[str]], None]) -> NoReturn:
     absl_logging.set_verbosity(absl_logging.ERROR)
     logging.getLogger("jax").setLevel(logging.ERROR)
     argv, bindings = split_gin_bindings(sys.argv)
+    if any(argument in HELP for argument in argv):
+        print(
+            sys.modules["__main__"].__doc__, flags.FLAGS.main_module_help(), flags.FLAGS.module_help(__name__), sep="\n"
+        )
+        sys.exit(0)
     try:
         positional = flags.FLAGS(argv, known_only=False)
         if flags.FLAGS.is_parsed() and "gin_binding" in flags.FLAGS:

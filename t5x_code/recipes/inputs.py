@@ -68,10 +68,13 @@ def prepare_inputs(config: DataConfig, vocab_size: int) -> Inputs:
 
 def resolve_mixture(config: DataConfig) -> MixtureDeclaration:
     """The mixture that is trained on: the recipe's, or the embedded one where the recipe's data is not given."""
-    mixture = declaration_for(config.mixture) if isinstance(config.mixture, str) else config.mixture
+    mixture = config.mixture
+    if not isinstance(mixture, str):
+        rates = [(task, rate) for name, rate in mixture for task in declaration_for(name, config.stores).tasks]
+        return MixtureDeclaration("of the recipe", tuple(rates))
     if not _falls_back(config):
-        return mixture
-    say(f"no DATA given for the mixture {mixture.name}: using the embedded {EMBEDDED_MIXTURE}")
+        return declaration_for(mixture, config.stores)
+    say(f"no DATA given for the mixture {mixture}: using the embedded {EMBEDDED_MIXTURE}")
     return declaration_for(EMBEDDED_MIXTURE)
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 
 import gin
-from t5x_code.data import declarations
+from t5x_code.data.declarations import Rate
 from t5x_code.models.config import TransformerConfig
 from t5x_code.objectives.causal_lm import CausalLM
 from t5x_code.objectives.example import Objective
@@ -19,7 +19,7 @@ from t5x_code.training.schedules import ScheduleConfig
 class DataConfig:
     """Where rows come from and what is made of them."""
 
-    mixture: str | declarations.MixtureDeclaration
+    mixture: str | tuple[tuple[str, Rate], ...]  # a task or mixture by name, or ((name, rate or schedule), ..)
     objectives: tuple[tuple[Objective, float], ...]  # each with its share of the rows
     stores: str | None = None  # folder of token stores; None: the embedded corpus
     tokenizer: str | None = None  # folder or hub name; None: a byte-level BPE of the embedded corpus
