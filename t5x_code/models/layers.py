@@ -12,6 +12,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from t5x_code.models.config import TransformerConfig
 from t5x_code.models.dot import dot
+from t5x_code.models.initializers import normal
 
 # Name of the arrays that the remat policy "dots" keeps.
 PROJECTION = "projection"
@@ -45,7 +46,7 @@ class Projection(nn.Module):
     """An affine map between groups of axes, such as D -> H x E.
 
     Parameters: `kernel` [*inputs, *outputs] and, if asked for, `bias` [*outputs]. The kernel starts normal with the
-    config's `initializer_range` (as GPT-J, from which CodeGen took its block), the bias at zero.
+    config's `initializer_range`, the bias at zero.
     """
 
     spec: str  # einsum of the input and the kernel
@@ -58,7 +59,7 @@ class Projection(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Returns the projected x in its own type."""
-        init = nn.with_logical_partitioning(nn.initializers.normal(self.initializer_range), tuple(self.kernel_axes))
+        init = nn.with_logical_partitioning(normal(self.initializer_range), tuple(self.kernel_axes))
         kernel = self.param("kernel", init, tuple(self.kernel_shape))
         y = dot(self.spec, x, kernel, x.dtype)
         if self.use_bias:

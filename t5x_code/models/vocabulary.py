@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from t5x_code.models.config import TransformerConfig
+from t5x_code.models.initializers import normal
 
 
 class Embedding(nn.Module):
@@ -32,7 +33,7 @@ class Positions(nn.Module):
     def __call__(self) -> jax.Array:
         """Returns the float32 kernel."""
         config = self.config
-        init = nn.with_logical_partitioning(nn.initializers.normal(config.initializer_range), (None, "embed"))
+        init = nn.with_logical_partitioning(normal(config.initializer_range), (None, "embed"))
         return self.param("kernel", init, (config.max_length, config.model_dim))
 
 
@@ -57,7 +58,7 @@ def _padded_normal(shape: tuple[int, int], config: TransformerConfig, vocabulary
     """Draws the entries of real tokens, alike whatever the padding, and sets the padded ones to zero."""
 
     def init(key: jax.Array) -> jax.Array:
-        kernel = nn.initializers.normal(config.initializer_range)(key, shape)
+        kernel = normal(config.initializer_range)(key, shape)
         padding = [(0, 0), (0, 0)]
         padding[vocabulary_axis] = (0, config.padded_vocab_size - config.vocab_size)
         return jnp.pad(kernel, padding)
