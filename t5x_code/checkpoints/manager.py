@@ -6,6 +6,7 @@ its number in one rename, when everything in it is written and its checksums are
 
 import dataclasses
 import json
+import re
 import sys
 from types import TracebackType
 from typing import Any, Self
@@ -17,6 +18,8 @@ from jax.experimental import multihost_utils
 
 from t5x_code.checkpoints.checksums import find_damage, write_checksums
 from t5x_code.errors import UserError
+
+OS_ERROR = re.compile(r"\[OS error \d+: (?:E[A-Z]+ )?([^\]]+)\]")  # within a message of TensorStore
 
 PARAMS, EMA_PARAMS, TRAINING, METADATA = "params", "ema_params", "training", "metadata"
 
@@ -112,7 +115,9 @@ class CheckpointWriter:
 
     def _failure(self, error: Exception) -> UserError:
         step, self._saving = self._saving, None
-        reason = " ".join(str(error).split())[:200]
+        text = " ".join(str(error).split())
+        from_system = OS_ERROR.search(text)
+        reason = from_system.group(1) if from_system else text[:200]
         return UserError(
             f"checkpoint of step {step} could not be written to {self._folder}: {reason}; "
             "earlier checkpoints are whole: make room or set another MODEL_DIR, and run again"

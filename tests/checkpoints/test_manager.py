@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import jax
@@ -137,13 +138,19 @@ def test_no_step_at_all(tmp_path):
 
 
 def test_leftovers_of_a_killed_save_are_no_step_and_go_away(saved):
-    for leftover in (saved / "2.orbax-checkpoint-tmp", saved / "7.orbax-checkpoint-tmp"):
+    leftovers = [saved / f"{step}.orbax-checkpoint-tmp" for step in (2, 5, 7)]
+    for leftover in leftovers:
         shutil.copytree(saved / "1", leftover)
     assert list_steps(saved) == [1, 2]
     with CheckpointWriter(saved) as writer:
         writer.save(2, make_checkpoint(2))  # saved already: a no-op
         writer.save(7, make_checkpoint(7))
+        for _ in range(100):  # the removal runs in the background
+            if not any(leftover.exists() for leftover in leftovers):
+                break
+            time.sleep(0.05)
     assert newest_good_step(saved) == 7
+    assert not any(leftover.exists() for leftover in leftovers)
 
 
 def test_the_last_ones_and_every_third_are_kept(tmp_path):
@@ -162,12 +169,14 @@ def test_a_full_disk_is_said_at_the_next_look(tmp_path):
         pytest.skip("mounting is not allowed here")
     try:
         noise = jnp.asarray(np.random.default_rng(0).integers(0, 256, 2**20, dtype=np.uint8))
-        failed = pytest.raises(UserError, match=f"step 3 could not be written to {disk}")
+        failed = pytest.raises(UserError, match=f"step 3 could not be written to {disk}: No space left on device; ")
         with failed as error, CheckpointWriter(disk, keep_last=9) as writer:
             for step in (1, 2, 3):
                 writer.save(step, Checkpoint(params={"a": noise}))
-            while True:
+            for _ in range(200):  # the loop's look after each step
                 writer.check()
+                time.sleep(0.05)
+            pytest.fail("the failed save was not noticed while the run went on")
         assert "\n" not in str(error.value)
         assert newest_good_step(disk) == 2
     finally:
