@@ -173,7 +173,7 @@ def value_and_gradient(config):
         ({"remat": "attention"}, 2, 24 + 1, 2),
         ({"remat": "dots"}, 2, 24 + 2, 2),
         ({"remat": "full"}, 2, 24 + 6, 2),
-        ({"scan_layers": False}, 0, 24, 1),  # written once, called by each layer
+        ({"scan_layers": False}, 0, 24, 1),
         ({"scan_layers": False, "remat": "full"}, 0, 24 + 6, 2),
     ],
 )
@@ -183,7 +183,9 @@ def test_remat_and_scan_change_the_program_and_not_the_result(changes, loops, pr
     np.testing.assert_allclose(got, want, rtol=1e-6)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6, rtol=1e-4), gradient, want_gradient)
     assert count(plain) == (2, 24, 1)
-    assert count(program) == (loops, products, softmaxes)
+    # JAX writes an unrolled layer once and calls it, or, in newer releases, as often as there are layers.
+    copies = [1] if loops else [1, TINY.num_layers]
+    assert count(program) in [(loops, n * products, n * softmaxes) for n in copies]
 
 
 def count(program):
