@@ -1,7 +1,11 @@
 """Trains a recipe: python launch/train.py --gin_file=gin/quickstart.gin [--gin.NAME=value] [--dry_run]."""
 
+import shlex
+import sys
+
 from absl import flags
 
+from t5x_code.errors import UserError
 from t5x_code.recipes import command_line
 
 command_line.define_recipe_flags()
@@ -10,6 +14,8 @@ flags.DEFINE_bool("dry_run", False, "Print the resolved recipe, its size and mem
 
 def main(argv: list[str]) -> None:
     """Loads the recipe, then describes it or trains it."""
+    if len(argv) > 1:
+        raise UserError(f"unexpected argument {argv[1]}; flags are written --name=value")
     # Imported here, so that --help and a misspelt flag answer at once.
     from t5x_code.recipes.gin_files import load_recipe
 
@@ -21,7 +27,7 @@ def main(argv: list[str]) -> None:
         return
     from t5x_code.recipes.run import train_recipe
 
-    train_recipe(recipe, resolved, command=" ".join(argv))
+    train_recipe(recipe, resolved, command=shlex.join(["python", *sys.argv]))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import logging
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from absl import flags
 from absl import logging as absl_logging
@@ -16,7 +16,7 @@ HELP = ("--help", "-h", "-help", "--helpfull")
 
 def run(main: Callable[[list[str]], None]) -> NoReturn:
     """Parses absl flags, runs `main(argv)` and exits: 0 when it returns, 2 with one line when the input is bad."""
-    absl_logging.set_verbosity(absl_logging.ERROR)
+    silence_failing_saves()
     logging.getLogger("jax").setLevel(logging.ERROR)
     argv, bindings = split_gin_bindings(sys.argv)
     if any(argument in HELP for argument in argv):
@@ -36,6 +36,21 @@ def run(main: Callable[[list[str]], None]) -> NoReturn:
     except KeyboardInterrupt:
         sys.exit(130)
     sys.exit(0)
+
+
+def silence_failing_saves() -> None:
+    """Keeps the pages of traceback off the terminal that Orbax and TensorStore print when a save fails, for which we
+    have one line."""
+    absl_logging.set_verbosity(absl_logging.FATAL)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    before = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        # TensorStore's callbacks come after Orbax has closed the event loop that waited for them.
+        if str(unraisable.exc_value) != "Event loop is closed":
+            before(unraisable)
+
+    sys.unraisablehook = hook
 
 
 def fail(error: Exception) -> NoReturn:

@@ -1,6 +1,7 @@
 """From gin files and bindings to one frozen Recipe, with one clear line for each way that can go wrong."""
 
 import difflib
+import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from t5x_code.recipes.recipe import Recipe
 
 # Recipes include each other as 'gin/models/x.gin': found from the working folder, else beside the installed package.
 SEARCH_PATHS = (".", str(Path(t5x_code.__file__).resolve().parent.parent))
+gin.add_config_file_search_path(SEARCH_PATHS[1])
 
 
 def load_recipe(gin_files: Sequence[str], bindings: Sequence[str] = ()) -> tuple[Recipe, str]:
@@ -33,18 +35,19 @@ def load_recipe(gin_files: Sequence[str], bindings: Sequence[str] = ()) -> tuple
         if not any((Path(root) / path).is_file() for root in SEARCH_PATHS):
             raise UserError(f"gin file {path} does not exist; recipes lie in gin/")
     gin.clear_config()
-    for root in SEARCH_PATHS:
-        gin.add_config_file_search_path(root)
+    logging.disable(logging.ERROR)  # gin logs an error for each folder that it looks into without success
     try:
         parsed = [gin.parse_config_file(path, print_includes_and_imports=False) for path in gin_files]
         _parse_bindings(bindings)
         _refuse_unread_macros(_macros_read(parsed))
         gin.finalize()
-        recipe = gin.get_configurable(Recipe)()
+        recipe = gin.get_configurable(Recipe.__name__)()
     except UserError as error:  # gin adds lines on where it was called from
         raise UserError(str(error).split("\n")[0]) from error
     except (SyntaxError, ValueError, TypeError, OSError, RuntimeError, AttributeError, NameError) as error:
         raise UserError(_explain(error, gin_files)) from error
+    finally:
+        logging.disable(logging.NOTSET)
     resolved = gin.operative_config_str()
     gin.clear_config()
     return recipe, resolved

@@ -4,11 +4,13 @@ import dataclasses
 
 import gin
 from t5x_code.data.declarations import Rate
+from t5x_code.errors import UserError
 from t5x_code.models.config import TransformerConfig
 from t5x_code.objectives.causal_lm import CausalLM
 from t5x_code.objectives.example import Objective
 from t5x_code.objectives.span_corruption import SpanCorruption
 from t5x_code.parallel.mesh import MeshConfig
+from t5x_code.recipes.field_types import checked
 from t5x_code.training.loop import LoopConfig
 from t5x_code.training.losses import LossConfig
 from t5x_code.training.optimizer import OptimizerConfig
@@ -29,6 +31,12 @@ class DataConfig:
     eval_batches: int = 4  # validation batches per task and objective
     eval_batch_size: int | None = None  # rows of one; None: the training batch size
     threads: int = 2  # that read ahead
+
+    def __post_init__(self):
+        if not self.objectives or min(share for _, share in self.objectives) <= 0:
+            raise UserError(
+                f"DataConfig.objectives is {self.objectives}: write ((@CausalLM(), 1.0), ..), shares above 0"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +70,7 @@ CONFIGURABLES = (
 def register_configurables() -> None:
     """Puts the classes above into gin's registry, once per process."""
     for configurable in CONFIGURABLES:
-        gin.external_configurable(configurable, module="t5x_code")
+        gin.external_configurable(checked(configurable), name=configurable.__name__, module="t5x_code")
 
 
 register_configurables()

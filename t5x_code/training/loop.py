@@ -57,6 +57,8 @@ class LoopConfig:
     profile_steps: tuple[int, int] | None = None  # [first, last) step traced into MODEL_DIR/profile
 
     def __post_init__(self):
+        if not self.model_dir:
+            raise UserError("MODEL_DIR is empty: name the run's folder")
         for name in ("train_steps", "log_period", "eval_period", "checkpoint_period", "keep_last"):
             if getattr(self, name) < 1:
                 raise UserError(f"LoopConfig.{name} is {getattr(self, name)}: it must be 1 or more")

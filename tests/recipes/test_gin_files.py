@@ -88,5 +88,5 @@ def test_mistakes_get_one_line(files, bindings, says):
 
 def test_a_broken_gin_file_is_named(tmp_path):
     (tmp_path / "broken.gin").write_text("include 'gin/quickstart.gin'\nTransformerConfig.num_layers = = 3\n")
-    with pytest.raises(UserError, match="broken.gin"):
+    with pytest.raises(UserError, match=r"broken\.gin"):
         load_recipe([str(tmp_path / "broken.gin")])

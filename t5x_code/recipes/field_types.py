@@ -1,0 +1,49 @@
+"""Values of the wrong type in a recipe, refused by field name before the class they are for meets them."""
+
+import functools
+import inspect
+import types
+import typing
+from collections.abc import Callable
+from typing import Any
+
+from t5x_code.errors import UserError
+
+
+def checked(configurable: type) -> Callable[..., Any]:
+    """A dataclass as a function of its fields, that refuses values of the wrong type.
+
+    Returns:
+        A function with the dataclass' name, signature and documentation, as gin reads them.
+    """
+    hints = typing.get_type_hints(configurable)
+    signature = inspect.signature(configurable)
+
+    @functools.wraps(configurable, assigned=("__name__", "__qualname__", "__doc__"), updated=())
+    def make(*args: Any, **kwargs: Any) -> Any:
+        for field, value in signature.bind_partial(*args, **kwargs).arguments.items():
+            if not fits(value, hints[field]):
+                wanted = inspect.formatannotation(hints[field])
+                raise UserError(f"{configurable.__name__}.{field} is {value!r}: it must be of type {wanted}")
+        return configurable(*args, **kwargs)
+
+    make.__signature__ = signature
+    del make.__wrapped__  # gin would look through it
+    return make
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Whether a value is of an annotated type. Whole numbers are floats too; True and False are no numbers."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(fits(value, choice) for choice in arguments)
+    if origin is tuple:
+        if not isinstance(value, tuple):
+            return False
+        of_one = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
+        return len(value) == len(of_one) and all(map(fits, value, of_one))
+    if hint in (int, float):
+        return isinstance(value, (int, hint)) and not isinstance(value, bool)
+    if hint is Any or origin is typing.Literal or getattr(hint, "_is_protocol", False):
+        return True  # the class itself names the choices
+    return isinstance(value, origin or hint)

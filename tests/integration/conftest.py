@@ -1,0 +1,165 @@
+"""What the end-to-end tests share: real Python to train on, the command lines in this process and in others, one run.
+
+Command lines run in this process where start-up would take longer than the test; real processes where a process is
+what is tested.
+"""
+
+import ast
+import contextlib
+import dataclasses
+import io
+import json
+import os
+import runpy
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import orbax.checkpoint as ocp
+import pytest
+from absl import flags
+
+ROOT = Path(__file__).resolve().parents[2]
+NUM_DOCUMENTS = 600
+STEPS = 40
+TIMINGS = {"tokens_per_second", "seconds_per_step", "input_wait_share"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Ended:
+    """How a command line ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def error_lines(self) -> list[str]:
+        return [line for line in self.err.splitlines() if line.startswith("error: ")]
+
+
+def leaves_of(run: Path, step: int) -> dict:
+    """Every array of one checkpoint, as it lies on the disk."""
+    folder = run / "checkpoints" / str(step)
+    with ocp.StandardCheckpointer() as checkpointer:
+        return {item: checkpointer.restore(folder / item) for item in ("params", "ema_params", "training")}
+
+
+def metrics_of(run: Path) -> list[dict]:
+    """Lines of metrics.jsonl without timings."""
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in record.items() if name not in TIMINGS} for record in records]
+
+
+def files_under(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder, with its content."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="session")
+def environment(tmp_path_factory):
+    """Variables of every command: a cache of this session's own, one CPU device."""
+    own = {"T5X_CODE_CACHE": str(tmp_path_factory.mktemp("cache")), "JAX_PLATFORMS": "cpu", "COLUMNS": "100"}
+    dropped = ("XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR", "JAX_NUM_CPU_DEVICES")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in own.items():
+            patch.setenv(name, value)
+        for name in dropped:
+            patch.delenv(name, raising=False)
+        yield dict(os.environ)
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory) -> Path:
+    """Functions and classes of the running interpreter's library, one file each."""
+    folder = tmp_path_factory.mktemp("corpus")
+    library = Path(os.__file__).parent
+    written = 0
+    for path in sorted(library.glob("[a-z]*.py")):
+        text = path.read_text(encoding="utf-8")
+        for node in ast.parse(text).body:
+            source = ast.get_source_segment(text, node) if isinstance(node, ast.FunctionDef | ast.ClassDef) else None
+            if source and 300 < len(source) < 6000 and written < NUM_DOCUMENTS:
+                (folder / f"{path.stem}_{node.name}_{node.lineno}.py").write_text(source + "\n", encoding="utf-8")
+                written += 1
+    assert written > NUM_DOCUMENTS // 2
+    return folder
+
+
+@pytest.fixture(scope="session")
+def script(environment) -> Callable[..., Ended]:
+    """A function that runs `launch/<name>` in this process as the command line would."""
+
+    def run(name: str, *arguments: str) -> Ended:
+        out, err = io.StringIO(), io.StringIO()
+        with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            patch.setattr(sys, "argv", [f"launch/{name}", *arguments])
+            patch.chdir(ROOT)
+            try:
+                runpy.run_path(str(ROOT / "launch" / name), run_name="__main__")
+                code = 0
+            except SystemExit as end:
+                code = end.code
+            finally:  # the next script may define flags of the same names
+                for module, defined in flags.FLAGS.flags_by_module_dict().items():
+                    if module == sys.argv[0] or module.startswith("t5x_code."):
+                        for flag in list(defined):
+                            delattr(flags.FLAGS, flag.name)
+        return Ended(code, out.getvalue(), err.getvalue())
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def start(environment) -> Callable[..., subprocess.Popen]:
+    """A function that starts `launch/<name>` as a process of its own, with changes to its environment."""
+
+    def run(name: str, *arguments: str, cwd: Path = ROOT, **variables: str) -> subprocess.Popen:
+        command = [sys.executable, str(ROOT / "launch" / name), *arguments]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen(command, cwd=cwd, env={**environment, **variables}, **pipes)
+
+    return run
+
+
+def wait_for_line(process: subprocess.Popen, beginning: str) -> None:
+    """Reads a process' messages up to the first that begins so."""
+    if not any(line.startswith(beginning) for line in process.stderr):
+        raise AssertionError(f"the process ended before it said {beginning!r}")
+
+
+def finish(process: subprocess.Popen) -> Ended:
+    """Waits for the end of a process."""
+    out, err = process.communicate(timeout=300)
+    return Ended(process.returncode, out, err)
+
+
+@pytest.fixture(scope="session")
+def tiny(corpus) -> Callable[..., list[str]]:
+    """A function that gives the arguments of a small run in a folder; `NAME=value` come last."""
+
+    def arguments(model_dir: Path, *bindings: str) -> list[str]:
+        settings = [
+            f"MIXTURE='text_files:{corpus}'",
+            f"MODEL_DIR='{model_dir}'",
+            f"TRAIN_STEPS={STEPS}",
+            "LOG_PERIOD=1",
+            "EVAL_PERIOD=20",
+            "CHECKPOINT_PERIOD=10",
+            "OptimizerConfig.ema_decay=0.9",
+        ]
+        files = ["--gin_file=gin/quickstart.gin", "--gin_file=gin/models/tiny.gin"]
+        return [*files, *(f"--gin.{setting}" for setting in (*settings, *bindings))]
+
+    return arguments
+
+
+@pytest.fixture(scope="session")
+def whole_run(script, tiny, tmp_path_factory) -> Path:
+    """A run that nothing disturbed. Tests read it, or work on a copy."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    ended = script("train.py", *tiny(folder))
+    assert ended.code == 0, ended.err
+    (folder.parent / "said.txt").write_text(ended.err)
+    return folder
