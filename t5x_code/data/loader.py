@@ -104,9 +104,7 @@ def check_batch_size(batch_size: int, process_count: int) -> None:
 
 
 def evaluation_batches(
-    stream: Stream,
-    layout: Layout,
-    seed: int,
+    rows: StreamRows,
     batch_size: int,
     num_batches: int | None = None,
     process_index: int = 0,
@@ -115,16 +113,13 @@ def evaluation_batches(
     """The same rows at every call: those of epoch 0, not shuffled (the store itself is in random order).
 
     Args:
-      stream: of a validation split.
-      layout: the recipe's.
-      seed: the recipe's; the objective's draws and the cuts depend on it.
+      rows: of `plan_rows`, from a stream of a validation split.
       batch_size: global B; the last batch is padded with empty rows, whose loss weights are 0.
       num_batches: at most so many; None takes the whole split.
       process_index: this process, whose part of each batch is given, [B / process_count, L].
       process_count: processes that share each batch.
     """
     check_batch_size(batch_size, process_count)
-    rows = plan_rows(stream, layout, seed)
     empty = {name: _empty(name, array) for name, array in rows.epoch_example(0, 0).arrays().items()}
     part = batch_size // process_count
     available = -(-rows.rows_per_epoch // batch_size)

@@ -15,7 +15,7 @@ from t5x_code.data.caching.embedded_tokenizer import embedded_tokenizer
 from t5x_code.data.caching.ensure import ensure_store
 from t5x_code.data.declarations import TRAIN, VALIDATION, MixtureDeclaration
 from t5x_code.data.loader import build_rows, data_fingerprint, evaluation_batches, iterate_batches
-from t5x_code.data.streams import Stream
+from t5x_code.data.streams import Stream, plan_rows
 from t5x_code.data.token_store import TokenStore
 from t5x_code.errors import UserError
 from t5x_code.objectives.example import Layout
@@ -117,9 +117,8 @@ def evaluations_from(
     """By `task/objective`: the fixed validation batches, made anew at each call."""
 
     def make(stream: Stream) -> Callable[[], Iterator[Arrays]]:
-        return lambda: evaluation_batches(
-            stream, inputs.layout, config.seed, batch_size, config.eval_batches, process_index, process_count
-        )
+        rows = plan_rows(stream, inputs.layout, config.seed)
+        return lambda: evaluation_batches(rows, batch_size, config.eval_batches, process_index, process_count)
 
     return {stream.name: make(stream) for stream in inputs.validation}
 

@@ -16,6 +16,7 @@ from t5x_code.recipes.recipe import Recipe
 from t5x_code.training.batch_size import batch_sizes_of
 from t5x_code.training.loop import RunData, RunFiles, train
 from t5x_code.training.metrics_writer import say
+from t5x_code.training.step import num_microbatches
 
 STORES_FILE = "stores.json"
 
@@ -49,6 +50,7 @@ def train_recipe(recipe: Recipe, resolved: str, command: str) -> int:
         axes = " x ".join(f"{name} {size}" for name, size in zip(MESH_AXES, mesh.devices.shape, strict=True))
         say(f"{mesh.size} {mesh.devices.flat[0].device_kind} devices, mesh {axes}; {jax.process_count()} processes")
     eval_batch_size = recipe.data.eval_batch_size or batch_sizes_of(recipe.loop.batch_size)[0]
+    num_microbatches(eval_batch_size, None, mesh)  # refuses what the devices do not divide
     run_data = RunData(
         batches=recipe_inputs.batches_from(data, recipe.data, index, count),
         evaluations=recipe_inputs.evaluations_from(data, recipe.data, eval_batch_size, index, count),

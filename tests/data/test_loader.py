@@ -106,13 +106,13 @@ def test_all_rows_carry_the_same_fields():
 
 def test_evaluation_takes_each_token_once_and_pads_the_last_batch():
     store = MemoryStore(random_lengths(20), num_shards=2, first_token=1000)
-    stream = Stream("code", "code", store, CausalLM())
-    batches = list(evaluation_batches(stream, LAYOUT, 0, batch_size=16))
+    rows = plan_rows(Stream("code", "code", store, CausalLM()), LAYOUT, 0)
+    batches = list(evaluation_batches(rows, batch_size=16))
     assert {batch["inputs"].shape for batch in batches} == {(16, 128)}
     targets = np.concatenate([batch["targets"][batch["loss_weights"] > 0] for batch in batches])
     np.testing.assert_array_equal(np.sort(targets), np.arange(store.lengths.sum()) + 1000)
-    assert_equal_batches(evaluation_batches(stream, LAYOUT, 0, 16, num_batches=2), batches[:2])
-    halves = zip(*(evaluation_batches(stream, LAYOUT, 0, 16, None, host, 2) for host in range(2)), strict=True)
+    assert_equal_batches(evaluation_batches(rows, 16, num_batches=2), batches[:2])
+    halves = zip(*(evaluation_batches(rows, 16, None, host, 2) for host in range(2)), strict=True)
     joined = [{name: np.concatenate([part[name] for part in step]) for name in step[0]} for step in halves]
     assert_equal_batches(joined, batches)
 
@@ -175,7 +175,9 @@ def test_bad_requests_say_what_to_do(rows):
     with pytest.raises(UserError, match="batch size 6 does not divide over 4 processes; choose a positive multiple"):
         next(iterate_batches(rows, 0, [6], process_index=0, process_count=4))
     with pytest.raises(UserError, match="batch size 3 does not divide"):
-        next(evaluation_batches(Stream("c", "c", MemoryStore([9]), CausalLM()), LAYOUT, 0, 3, process_count=2))
+        next(
+            evaluation_batches(plan_rows(Stream("c", "c", MemoryStore([9]), CausalLM()), LAYOUT, 0), 3, process_count=2)
+        )
     with pytest.raises(UserError, match="no streams"):
         build_rows([], LAYOUT, 0)
     with pytest.raises(UserError, match="share a name: c, c"):
