@@ -46,7 +46,7 @@ class CheckpointWriter:
             keep_last: newest steps that are kept.
             keep_every: steps divisible by this are kept for good.
         """
-        self._folder = epath.Path(folder)
+        self._folder = _absolute(folder)
         self._saving: int | None = None  # the step whose save has not been seen to end
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep_last,
@@ -209,4 +209,10 @@ def read_item(folder: epath.PathLike, step: int, item: str, abstract: Any) -> An
         abstract: tree of `jax.ShapeDtypeStruct` with shardings.
     """
     with ocp.StandardCheckpointer() as checkpointer:
-        return checkpointer.restore(epath.Path(folder) / str(step) / item, abstract)
+        return checkpointer.restore(_absolute(folder) / str(step) / item, abstract)
+
+
+def _absolute(folder: epath.PathLike) -> epath.Path:
+    """Orbax takes no relative path; a bucket's address is left as it is."""
+    path = epath.Path(folder)
+    return path if "://" in str(path) else path.absolute()

@@ -181,3 +181,12 @@ def test_a_full_disk_is_said_at_the_next_look(tmp_path):
         assert newest_good_step(disk) == 2
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_relative_folder_will_do(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    wanted = make_checkpoint(1)
+    with CheckpointWriter("runs/x") as writer:
+        writer.save(1, wanted)
+    restored = read_item("runs/x", 1, "params", abstract(wanted.params))
+    np.testing.assert_array_equal(restored["a"], wanted.params["a"])
