@@ -250,8 +250,8 @@ def _say_progress(config: LoopConfig, step: int, record: dict[str, float], speed
 
 
 def _say_validation(step: int, record: dict[str, float]) -> None:
-    if is_writer():
-        losses = {name: value for name, value in record.items() if name.endswith("/loss")}
+    losses = {name: value for name, value in record.items() if name.endswith("/loss")}
+    if is_writer() and losses:
         shown = "  ".join(
             f"{name.removeprefix('validation/').removesuffix('/loss')} {value:.4f}" for name, value in losses.items()
         )

@@ -78,11 +78,13 @@ def corpus(tmp_path_factory) -> Path:
     written = 0
     for path in sorted(library.glob("[a-z]*.py")):
         text = path.read_text(encoding="utf-8")
+        lines = text.splitlines(keepends=True)
         for node in ast.parse(text).body:
-            source = ast.get_source_segment(text, node) if isinstance(node, ast.FunctionDef | ast.ClassDef) else None
-            if source and 300 < len(source) < 6000 and written < NUM_DOCUMENTS:
-                (folder / f"{path.stem}_{node.name}_{node.lineno}.py").write_text(source + "\n", encoding="utf-8")
-                written += 1
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and written < NUM_DOCUMENTS:
+                source = "".join(lines[node.lineno - 1 : node.end_lineno])
+                if 300 < len(source) < 6000:
+                    (folder / f"{path.stem}_{node.name}_{node.lineno}.py").write_text(source, encoding="utf-8")
+                    written += 1
     assert written > NUM_DOCUMENTS // 2
     return folder
 
@@ -103,7 +105,7 @@ def script(environment) -> Callable[..., Ended]:
                 code = end.code
             finally:  # the next script may define flags of the same names
                 for module, defined in flags.FLAGS.flags_by_module_dict().items():
-                    if module == sys.argv[0] or module.startswith("t5x_code."):
+                    if module.endswith(f"launch/{name}") or module.startswith("t5x_code."):
                         for flag in list(defined):
                             delattr(flags.FLAGS, flag.name)
         return Ended(code, out.getvalue(), err.getvalue())

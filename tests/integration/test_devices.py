@@ -1,0 +1,61 @@
+"""The same run on eight devices, and in two processes, has the losses of one device."""
+
+import socket
+
+import numpy as np
+import pytest
+from conftest import finish, metrics_of
+
+STEPS_COMPARED = 6
+EIGHT = "--xla_force_host_platform_device_count=8"
+
+
+def losses_of(run) -> np.ndarray:
+    return np.array([record["loss"] for record in metrics_of(run)][:STEPS_COMPARED])
+
+
+@pytest.mark.parametrize(
+    "mesh",
+    [
+        ("fsdp=4", "tensor=2"),
+        pytest.param(("data=2", "fsdp=2", "sequence=2"), marks=pytest.mark.slow),
+        pytest.param(("fsdp=8",), marks=pytest.mark.slow),
+    ],
+    ids=" ".join,
+)
+def test_eight_devices_are_one(start, tiny, whole_run, tmp_path, mesh):
+    run = tmp_path / "run"
+    sizes = [f"MeshConfig.{size}" for size in mesh]
+    ended = finish(start("train.py", *tiny(run, f"TRAIN_STEPS={STEPS_COMPARED}", *sizes), XLA_FLAGS=EIGHT))
+    assert ended.code == 0, ended.err
+    np.testing.assert_allclose(losses_of(run), losses_of(whole_run), rtol=0, atol=1e-5)
+    # What eight devices saved, one goes on from: only the layout differs.
+    resumed = finish(start("train.py", *tiny(run, "TRAIN_STEPS=8")))
+    assert resumed.code == 0 and f"resumed at step {STEPS_COMPARED}" in resumed.err, resumed.err
+    after = [record["loss"] for record in metrics_of(run)]
+    np.testing.assert_allclose(after, [record["loss"] for record in metrics_of(whole_run)][:8], rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_two_processes_are_one(start, tiny, whole_run, tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    run = tmp_path / "run"
+    arguments = tiny(run, f"TRAIN_STEPS={STEPS_COMPARED}", "CHECKPOINT_PERIOD=3")
+    processes = [
+        start(
+            "train.py",
+            *arguments,
+            JAX_COORDINATOR_ADDRESS=f"localhost:{port}",
+            JAX_NUM_PROCESSES="2",
+            JAX_PROCESS_ID=str(index),
+        )
+        for index in range(2)
+    ]
+    ended = [finish(process) for process in processes]
+    assert [end.code for end in ended] == [0, 0], ended[0].err + ended[1].err
+    np.testing.assert_allclose(losses_of(run), losses_of(whole_run), rtol=0, atol=1e-5)
+    assert "step 6/6" in ended[0].err and "step 6/6" not in ended[1].err
+    one = finish(start("train.py", *tiny(run, "TRAIN_STEPS=8")))
+    assert one.code == 0 and f"resumed at step {STEPS_COMPARED}" in one.err, one.err

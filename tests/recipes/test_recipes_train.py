@@ -1,0 +1,71 @@
+"""Every recipe trains: two steps of it under the tiny overlay, and its full size checked by shapes alone."""
+
+import json
+import math
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from t5x_code.models.decoder import logical_axes
+from t5x_code.parallel.mesh import make_mesh
+from t5x_code.parallel.rules import logical_axes_on
+from t5x_code.recipes.gin_files import load_recipe
+from t5x_code.recipes.run import train_recipe
+from t5x_code.training.batch_size import batch_size_at
+from t5x_code.training.losses import next_token_loss
+from t5x_code.training.optimizer import make_optimizer
+from t5x_code.training.schedules import make_schedule
+from t5x_code.training.state import init_state
+from t5x_code.training.step import StepParts, make_train_step
+
+ROOT = Path(__file__).resolve().parents[2]
+RECIPES = sorted(path.stem for path in (ROOT / "gin").glob("*.gin") if path.name != "defaults.gin")
+FIELDS = ("inputs", "targets", "loss_weights", "positions", "segment_ids", "attend_from", "attend_to")
+
+
+@pytest.fixture(scope="module")
+def own_cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("T5X_CODE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_two_steps_under_the_tiny_overlay(name, own_cache, tmp_path):
+    library = Path(json.__file__).parent.parent
+    bindings = [
+        f"MIXTURE='text_files:{library / 'email'}'",
+        f"MODEL_DIR='{tmp_path / 'run'}'",
+        "TRAIN_STEPS=2",
+        "LOG_PERIOD=1",
+    ]
+    recipe, resolved = load_recipe([f"gin/{name}.gin", "gin/models/tiny.gin"], bindings)
+    assert train_recipe(recipe, resolved, "a test") == 2
+    losses = [json.loads(line)["loss"] for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    # Fresh parameters know nothing: about log(vocabulary) nats per token.
+    assert losses == pytest.approx([math.log(recipe.model.vocab_size)] * 2, rel=0.02)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_step_at_full_size_keeps_the_shapes_of_the_state(name):
+    recipe, _ = load_recipe([f"gin/{name}.gin"])
+    mesh = make_mesh(recipe.mesh, jax.devices()[:1])
+    optimizer = make_optimizer(recipe.optimizer, logical_axes(recipe.model))
+    loss = next_token_loss(recipe.model, recipe.loss, mesh)
+    ema_decay = recipe.optimizer.ema_decay
+    parts = StepParts(loss, optimizer, make_schedule(recipe.optimizer.schedule), ema_decay, None, mesh)
+    with logical_axes_on(mesh):
+        state = jax.eval_shape(
+            lambda key: init_state(recipe.model, optimizer, ema_decay is not None, key), jax.random.key(0)
+        )
+        rows = (batch_size_at(recipe.loop.batch_size, 0), recipe.data.length)
+        batch = {field: jax.ShapeDtypeStruct(rows, jnp.int32) for field in FIELDS}
+        batch["loss_weights"] = jax.ShapeDtypeStruct(rows, jnp.float32)
+        after, metrics = jax.eval_shape(make_train_step(parts), state, batch)
+    assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), after) == jax.tree.map(
+        lambda leaf: (leaf.shape, leaf.dtype), state
+    )
+    assert {"loss", "grad_norm", "learning_rate", "num_tokens"} <= metrics.keys()
+    assert all(metric.shape == () for metric in metrics.values())

@@ -1,0 +1,49 @@
+"""A run's losses as text: entropy against its definition, the curve's ends, the last validation beside its unigrams."""
+
+import json
+
+import numpy as np
+import pytest
+
+from t5x_code.reports.loss_curve import draw_curve, read_metrics, unigram_entropy, validation_table
+
+
+def test_unigram_entropy():
+    assert unigram_entropy(np.repeat(np.arange(8), 5)) == pytest.approx(np.log(8))
+    assert unigram_entropy(np.full(9, 3)) == 0
+    skewed = np.array([0] * 3 + [5])
+    assert unigram_entropy(skewed) == pytest.approx(-(0.75 * np.log(0.75) + 0.25 * np.log(0.25)))
+
+
+def test_the_curve_falls_from_its_highest_row_to_its_lowest():
+    drawn = draw_curve([10, 20, 40], [9.0, 6.0, 5.0], width=40, height=5).splitlines()
+    rows = [line.split("|")[1].ljust(40) for line in drawn[:5]]
+    assert rows[0].startswith("*") and rows[4].rstrip().endswith("*")
+    assert all(sum(row[column] == "*" for row in rows) == 1 for column in range(40))
+    assert [float(line.split("|")[0]) for line in drawn[:5]] == [9, 8, 7, 6, 5]
+    assert drawn[-1].split() == ["10", "40", "step"]
+    # Columns stand for steps, not for entries: step 20 is a third of the way.
+    assert rows[3][13] == "*"
+
+
+def test_a_flat_curve_is_drawn(capsys):
+    assert draw_curve([1, 2], [3.0, 3.0]).count("*") == 72
+
+
+def test_validation_table_takes_the_last_and_sets_the_entropy_beside():
+    records = [
+        {"step": 5, "loss": 9.0, "validation/code/causal_lm/loss": 8.0},
+        {"step": 10, "loss": 7.0, "validation/code/causal_lm/loss": 6.5, "validation/other/infill/loss": 5.0},
+        {"step": 11, "loss": 6.9},
+    ]
+    head, *lines = validation_table(records, {"code": 7.25}).splitlines()
+    assert "step 10" in head
+    assert [line.split() for line in lines] == [
+        ["code/causal_lm", "6.500", "7.250", "0.750"],
+        ["other/infill", "5.000"],
+    ]
+
+
+def test_a_line_cut_by_a_kill_is_left_out(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text(json.dumps({"step": 1, "loss": 2.0}) + '\n{"step": 2, "lo')
+    assert read_metrics(tmp_path / "metrics.jsonl") == [{"step": 1, "loss": 2.0}]

@@ -1,0 +1,57 @@
+"""What is saved is the state at the save, although the next steps are given its memory while it is written."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import orbax.checkpoint as ocp
+import pytest
+
+from t5x_code.checkpoints.manager import CheckpointWriter
+from t5x_code.errors import UserError
+from t5x_code.training.resume import checkpoint_of, find_start
+from t5x_code.training.state import TrainState
+
+NUM_STEPS = 12
+SAVED = (1, 5, 9)
+
+
+def fresh_state() -> TrainState:
+    """Large enough that steps go on for as long as the writing does."""
+    zeros = [jnp.zeros((), jnp.int32) for _ in range(3)]
+    kernel = jnp.arange(4_000_000, dtype=jnp.float32).reshape(2000, 2000)
+    return TrainState(zeros[0], {"kernel": kernel}, {"kernel": kernel + 1}, {"kernel": kernel + 2}, *zeros[1:])
+
+
+def next_state(state: TrainState) -> TrainState:
+    return jax.tree.map(lambda leaf: leaf + 3, state)
+
+
+def test_donated_memory_does_not_reach_the_disk(tmp_path):
+    step = jax.jit(next_state, donate_argnums=0)
+    state = step(fresh_state())
+    deleted = []
+    with CheckpointWriter(tmp_path / "checkpoints", keep_last=NUM_STEPS) as writer:
+        for number in range(1, NUM_STEPS):
+            if number in SAVED:
+                writer.save(number, checkpoint_of(state, {"step": number}))
+            before = state.params["kernel"]
+            state = step(state)
+            deleted.append(before.is_deleted())
+    # Steps take their memory over; but for the arrays that a CPU's save still reads, of which JAX then makes a copy.
+    assert sum(deleted) >= len(deleted) - len(SAVED)
+    kernel = np.arange(4_000_000, dtype=np.float32).reshape(2000, 2000)  # whole numbers: exact in float32
+    with ocp.StandardCheckpointer() as checkpointer:
+        for number in SAVED:
+            folder = tmp_path / "checkpoints" / str(number)
+            saved = {item: checkpointer.restore(folder / item) for item in ("params", "ema_params", "training")}
+            np.testing.assert_array_equal(saved["params"]["kernel"], kernel + 3 * number)
+            np.testing.assert_array_equal(saved["ema_params"]["kernel"], kernel + 3 * number + 2)
+            np.testing.assert_array_equal(saved["training"]["opt_state"]["kernel"], kernel + 3 * number + 1)
+            assert saved["training"]["step"] == 3 * number
+
+
+def test_no_step_that_is_whole_is_an_error_not_a_fresh_start(tmp_path, tiny_model, one_device):
+    (tmp_path / "checkpoints" / "7").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"no checkpoint in .* is whole"):
+        find_start(tmp_path, tiny_model, optax.sgd(0.1), False, one_device, 0, {})
