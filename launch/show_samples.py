@@ -1,6 +1,6 @@
 """Shows what a model writes for held-out functions, beside the original: continued left to right, and infilled.
 
-python launch/show_samples.py --model_dir=runs/quickstart --data=CACHE_DIR/python_stdlib/validation
+python launch/show_samples.py --model_dir=runs/quickstart
 """
 
 import dataclasses
@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from absl import flags
 
 from t5x_code.checkpoints.model_directory import read_model_directory
+from t5x_code.data.declarations import VALIDATION
 from t5x_code.data.token_store import TokenStore
 from t5x_code.errors import UserError
 from t5x_code.inference.generation import GenerationConfig
@@ -17,12 +18,15 @@ from t5x_code.inference.infilling import TextModel, complete, infill
 from t5x_code.inference.sampling import Sampling
 from t5x_code.inference.side_by_side import Comparison, render
 from t5x_code.recipes.command_line import run
+from t5x_code.recipes.run import read_store_folders
 from t5x_code.source_code.functions import extract_functions
 from t5x_code.tokens.tokenizer import Tokenizer
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model_dir", None, "Model directory.")
-flags.DEFINE_string("data", None, "The validation split of a token store: CACHE_DIR/TASK/validation.")
+flags.DEFINE_string(
+    "data", None, "A split of a token store, CACHE_DIR/TASK/validation; default: of the run's first task."
+)
 flags.DEFINE_integer("num", 2, "Functions to show.")
 flags.DEFINE_integer("max_new_tokens", 96, "Tokens to write at most; functions with longer bodies are passed over.")
 flags.DEFINE_float("temperature", 0.4, "0 is greedy.")
@@ -45,13 +49,19 @@ class Gap:
 
 def main(argv: list[str]) -> None:
     """Prints two blocks for each function, the same ones each time."""
-    if FLAGS.model_dir is None or FLAGS.data is None or FLAGS.num < 1 or len(argv) > 1:
-        raise UserError("give --model_dir, --data (a split of a token store) and --num of 1 or more")
+    if FLAGS.model_dir is None or FLAGS.num < 1 or len(argv) > 1:
+        raise UserError("give --model_dir and --num of 1 or more")
     description, params = read_model_directory(FLAGS.model_dir)
     tokenizer = Tokenizer.load(f"{FLAGS.model_dir}/tokenizer")
     model = TextModel(description.config, params, tokenizer, description.begin_document)
     generation = GenerationConfig(FLAGS.max_new_tokens, Sampling(FLAGS.temperature), seed=FLAGS.seed)
-    gaps = find_gaps(TokenStore.open(FLAGS.data), tokenizer, description.config.max_length)
+    folder = FLAGS.data or f"{next(iter(read_store_folders(FLAGS.model_dir).values()))}/{VALIDATION}"
+    gaps = find_gaps(TokenStore.open(folder), tokenizer, description.config.max_length)
+    if not gaps:
+        raise UserError(
+            f"{folder} holds no Python function of {BODY_LINES.start} to {BODY_LINES.stop - 1} lines that fits a "
+            f"context of {description.config.max_length} tokens; lower --max_new_tokens or choose another store"
+        )
     completed = complete(model, [gap.prefix for gap in gaps], generation, stop_strings=NEXT_DEFINITION)
     infilled = infill(model, [(gap.prefix, gap.suffix) for gap in gaps], generation)
     for gap, (left_to_right,), (middle,) in zip(gaps, completed, infilled, strict=True):
@@ -75,11 +85,6 @@ def find_gaps(store: TokenStore, tokenizer: Tokenizer, context: int) -> list[Gap
             gaps.append(gap)
         if len(gaps) == FLAGS.num:
             return gaps
-    if not gaps:
-        raise UserError(
-            f"{FLAGS.data} holds no Python function of {BODY_LINES.start} to {BODY_LINES.stop - 1} lines that fits a "
-            f"context of {context} tokens; lower --max_new_tokens or choose another store"
-        )
     return gaps
 
 
