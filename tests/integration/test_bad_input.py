@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, files_under, finish
+from command_lines import ROOT, files_under, finish
 
 from t5x_code.tokens import train_bpe
 

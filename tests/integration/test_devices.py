@@ -4,7 +4,7 @@ import socket
 
 import numpy as np
 import pytest
-from conftest import finish, metrics_of
+from command_lines import finish, metrics_of
 
 STEPS_COMPARED = 6
 EIGHT = "--xla_force_host_platform_device_count=8"

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT, STEPS, finish, metrics_of
+from command_lines import ROOT, STEPS, finish, metrics_of
 
 from t5x_code.recipes.gin_files import load_recipe
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from conftest import STEPS, finish, leaves_of, metrics_of, wait_for_line
+from command_lines import STEPS, finish, leaves_of, metrics_of, wait_for_line
 
 from t5x_code.checkpoints.manager import list_steps, newest_good_step
 
