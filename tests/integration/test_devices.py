@@ -19,7 +19,6 @@ def losses_of(run) -> np.ndarray:
     [
         ("fsdp=4", "tensor=2"),
         pytest.param(("data=2", "fsdp=2", "sequence=2"), marks=pytest.mark.slow),
-        pytest.param(("fsdp=8",), marks=pytest.mark.slow),
     ],
     ids=" ".join,
 )
@@ -29,7 +28,13 @@ def test_eight_devices_are_one(start, tiny, whole_run, tmp_path, mesh):
     ended = finish(start("train.py", *tiny(run, f"TRAIN_STEPS={STEPS_COMPARED}", *sizes), XLA_FLAGS=EIGHT))
     assert ended.code == 0, ended.err
     np.testing.assert_allclose(losses_of(run), losses_of(whole_run), rtol=0, atol=1e-5)
-    # What eight devices saved, one goes on from: only the layout differs.
+
+
+@pytest.mark.slow
+def test_what_eight_devices_saved_one_goes_on_from(start, tiny, whole_run, tmp_path):
+    run = tmp_path / "run"
+    settings = (f"TRAIN_STEPS={STEPS_COMPARED}", "MeshConfig.fsdp=4", "MeshConfig.tensor=2")
+    assert finish(start("train.py", *tiny(run, *settings), XLA_FLAGS=EIGHT)).code == 0
     resumed = finish(start("train.py", *tiny(run, "TRAIN_STEPS=8")))
     assert resumed.code == 0 and f"resumed at step {STEPS_COMPARED}" in resumed.err, resumed.err
     after = [record["loss"] for record in metrics_of(run)]

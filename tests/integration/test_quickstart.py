@@ -52,7 +52,7 @@ def test_show_run(script, whole_run):
 
 def test_show_samples(script, whole_run):
     stores = json.loads((whole_run / "stores.json").read_text())
-    data = f"--data={next(iter(stores.values()))}/train"
+    data = f"--data={next(iter(stores['folders'].values()))}/train"
     ended = script("show_samples.py", f"--model_dir={whole_run}", data, "--num=1", "--max_new_tokens=40")
     assert ended.code == 0, ended.err
     assert "continued left to right" in ended.out and "infilled" in ended.out

@@ -103,6 +103,7 @@ def kill_while_saving(start, arguments: list[str], run: Path, after: int, rng: r
 
 
 def compare_killed_while_saving(start, tiny, whole_run, run: Path, seed: int) -> None:
+    """Two kills at random saves."""
     rng = random.Random(seed)
     arguments = tiny(run, "CHECKPOINT_PERIOD=1")
     for after in sorted(rng.sample(range(2, STEPS - 8), 2)):
@@ -114,12 +115,11 @@ def compare_killed_while_saving(start, tiny, whole_run, run: Path, seed: int) ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1])
-def test_killed_in_the_middle_of_saves(start, tiny, whole_run, tmp_path, seed):
-    compare_killed_while_saving(start, tiny, whole_run, tmp_path / "run", seed)
+def test_killed_in_the_middle_of_saves(start, tiny, whole_run, tmp_path):
+    compare_killed_while_saving(start, tiny, whole_run, tmp_path / "run", seed=0)
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("seed", range(2, 7))
+@pytest.mark.parametrize("seed", range(1, 6))
 def test_killed_in_the_middle_of_ten_saves(start, tiny, whole_run, tmp_path, seed):
     compare_killed_while_saving(start, tiny, whole_run, tmp_path / "run", seed)

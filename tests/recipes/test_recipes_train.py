@@ -40,6 +40,7 @@ def test_two_steps_under_the_tiny_overlay(name, own_cache, tmp_path):
         f"MODEL_DIR='{tmp_path / 'run'}'",
         "TRAIN_STEPS=2",
         "LOG_PERIOD=1",
+        "LEARNING_RATE=1e-3",  # one for all: recipes that differ in nothing else then share what is compiled
     ]
     recipe, resolved = load_recipe([f"gin/{name}.gin", "gin/models/tiny.gin"], bindings)
     assert train_recipe(recipe, resolved, "a test") == 2
