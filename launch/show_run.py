@@ -7,11 +7,12 @@ import numpy as np
 from absl import flags
 from etils import epath
 
+from t5x_code.data.declarations import VALIDATION
 from t5x_code.data.token_store import TokenStore
 from t5x_code.errors import UserError
 from t5x_code.recipes.command_line import run
-from t5x_code.recipes.run import read_store_folders
-from t5x_code.reports.loss_curve import draw_curve, read_metrics, unigram_entropy, validation_table
+from t5x_code.recipes.run import read_run_stores
+from t5x_code.reports.loss_curve import draw_curve, read_metrics, unigram_shares, validation_table
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model_dir", None, "A training run's folder.")
@@ -30,16 +31,17 @@ def main(argv: list[str]) -> None:
         raise UserError(f"{metrics} has {len(trained)} logged steps; a curve needs 2")
     print(f"training loss, nats per token, of {FLAGS.model_dir}")
     print(draw_curve([record["step"] for record in trained], [record["loss"] for record in trained]))
-    unigrams = {task: held_out_entropy(folder) for task, folder in read_store_folders(FLAGS.model_dir).items()}
+    stores = read_run_stores(FLAGS.model_dir)
+    unigrams = {task: held_out_unigrams(folder) for task, folder in stores.folders.items()}
     print()
-    print(validation_table(records, unigrams))
+    print(validation_table(records, unigrams, stores.shares))
 
 
-def held_out_entropy(store_folder: str) -> float:
-    """Unigram entropy, nats per token, of a store's validation split."""
-    store = TokenStore.open(f"{store_folder}/validation")
+def held_out_unigrams(store_folder: str) -> np.ndarray:
+    """How often each token occurs in a store's validation split, [V]."""
+    store = TokenStore.open(f"{store_folder}/{VALIDATION}")
     shards = [store.read(shard, 0, int(store.shard_tokens[shard])) for shard in range(store.num_shards)]
-    return unigram_entropy(np.concatenate(shards))
+    return unigram_shares(np.concatenate(shards), store.manifest.vocab_size)
 
 
 if __name__ == "__main__":

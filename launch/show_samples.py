@@ -18,7 +18,7 @@ from t5x_code.inference.infilling import TextModel, complete, infill
 from t5x_code.inference.sampling import Sampling
 from t5x_code.inference.side_by_side import Comparison, render
 from t5x_code.recipes.command_line import run
-from t5x_code.recipes.run import read_store_folders
+from t5x_code.recipes.run import read_run_stores
 from t5x_code.source_code.functions import extract_functions
 from t5x_code.tokens.tokenizer import Tokenizer
 
@@ -55,7 +55,7 @@ def main(argv: list[str]) -> None:
     tokenizer = Tokenizer.load(f"{FLAGS.model_dir}/tokenizer")
     model = TextModel(description.config, params, tokenizer, description.begin_document)
     generation = GenerationConfig(FLAGS.max_new_tokens, Sampling(FLAGS.temperature), seed=FLAGS.seed)
-    folder = FLAGS.data or f"{next(iter(read_store_folders(FLAGS.model_dir).values()))}/{VALIDATION}"
+    folder = FLAGS.data or f"{next(iter(read_run_stores(FLAGS.model_dir).folders.values()))}/{VALIDATION}"
     gaps = find_gaps(TokenStore.open(folder), tokenizer, description.config.max_length)
     if not gaps:
         raise UserError(

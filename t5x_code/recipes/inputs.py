@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -121,6 +121,12 @@ def evaluations_from(
         return lambda: evaluation_batches(rows, batch_size, config.eval_batches, process_index, process_count)
 
     return {stream.name: make(stream) for stream in inputs.validation}
+
+
+def final_shares(streams: Sequence[Stream]) -> dict[str, float]:
+    """Each stream's share of the rows, by name, after the last point of its schedule."""
+    rates = {stream.name: stream.rate[-1][1] if isinstance(stream.rate, tuple) else stream.rate for stream in streams}
+    return {name: rate / sum(rates.values()) for name, rate in rates.items()}
 
 
 def fingerprint(inputs: Inputs, config: DataConfig) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Joins the two lines of the house: a recipe's data and its model, in one training run."""
 
+import dataclasses
 import json
 import os
 
@@ -19,6 +20,14 @@ from t5x_code.training.metrics_writer import say
 from t5x_code.training.step import num_microbatches
 
 STORES_FILE = "stores.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class RunStores:
+    """What a run is trained on."""
+
+    folders: dict[str, str]  # token store by task
+    shares: dict[str, float]  # of the rows, by task/objective; at the end of a rate schedule
 
 
 def train_recipe(recipe: Recipe, resolved: str, command: str) -> int:
@@ -56,14 +65,17 @@ def train_recipe(recipe: Recipe, resolved: str, command: str) -> int:
         evaluations=recipe_inputs.evaluations_from(data, recipe.data, eval_batch_size, index, count),
         fingerprint=recipe_inputs.fingerprint(data, recipe.data),
     )
-    stores = {task: str(epath.Path(folder).resolve()) for task, folder in data.stores.items()}
+    stores = RunStores(
+        folders={task: str(epath.Path(folder).resolve()) for task, folder in data.stores.items()},
+        shares=recipe_inputs.final_shares(data.train),
+    )
     files = RunFiles(
         description=ModelDescription(recipe.model),
         save_tokenizer=data.tokenizer.save,
         texts={
             "config.gin": resolved,
             "command.txt": command + "\n",
-            STORES_FILE: json.dumps(stores, indent=2) + "\n",
+            STORES_FILE: json.dumps(dataclasses.asdict(stores), indent=2) + "\n",
         },
     )
     return train(
@@ -79,8 +91,8 @@ def use_compilation_cache() -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
-def read_store_folders(model_dir: epath.PathLike) -> dict[str, str]:
-    """Folders of the token stores that a run trained on, by task.
+def read_run_stores(model_dir: epath.PathLike) -> RunStores:
+    """What a run was trained on.
 
     Raises:
         UserError: the folder holds no run.
@@ -88,4 +100,4 @@ def read_store_folders(model_dir: epath.PathLike) -> dict[str, str]:
     path = epath.Path(model_dir) / STORES_FILE
     if not path.exists():
         raise UserError(f"{model_dir} holds no training run: it has no {STORES_FILE}")
-    return json.loads(path.read_text())
+    return RunStores(**json.loads(path.read_text()))

@@ -19,11 +19,15 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     return records
 
 
-def unigram_entropy(tokens_N: np.ndarray) -> float:
-    """Entropy, in nats per token, of the tokens' own frequencies: the loss of the best guess that ignores context."""
-    counts = np.bincount(tokens_N)
-    shares = counts[counts > 0] / counts.sum()
-    return float(-(shares * np.log(shares)).sum())
+def unigram_shares(tokens_N: np.ndarray, vocab_size: int) -> np.ndarray:
+    """How often each token occurs, float64 [V], summing to 1."""
+    return np.bincount(tokens_N, minlength=vocab_size) / len(tokens_N)
+
+
+def entropy(shares_V: np.ndarray) -> float:
+    """Entropy in nats: as loss per token, that of the best guess that knows frequencies and ignores context."""
+    present = shares_V[shares_V > 0]
+    return float(-(present * np.log(present)).sum())
 
 
 def draw_curve(steps: Sequence[int], values: Sequence[float], width: int = 72, height: int = 12) -> str:
@@ -42,20 +46,27 @@ def draw_curve(steps: Sequence[int], values: Sequence[float], width: int = 72, h
     return "\n".join([*lines, axis, ticks + "  step"]).replace(" \n", "\n")
 
 
-def validation_table(records: Sequence[dict[str, Any]], unigrams: dict[str, float]) -> str:
-    """The last validation losses, each beside the unigram entropy of its task's held-out text.
+def validation_table(
+    records: Sequence[dict[str, Any]], unigrams: dict[str, np.ndarray], shares: dict[str, float]
+) -> str:
+    """The last validation losses, each beside the unigram entropy of its task's held-out text, and all in one.
 
     Args:
         records: lines of metrics.jsonl; validation losses are keyed `validation/TASK/OBJECTIVE/loss`.
-        unigrams: nats per token by task.
+        unigrams: `unigram_shares` of the held-out text, by task.
+        shares: of TASK/OBJECTIVE among the rows trained on; the last line is weighted by them.
     """
     last = next((r for r in reversed(records) if any(k.startswith("validation/") for k in r)), {})
+    losses = {name: last[f"validation/{name}/loss"] for name in shares if f"validation/{name}/loss" in last}
     lines = [f"{'validation at step ' + str(last.get('step', '-')):44}{'loss':>9}{'unigram':>9}{'below by':>10}"]
-    for key, value in last.items():
-        parts = key.split("/")
-        if parts[0] != "validation" or parts[-1] != "loss":
-            continue
-        entropy = unigrams.get(parts[1])
-        beside = f"{entropy:9.3f}{entropy - value:10.3f}" if entropy is not None else ""
-        lines.append(f"  {'/'.join(parts[1:-1]):42}{value:9.3f}{beside}")
+    lines += [_row(name, loss, entropy(unigrams[name.split("/")[0]])) for name, loss in losses.items()]
+    total = sum(shares[name] for name in losses)
+    if len(losses) > 1:
+        loss = sum(shares[name] * loss for name, loss in losses.items()) / total
+        mixed = sum(shares[name] * unigrams[name.split("/")[0]] for name in losses) / total
+        lines.append(_row("all, in the proportions of training", loss, entropy(mixed)))
     return "\n".join(lines)
+
+
+def _row(name: str, loss: float, unigram: float) -> str:
+    return f"  {name:42}{loss:9.3f}{unigram:9.3f}{unigram - loss:10.3f}"

@@ -5,14 +5,14 @@ import json
 import numpy as np
 import pytest
 
-from t5x_code.reports.loss_curve import draw_curve, read_metrics, unigram_entropy, validation_table
+from t5x_code.reports.loss_curve import draw_curve, entropy, read_metrics, unigram_shares, validation_table
 
 
 def test_unigram_entropy():
-    assert unigram_entropy(np.repeat(np.arange(8), 5)) == pytest.approx(np.log(8))
-    assert unigram_entropy(np.full(9, 3)) == 0
+    assert entropy(unigram_shares(np.repeat(np.arange(8), 5), 8)) == pytest.approx(np.log(8))
+    assert entropy(unigram_shares(np.full(9, 3), 8)) == 0
     skewed = np.array([0] * 3 + [5])
-    assert unigram_entropy(skewed) == pytest.approx(-(0.75 * np.log(0.75) + 0.25 * np.log(0.25)))
+    assert entropy(unigram_shares(skewed, 8)) == pytest.approx(-(0.75 * np.log(0.75) + 0.25 * np.log(0.25)))
 
 
 def test_the_curve_falls_from_its_highest_row_to_its_lowest():
@@ -33,14 +33,19 @@ def test_a_flat_curve_is_drawn(capsys):
 def test_validation_table_takes_the_last_and_sets_the_entropy_beside():
     records = [
         {"step": 5, "loss": 9.0, "validation/code/causal_lm/loss": 8.0},
-        {"step": 10, "loss": 7.0, "validation/code/causal_lm/loss": 6.5, "validation/other/infill/loss": 5.0},
+        {"step": 10, "loss": 7.0, "validation/code/causal_lm/loss": 0.5, "validation/text/infill/loss": 1.0},
         {"step": 11, "loss": 6.9},
     ]
-    head, *lines = validation_table(records, {"code": 7.25}).splitlines()
+    # Two texts without a common token: of the mixture, 1/4 and 3/4, the entropy is that of the choice more than theirs.
+    unigrams = {"code": np.array([0.5, 0.5, 0, 0, 0, 0]), "text": np.array([0, 0, 0.25, 0.25, 0.25, 0.25])}
+    shares = {"code/causal_lm": 0.25, "text/infill": 0.75}
+    head, *lines = validation_table(records, unigrams, shares).splitlines()
     assert "step 10" in head
-    assert [line.split() for line in lines] == [
-        ["code/causal_lm", "6.500", "7.250", "0.750"],
-        ["other/infill", "5.000"],
+    mixed = 0.25 * np.log(2) + 0.75 * np.log(4) - 0.25 * np.log(0.25) - 0.75 * np.log(0.75)
+    assert [line.split()[-3:] for line in lines] == [
+        ["0.500", "0.693", "0.193"],
+        ["1.000", "1.386", "0.386"],
+        ["0.875", f"{mixed:.3f}", f"{mixed - 0.875:.3f}"],
     ]
 
 
