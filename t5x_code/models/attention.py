@@ -6,15 +6,15 @@ take. `IMPLEMENTATIONS` is the one table of ways to compute it.
 Legend: B batch, L queries, S keys, H heads, K key/value heads, G = H / K, E head dim, C queries of a chunk.
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
 from t5x_code.errors import UserError
-from t5x_code.models.dot import dot
 
-MASKED = -1e30  # finite, so that a row without keys has no inf - inf
+MASKED = -1e30  # finite, so that a query without keys has no inf - inf
 QUERY_CHUNK = 256
 MAX_DENSE_SCORES = 1 << 20  # L * S up to which "auto" lets the scores of a head exist at once
 
@@ -63,21 +63,64 @@ def dense_attention(
     attend_to_BxL: jax.Array,
     scale: float,
 ) -> jax.Array:
-    """The reference: all L x S scores at once."""
+    """The reference: all L x S scores at once. They are made again in the backward pass, which costs less than keeping
+    them: what is kept is O(L)."""
     B, L, H, E = q_BxLxHxE.shape
-    S, K = k_BxSxKxE.shape[1:3]
-    dtype = q_BxLxHxE.dtype
+    K = k_BxSxKxE.shape[2]
     q_BxLxKxGxE = q_BxLxHxE.reshape(B, L, K, H // K, E)
-    scores = dot("blkge,bske->bkgls", q_BxLxKxGxE, k_BxSxKxE, jnp.float32) * scale
-    key = jnp.arange(S)
-    seen_BxLxS = (key >= attend_from_BxL[..., None]) & (key < attend_to_BxL[..., None])
-    seen = seen_BxLxS[:, None, None]
-    scores = jnp.where(seen, scores, MASKED)
-    # The mask after exp matters for a row without keys only: its maximum is MASKED itself.
-    weights = jnp.where(seen, jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True))), 0)
-    weights /= jnp.maximum(weights.sum(-1, keepdims=True), jnp.finfo(jnp.float32).tiny)
-    out = dot("bkgls,bske->blkge", weights.astype(dtype), v_BxSxKxE, dtype)
-    return out.reshape(B, L, H, E)
+    return _dense(scale, q_BxLxKxGxE, k_BxSxKxE, v_BxSxKxE, attend_from_BxL, attend_to_BxL).reshape(B, L, H, E)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _dense(scale, q, k, v, attend_from, attend_to):
+    """q_BxLxKxGxE -> out_BxLxKxGxE."""
+    return _dense_forward(scale, q, k, v, attend_from, attend_to)[0]
+
+
+def _dense_forward(scale, q, k, v, attend_from, attend_to):
+    scores = _masked_scores(scale, q, k, attend_from, attend_to)
+    highest = scores.max(-1, keepdims=True)
+    weights = jnp.exp(scores - highest)
+    sums = weights.sum(-1, keepdims=True)
+    # Divided after the product with the values: E numbers a query, not S.
+    out = _einsum("bkgls,bske->blkge", weights.astype(q.dtype), v) / _per_query(sums)
+    is_empty = (attend_to <= attend_from)[:, None, None, :, None]
+    out = jnp.where(_per_query(is_empty), 0, out).astype(q.dtype)
+    logsumexp = jnp.where(is_empty, jnp.inf, highest + jnp.log(sums))  # inf: the backward pass makes weights of 0
+    return out, (q, k, v, attend_from, attend_to, out, logsumexp)
+
+
+def _dense_backward(scale, residuals, d_out):
+    q, k, v, attend_from, attend_to, out, logsumexp = residuals
+    weights = jnp.exp(_masked_scores(scale, q, k, attend_from, attend_to) - logsumexp)
+    d_v = _einsum("bkgls,blkge->bske", weights.astype(q.dtype), d_out)
+    # The softmax's gradient needs sum(weights * d_weights) over the keys, which is out . d_out (FlashAttention,
+    # arXiv 2205.14135, section B).
+    inner = jnp.moveaxis((out.astype(jnp.float32) * d_out).sum(-1, keepdims=True), 1, 3)
+    d_scores = weights * (_einsum("blkge,bske->bkgls", d_out, v) - inner) * scale
+    d_scores = d_scores.astype(q.dtype)
+    d_q = _einsum("bkgls,bske->blkge", d_scores, k)
+    d_k = _einsum("bkgls,blkge->bske", d_scores, q)
+    return d_q.astype(q.dtype), d_k.astype(k.dtype), d_v.astype(v.dtype), None, None
+
+
+_dense.defvjp(_dense_forward, _dense_backward)
+
+
+def _masked_scores(scale, q, k, attend_from, attend_to):
+    """float32 scores [B, K, G, L, S]."""
+    key = jnp.arange(k.shape[1])
+    seen_BxLxS = (key >= attend_from[..., None]) & (key < attend_to[..., None])
+    return jnp.where(seen_BxLxS[:, None, None], _einsum("blkge,bske->bkgls", q, k) * scale, MASKED)
+
+
+def _per_query(x_BxKxGxLx1):
+    """[B, K, G, L, 1] -> [B, L, K, G, 1]."""
+    return jnp.moveaxis(x_BxKxGxLx1, 3, 1)
+
+
+def _einsum(spec, x, y):
+    return jnp.einsum(spec, x, y.astype(x.dtype), preferred_element_type=jnp.float32)
 
 
 def chunked_attention(

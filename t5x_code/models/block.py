@@ -3,7 +3,6 @@
 Legend: B batch, L length, S keys, D model, H heads, K key/value heads, E head dim, R rotary dim, N layers.
 """
 
-import functools
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -14,7 +13,6 @@ from t5x_code.models.attention import attention
 from t5x_code.models.cache import KeyValueCache
 from t5x_code.models.config import TransformerConfig
 from t5x_code.models.layers import Mlp, Norm, Projection
-from t5x_code.models.remat import remat_attention
 from t5x_code.models.rope import rotate
 
 
@@ -59,14 +57,11 @@ class SelfAttention(nn.Module):
         k_BxSxKxE, v_BxSxKxE = k_BxLxKxE, v_BxLxKxE
         if cache is not None:
             cache, k_BxSxKxE, v_BxSxKxE = cache.write(layer.index, context.first_slot, k_BxLxKxE, v_BxLxKxE)
-        attend = functools.partial(
-            attention,
-            implementation=config.attention,
-            scale=config.head_dim**-0.5 if config.scale_attention else 1.0,
-        )
-        attend = remat_attention(attend, config.remat, config.scan_layers)
         attend_from_BxL = _window_from(context, layer.window)
-        out_BxLxHxE = attend(q_BxLxHxE, k_BxSxKxE, v_BxSxKxE, attend_from_BxL, context.attend_to_BxL)
+        scale = config.head_dim**-0.5 if config.scale_attention else 1.0
+        out_BxLxHxE = attention(
+            q_BxLxHxE, k_BxSxKxE, v_BxSxKxE, attend_from_BxL, context.attend_to_BxL, config.attention, scale
+        )
         out_BxLxHxE = nn.with_logical_constraint(out_BxLxHxE, ("batch", "length", "activation_heads", None))
         return self._project_out()(out_BxLxHxE), cache
 

@@ -12,7 +12,7 @@ from t5x_code.errors import UserError
 Norm = Literal["layer_norm", "rms_norm"]
 PositionEncoding = Literal["rope_interleaved", "rope_half", "learned", "none"]
 Mlp = Literal["gelu_tanh", "gelu", "swiglu"]
-RematPolicy = Literal["none", "full", "dots", "attention"]
+RematPolicy = Literal["none", "dots", "full"]
 Dtype = Literal["bfloat16", "float32"]
 
 

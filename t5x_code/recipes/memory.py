@@ -19,7 +19,7 @@ from t5x_code.training.state import init_state
 GIB = 2**30
 FLOAT32_BYTES = 4
 # What of one layer stays alive for the backward pass, in numbers of model_dim-wide activations per token.
-KEPT_PER_LAYER = {"full": 1.0, "attention": 12.0, "dots": 13.0, "none": 18.0}
+KEPT_PER_LAYER = {"full": 1.0, "dots": 13.0, "none": 18.0}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,14 +58,13 @@ def estimate_memory(
     one_layer = KEPT_PER_LAYER["none"] * wide / tensor_size
     queries = min(config.max_length, QUERY_CHUNK if config.max_length**2 > MAX_DENSE_SCORES else config.max_length)
     scores = FLOAT32_BYTES * microbatch_size * config.num_heads * queries * config.max_length / tensor_size
-    keeps_scores = config.remat in ("none", "dots") and queries == config.max_length
     chunk = min(config.loss_chunk, tokens)
     head_gradient = FLOAT32_BYTES * config.model_dim * config.vocab_size // tensor_size
     return MemoryEstimate(
         parameters=parameter_bytes,
         gradients=parameter_bytes,
         optimizer=optimizer_bytes,
-        activations=int(kept + one_layer + scores * (config.num_layers if keeps_scores else 2)),
+        activations=int(kept + one_layer + 3 * scores),
         loss_head=int(3 * FLOAT32_BYTES * chunk * config.vocab_size / tensor_size + head_gradient),
     )
 
