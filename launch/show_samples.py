@@ -34,7 +34,8 @@ flags.DEFINE_integer("seed", 0, "Of the draws.")
 
 BODY_LINES = range(3, 13)
 SHOWN_LINES = 6  # of the text around a gap
-NEXT_DEFINITION = ("\ndef ", "\nclass ", "\n@", "\nasync def ", "\n    def ", "\n    @", "\nif __name__")
+BLANK_LINES = "\n\n\n"  # a young model likes them
+NEXT_DEFINITION = (BLANK_LINES, "\ndef ", "\nclass ", "\n@", "\nasync def ", "\n    def ", "\n    @", "\nif __name__")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +64,7 @@ def main(argv: list[str]) -> None:
             f"context of {description.config.max_length} tokens; lower --max_new_tokens or choose another store"
         )
     completed = complete(model, [gap.prefix for gap in gaps], generation, stop_strings=NEXT_DEFINITION)
-    infilled = infill(model, [(gap.prefix, gap.suffix) for gap in gaps], generation)
+    infilled = infill(model, [(gap.prefix, gap.suffix) for gap in gaps], generation, stop_strings=(BLANK_LINES,))
     for gap, (left_to_right,), (middle,) in zip(gaps, completed, infilled, strict=True):
         before = "\n".join(gap.prefix.splitlines()[-SHOWN_LINES:])
         after = "\n".join(gap.suffix.splitlines()[:SHOWN_LINES])

@@ -27,6 +27,11 @@ class ScheduleConfig:
         if self.name not in get_args(ScheduleName):
             known = ", ".join(get_args(ScheduleName))
             raise UserError(f"ScheduleConfig.name is {self.name!r}: choose one of {known}")
+        if self.peak <= 0 or self.warmup_steps < 0:
+            raise UserError(
+                f"ScheduleConfig: peak {self.peak} must be above 0 and warmup_steps {self.warmup_steps} 0 or more; "
+                "set LEARNING_RATE and WARMUP_STEPS"
+            )
         if self.name in ("linear", "cosine", "wsd") and self.decay_steps <= self.warmup_steps:
             steps = f"decay_steps {self.decay_steps} must exceed warmup_steps {self.warmup_steps}"
             raise UserError(f"ScheduleConfig: {steps}; set DECAY_STEPS and WARMUP_STEPS")
