@@ -40,6 +40,8 @@ def test_no_warmup_starts_at_the_peak():
         ({"name": "step"}, "choose one of constant, linear, cosine"),
         ({"name": "cosine", "warmup_steps": 20, "decay_steps": 20}, "must exceed warmup_steps 20"),
         ({"name": "wsd"}, "cooldown_steps 0"),
+        ({"peak": -1.0}, "peak -1.0 must be above 0"),
+        ({"warmup_steps": -1}, "warmup_steps -1 0 or more"),
     ],
 )
 def test_what_cannot_be_is_refused(settings, message):
