@@ -24,7 +24,7 @@ class DataConfig:
     mixture: str | tuple[tuple[str, Rate], ...]  # a task or mixture by name, or ((name, rate or schedule), ..)
     objectives: tuple[tuple[Objective, float], ...]  # each with its share of the rows
     stores: str | None = None  # folder of token stores; None: the embedded corpus
-    tokenizer: str | None = None  # folder or hub name; None: a byte-level BPE of the embedded corpus
+    tokenizer: str | None = None  # folder or hub name; None: the stores' own, or one trained on the corpus
     length: int = 2048
     isolate_documents: bool = True
     seed: int = 0
