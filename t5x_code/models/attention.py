@@ -73,7 +73,7 @@ def dense_attention(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _dense(scale, q, k, v, attend_from, attend_to):
-    """q_BxLxKxGxE -> out_BxLxKxGxE."""
+    """q [B, L, K, G, E], k and v [B, S, K, E], interval ends [B, L] -> out [B, L, K, G, E] in the type of q."""
     return _dense_forward(scale, q, k, v, attend_from, attend_to)[0]
 
 

@@ -61,7 +61,7 @@ def check_memory(recipe: Recipe) -> None:
     limit = device_memory_bytes()
     mesh = mesh_shape(recipe.mesh, jax.device_count())
     estimate, microbatch = recipe_memory(recipe, mesh)
-    if estimate.total <= limit:
+    if limit is None or estimate.total <= limit:
         return
     fitting = largest_fitting_microbatch(recipe.model, recipe.optimizer, mesh, limit)
     if fitting:

@@ -70,12 +70,11 @@ def estimate_memory(
 
 
 def device_memory_bytes() -> int | None:
-    """Memory of one attached device: the accelerator's own limit, or this machine's available memory shared by its CPU
-    devices; None where neither is known."""
+    """Memory of one attached device: the accelerator's own limit, None where it does not tell; of a CPU device, its
+    share of this machine's available memory."""
     device = jax.local_devices()[0]
-    stats = device.memory_stats() if device.platform != "cpu" else None
-    if stats and "bytes_limit" in stats:
-        return stats["bytes_limit"]
+    if device.platform != "cpu":
+        return (device.memory_stats() or {}).get("bytes_limit")
     try:
         with open("/proc/meminfo") as handle:
             fields = dict(line.split(":", 1) for line in handle)

@@ -42,7 +42,7 @@ def train_recipe(recipe: Recipe, resolved: str, command: str) -> int:
         Steps done.
 
     Raises:
-        UserError: bad input of any kind, before anything is written.
+        UserError: bad input of any kind, before the run's folder is written.
     """
     start_processes()
     use_compilation_cache()
@@ -53,13 +53,13 @@ def train_recipe(recipe: Recipe, resolved: str, command: str) -> int:
             f"rows of {recipe.data.length} tokens are longer than the model's context of {recipe.model.max_length}; "
             "set SEQUENCE_LENGTH"
         )
+    eval_batch_size = recipe.data.eval_batch_size or batch_sizes_of(recipe.loop.batch_size)[0]
+    num_microbatches(eval_batch_size, None, mesh)  # refuses what the devices do not divide
     index, count = rows_of_process(mesh)
     data = recipe_inputs.prepare_inputs(recipe.data, recipe.model.vocab_size)
     if is_writer():
         axes = " x ".join(f"{name} {size}" for name, size in zip(MESH_AXES, mesh.devices.shape, strict=True))
         say(f"{mesh.size} {mesh.devices.flat[0].device_kind} devices, mesh {axes}; {jax.process_count()} processes")
-    eval_batch_size = recipe.data.eval_batch_size or batch_sizes_of(recipe.loop.batch_size)[0]
-    num_microbatches(eval_batch_size, None, mesh)  # refuses what the devices do not divide
     run_data = RunData(
         batches=recipe_inputs.batches_from(data, recipe.data, index, count),
         evaluations=recipe_inputs.evaluations_from(data, recipe.data, eval_batch_size, index, count),

@@ -103,7 +103,10 @@ def _restore(folder: epath.Path, step: int, abstract: TrainState, with_ema: bool
 def _refuse_changes(
     where: str, metadata: dict[str, Any], model: TransformerConfig, data: dict[str, str], accept_changed_data: bool
 ) -> None:
-    now = {name: value for name, value in model_facts(model).items() if name not in COMPUTE_FIELDS}
+    free = set(COMPUTE_FIELDS)
+    if model.position_encoding == "learned":
+        free.remove("max_length")  # it has a parameter of that size
+    now = {name: value for name, value in model_facts(model).items() if name not in free}
     before = {name: metadata["model"].get(name) for name in now}
     changed = _describe_changes(before, now)
     if changed:
