@@ -40,6 +40,7 @@ EXTRAS = {
         "hypothesis>=6.100",
         "pytest>=8",
         "pytest-timeout>=2.3",
+        "pytest-xdist>=3.5",
         "ruff>=0.8",
         "torch==2.13.0",
         "transformers>=4.56,<6",
