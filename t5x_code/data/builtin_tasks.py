@@ -10,8 +10,6 @@ from types import MappingProxyType
 from etils import epath
 
 from t5x_code.data.declarations import (
-    CODE_MODALITY,
-    TEXT_MODALITY,
     TRAIN,
     MixtureDeclaration,
     SourceDeclaration,
@@ -20,6 +18,7 @@ from t5x_code.data.declarations import (
 from t5x_code.data.manifest import Manifest
 from t5x_code.data.sources.source import source_kind
 from t5x_code.errors import UserError
+from t5x_code.tokens.modality import CODE_MODALITY, TEXT_MODALITY
 
 # The languages of the released CodeGen2 models (model card).
 STACK_LANGUAGES = (

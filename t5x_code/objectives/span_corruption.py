@@ -177,7 +177,7 @@ def _corrupt_piece(
     """The piece with spans of these lengths hidden; as it is where there are none."""
     num_spans = len(lengths_K)
     if not num_spans:
-        return Segment(piece.lead, piece.tokens_N)
+        return Segment(piece.lead, piece.tokens_N, modality_N=piece.modality)
     num_text_tokens = len(piece.tokens_N) - piece.is_end
     starts_K, lengths_K = place_spans(num_text_tokens, lengths_K, rng)
     masks_K = np.array(special_tokens.masks[:num_spans], np.int32)
@@ -190,11 +190,11 @@ def _corrupt_piece(
         tail += (mask, piece.tokens_N[start:after], eom)
     body.append(piece.tokens_N[after:])
     if piece.is_end:
-        return Segment(piece.lead, np.concatenate([*body, sep, *tail]))
+        return Segment(piece.lead, np.concatenate([*body, sep, *tail]), modality_N=piece.modality)
     targets_N = np.concatenate([*body, eod, sep, *tail])
     weights_N = np.ones(len(targets_N), np.float32)
     weights_N[num_text_tokens - int(lengths_K.sum()) + num_spans] = 0.0  # the piece does not end there in truth
-    return Segment(piece.lead, targets_N, weights_N)
+    return Segment(piece.lead, targets_N, weights_N, modality_N=piece.modality)
 
 
 def _expansion(lengths_PxK: np.ndarray, is_cut_P: np.ndarray) -> int:
