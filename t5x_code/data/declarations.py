@@ -8,12 +8,11 @@ import dataclasses
 from typing import Any
 
 from t5x_code.errors import UserError
+from t5x_code.tokens.modality import CODE_MODALITY
 
 TRAIN = "train"
 VALIDATION = "validation"
 SPLITS = (TRAIN, VALIDATION)
-TEXT_MODALITY = 0
-CODE_MODALITY = 1
 
 # A constant, or a piecewise linear schedule ((row, rate), ..) over the rows consumed, flat outside its ends.
 Rate = float | tuple[tuple[int, float], ...]

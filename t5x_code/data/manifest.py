@@ -44,6 +44,7 @@ class Manifest:
     declaration: dict[str, Any]  # the TaskDeclaration
     versions: dict[str, str]  # of the libraries that wrote the store
     checksums: dict[str, tuple[int, int]]  # file, relative to the store: (bytes, crc32)
+    part_kinds: tuple[str, ...] = ()  # names of the parts' kinds by number; empty: documents without parts
 
     def write(self, folder: epath.PathLike) -> None:
         """Writes manifest.json; call it last, for a store without one is not read."""
@@ -68,8 +69,8 @@ class Manifest:
             version = fields["format_version"]
             if version != FORMAT_VERSION:
                 raise UserError(f"token store {folder} has format {version}, this version reads {FORMAT_VERSION}")
-            for name in ("shard_documents", "shard_tokens"):
-                fields[name] = tuple(fields[name])
+            for name in ("shard_documents", "shard_tokens", "part_kinds"):
+                fields[name] = tuple(fields.get(name, ()))
             fields["checksums"] = {name: tuple(check) for name, check in fields["checksums"].items()}
             return cls(**fields)
         except (ValueError, TypeError, KeyError) as error:

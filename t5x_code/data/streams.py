@@ -3,8 +3,9 @@
 A stream is one task under one objective. Rows do not cross shards. In epoch e a shard's rows begin at the token
 `hash(seed, task, e) mod raw_length` and wrap around the shard's end, which is a document boundary like its beginning:
 each token is in exactly one row of an epoch, and epochs cut the documents differently. A shard's last row may be short.
+Where the objective wants whole documents, packing.py says which stand in a row.
 
-Shape legend: S shards, D documents of a shard, N tokens of a piece.
+Shape legend: S shards, D documents of a shard, N tokens of a piece, Q parts of a shard's documents.
 """
 
 import dataclasses
@@ -14,15 +15,19 @@ import numpy as np
 from grain.experimental import index_shuffle
 
 from t5x_code.data.declarations import Rate
+from t5x_code.data.packing import Packing, packing_of
 from t5x_code.data.randomness import keyed_generator, stable_hash
 from t5x_code.errors import UserError
-from t5x_code.objectives.example import Example, Layout, Objective, Piece, Row
+from t5x_code.objectives.example import DocumentTable, Example, Layout, Objective, PackingObjective, Piece, Row
+from t5x_code.objectives.segments import split_ids
 
 
 class StoreManifest(Protocol):
     """What the loader needs of a store's manifest."""
 
     fingerprint: str  # hex; changes with source, preprocessors, tokenizer or sharding
+    modality: int  # of all documents
+    part_kinds: tuple[str, ...]  # names of the parts' kinds; empty: the documents have no parts
 
 
 class TokenReader(Protocol):
@@ -38,6 +43,15 @@ class TokenReader(Protocol):
     def document_lengths(self) -> np.ndarray:
         """int64 lengths of all documents in store order."""
 
+    def part_ends(self, shard: int) -> np.ndarray:
+        """int64 [Q], exclusive ends within the shard, of documents in parts."""
+
+    def part_kinds(self, shard: int) -> np.ndarray:
+        """uint8 [Q]."""
+
+    def groups(self, shard: int) -> np.ndarray:
+        """int64 [D], of documents in parts."""
+
     def read(self, shard: int, start: int, stop: int) -> np.ndarray:
         """int32 tokens [start, stop) of the shard."""
 
@@ -49,8 +63,19 @@ class Stream:
     name: str  # unique in its mixture, such as `code/span_corruption`
     task: str
     reader: TokenReader
-    objective: Objective
+    objective: Objective | PackingObjective
     rate: Rate = 1.0  # share, or piecewise-linear ((row of the mixture, share), ..)
+
+
+class RowPlan(Protocol):
+    """Which tokens stand in which row."""
+
+    @property
+    def rows_per_epoch(self) -> int:
+        """Rows of one epoch."""
+
+    def row(self, epoch: int, number: int) -> Row:
+        """The raw row of an epoch by its number."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +85,39 @@ class StreamRows:
     stream: Stream
     layout: Layout
     seed: int
+    plan: RowPlan
+
+    @property
+    def rows_per_epoch(self) -> int:
+        """Rows that hold every token, or every document, of the store once."""
+        return self.plan.rows_per_epoch
+
+    def example(self, index: int) -> Example:
+        """The index-th row of the endless stream, epochs in shuffled order one after another."""
+        return self.epoch_example(*self.place(index))
+
+    def place(self, index: int) -> tuple[int, int]:
+        """Epoch, and number of the row in it, of the index-th row."""
+        epoch, index_in_epoch = divmod(index, self.rows_per_epoch)
+        shuffle_seed = stable_hash(self.seed, self.stream.name, epoch) % 2**32
+        return epoch, index_shuffle(index_in_epoch, self.rows_per_epoch - 1, shuffle_seed, rounds=4)
+
+    def epoch_example(self, epoch: int, number: int) -> Example:
+        """The example of an epoch's row by its number in store order."""
+        objective = self.stream.objective
+        rng = keyed_generator(self.seed, self.stream.task, objective, epoch, number)
+        example = objective(self.plan.row(epoch, number), self.layout, rng)
+        return split_ids(example, self.layout.modality) if self.layout.modality else example
+
+
+@dataclasses.dataclass(frozen=True)
+class CutRows:
+    """Rows of equally many tokens, cut wherever they end."""
+
+    reader: TokenReader
+    task: str
+    seed: int
+    eod: int
     raw_length: int  # tokens of the store that a row takes
     first_rows: np.ndarray  # int64 [S + 1], number of an epoch's rows in the shards before
 
@@ -68,23 +126,11 @@ class StreamRows:
         """Rows that hold every token of the store once."""
         return int(self.first_rows[-1])
 
-    def example(self, index: int) -> Example:
-        """The index-th row of the endless stream, epochs in shuffled order one after another."""
-        epoch, index_in_epoch = divmod(index, self.rows_per_epoch)
-        shuffle_seed = stable_hash(self.seed, self.stream.name, epoch) % 2**32
-        return self.epoch_example(epoch, index_shuffle(index_in_epoch, self.rows_per_epoch - 1, shuffle_seed, rounds=4))
-
-    def epoch_example(self, epoch: int, number: int) -> Example:
-        """The example of an epoch's row by its number in store order."""
-        objective = self.stream.objective
-        rng = keyed_generator(self.seed, self.stream.task, objective, epoch, number)
-        return objective(self.row(epoch, number), self.layout, rng)
-
     def row(self, epoch: int, number: int) -> Row:
         """The raw row of an epoch by its number in store order."""
         shard = int(np.searchsorted(self.first_rows, number, "right")) - 1
-        num_tokens = int(self.stream.reader.shard_tokens[shard])
-        shift = stable_hash(self.seed, self.stream.task, epoch) % self.raw_length
+        num_tokens = int(self.reader.shard_tokens[shard])
+        shift = stable_hash(self.seed, self.task, epoch) % self.raw_length
         offset = (number - int(self.first_rows[shard])) * self.raw_length
         start = (shift + offset) % num_tokens
         length = min(self.raw_length, num_tokens - offset)
@@ -95,41 +141,117 @@ class StreamRows:
 
     def _pieces(self, shard: int, start: int, stop: int) -> list[Piece]:
         """The tokens [start, stop) of a shard, cut at document ends."""
-        ends_D = self.stream.reader.document_ends(shard)
+        ends_D = self.reader.document_ends(shard)
         first, last = int(ends_D.searchsorted(start, "right")), int(ends_D.searchsorted(stop, "left"))
         starts_document = start == 0 or (first > 0 and int(ends_D[first - 1]) == start)
-        lead = self.layout.special_tokens.eod
+        modality = self.reader.manifest.modality
+        lead = self.eod
         if starts_document:
-            tokens_N = self.stream.reader.read(shard, start, stop)
+            tokens_N = self.reader.read(shard, start, stop)
         else:  # the token before is read along, to lead the piece in
-            tokens_N = self.stream.reader.read(shard, start - 1, stop)
+            tokens_N = self.reader.read(shard, start - 1, stop)
             lead, tokens_N = int(tokens_N[0]), tokens_N[1:]
         ends = [int(end) - start for end in ends_D[first:last]] + [stop - start]
         pieces, after = [], 0
         for end in ends:
-            pieces.append(Piece(lead, tokens_N[after:end], starts_document, True))
-            lead, starts_document, after = self.layout.special_tokens.eod, True, end
+            pieces.append(Piece(lead, tokens_N[after:end], starts_document, True, modality))
+            lead, starts_document, after = self.eod, True, end
         if int(ends_D[last]) != stop:
             pieces[-1] = dataclasses.replace(pieces[-1], is_end=False)
         return pieces
 
 
+@dataclasses.dataclass(frozen=True)
+class PackedRows:
+    """Rows of whole documents, each with its parts."""
+
+    reader: TokenReader
+    eod: int
+    packing: Packing
+    first_documents: np.ndarray  # int64 [S + 1], documents in the shards before
+
+    @property
+    def rows_per_epoch(self) -> int:
+        """Rows that hold every document of the store once, but for those longer than a row."""
+        return self.packing.num_rows
+
+    def row(self, epoch: int, number: int) -> Row:
+        """The documents of a row, whole."""
+        return Row(tuple(self._document(int(number)) for number in self.packing.documents(epoch, number)))
+
+    def _document(self, number: int) -> Piece:
+        """A document by its number in the store."""
+        shard = int(np.searchsorted(self.first_documents, number, "right")) - 1
+        index = number - int(self.first_documents[shard])
+        ends_D = self.reader.document_ends(shard)
+        start, stop = int(ends_D[index - 1]) if index else 0, int(ends_D[index])
+        tokens_N = self.reader.read(shard, start, stop)
+        manifest = self.reader.manifest
+        if not manifest.part_kinds:
+            return Piece(self.eod, tokens_N, True, True, manifest.modality)
+        # The parts of a document end in [start, stop - 1]; one that ends at `start` is an empty first part, for the
+        # document before ends one token, its eod, after its own last part.
+        part_ends_Q = self.reader.part_ends(shard)
+        first, last = part_ends_Q.searchsorted(start, "left"), part_ends_Q.searchsorted(stop, "left")
+        return Piece(
+            self.eod,
+            tokens_N,
+            True,
+            True,
+            manifest.modality,
+            part_ends_Q[first:last] - start,
+            self.reader.part_kinds(shard)[first:last],
+            int(self.reader.groups(shard)[index]),
+        )
+
+
 def plan_rows(stream: Stream, layout: Layout, seed: int) -> StreamRows:
-    """Computes the raw length and lays the rows over the shards.
+    """Lays a stream's rows over its store.
 
     Raises:
       UserError: the store holds no tokens, or more rows than can be shuffled.
     """
-    shard_tokens_S = np.asarray(stream.reader.shard_tokens, np.int64)
+    reader = stream.reader
+    shard_tokens_S = np.asarray(reader.shard_tokens, np.int64)
     if not shard_tokens_S.sum():
         raise UserError(
             f"the token store of task {stream.task} (stream {stream.name}) is empty; add documents to its source"
         )
-    raw_length = stream.objective.raw_length(layout, stream.reader.document_lengths())
-    first_rows = np.concatenate([[0], np.cumsum(-(-shard_tokens_S // raw_length))])
-    if first_rows[-1] >= 2**32:
+    eod = layout.special_tokens.eod
+    plan: RowPlan
+    if isinstance(stream.objective, PackingObjective):
+        packing = packing_of(stream.objective, layout, document_table(reader), seed, stream.task)
+        num_documents = [len(reader.document_ends(shard)) for shard in range(reader.num_shards)]
+        plan = PackedRows(reader, eod, packing, np.concatenate([[0], np.cumsum(num_documents)]))
+    else:
+        raw_length = stream.objective.raw_length(layout, reader.document_lengths())
+        first_rows = np.concatenate([[0], np.cumsum(-(-shard_tokens_S // raw_length))])
+        plan = CutRows(reader, stream.task, seed, eod, raw_length, first_rows)
+    if plan.rows_per_epoch >= 2**32:
         raise UserError(
-            f"task {stream.task} has {first_rows[-1]} rows of {raw_length} tokens, 2**32 at most can be shuffled; "
+            f"task {stream.task} has {plan.rows_per_epoch} rows, 2**32 at most can be shuffled; "
             "split it into several tasks or use a longer sequence length"
         )
-    return StreamRows(stream, layout, seed, raw_length, first_rows)
+    return StreamRows(stream, layout, seed, plan)
+
+
+def document_table(reader: TokenReader) -> DocumentTable:
+    """The sizes of a store's documents and of their parts."""
+    lengths_D = reader.document_lengths()
+    names = reader.manifest.part_kinds
+    if not names:
+        whole = np.arange(len(lengths_D) + 1)
+        return DocumentTable(lengths_D, whole, lengths_D - 1, np.zeros(len(lengths_D), np.uint8), ())
+    counts, lengths, kinds = [], [], []
+    for shard in range(reader.num_shards):
+        ends_D, part_ends_Q = reader.document_ends(shard), reader.part_ends(shard)
+        # A document's parts all end before its eod does.
+        counts.append(np.diff(part_ends_Q.searchsorted(ends_D, "left"), prepend=0))
+        firsts = np.cumsum(counts[-1]) - counts[-1]
+        starts_Q = np.concatenate([[0], part_ends_Q[:-1]])[: len(part_ends_Q)]
+        has_parts = counts[-1] > 0
+        starts_Q[firsts[has_parts]] = np.concatenate([[0], ends_D[:-1]])[: len(ends_D)][has_parts]
+        lengths.append(part_ends_Q - starts_Q)
+        kinds.append(reader.part_kinds(shard))
+    first_parts = np.concatenate([[0], np.cumsum(np.concatenate(counts))])
+    return DocumentTable(lengths_D, first_parts, np.concatenate(lengths), np.concatenate(kinds), names)

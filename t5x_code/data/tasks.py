@@ -7,18 +7,19 @@ import numpy as np
 import seqio
 import tensorflow as tf
 
-from t5x_code.data.caching.document_hash import document_hash, split_of
+from t5x_code.data.caching.document_hash import document_hash, split_of_document
 from t5x_code.data.declarations import (
-    CODE_MODALITY,
     SPLITS,
     MixtureDeclaration,
     SourceDeclaration,
     TaskDeclaration,
 )
+from t5x_code.data.document import text_of, to_bytes
 from t5x_code.data.sources.seqio_task import SEQIO, get_task
 from t5x_code.data.sources.source import read_documents
 from t5x_code.data.vocabulary import TokenizerVocabulary
 from t5x_code.errors import UserError
+from t5x_code.tokens.modality import CODE_MODALITY
 from t5x_code.tokens.tokenizer import Tokenizer
 
 FEATURE = "targets"
@@ -33,9 +34,10 @@ def register_task(task: TaskDeclaration, tokenizer: Tokenizer) -> seqio.Task:
 
     def dataset(split: str, shuffle_files: bool, seed: int | None = None) -> tf.data.Dataset:
         def documents() -> Iterator[str]:
-            for text in read_documents(task, Counter()):
-                if split_of(document_hash(task.store_seed, text.encode("utf-8")), task.validation_fraction) == split:
-                    yield text
+            for document in read_documents(task, Counter()):
+                digest = document_hash(task.store_seed, to_bytes(document))
+                if split_of_document(task.store_seed, digest, document, task.validation_fraction) == split:
+                    yield text_of(document)
 
         texts = tf.data.Dataset.from_generator(documents, output_signature=tf.TensorSpec([], tf.string))
         return texts.map(lambda text: {FEATURE: text})

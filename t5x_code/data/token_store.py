@@ -4,7 +4,9 @@
     <root>/<task>/<split>/shards/00000/tokens/          zarr3, the smallest unsigned type that holds the vocabulary
     <root>/<task>/<split>/shards/00000/document_ends/   zarr3, int64
 
-Paths may be local, gs:// or s3://. Shape legend: S shards, N tokens, D documents.
+and of documents in parts `part_ends`, `part_kinds` and `groups` beside them, as data/document.py says.
+
+Paths may be local, gs:// or s3://. Shape legend: S shards, N tokens, D documents, Q parts.
 """
 
 import numpy as np
@@ -29,7 +31,7 @@ class TokenStore:
         self.shard_tokens = np.array(manifest.shard_tokens, dtype=np.int64)  # [S]
         self._context = ts.Context({"cache_pool": {"total_bytes_limit": CACHE_BYTES}})
         self._tokens: dict[int, ts.TensorStore] = {}
-        self._document_ends: dict[int, np.ndarray] = {}
+        self._indices: dict[tuple[int, str], np.ndarray] = {}  # by shard and name
 
     @classmethod
     def open(cls, folder: epath.PathLike, verify: bool = False) -> "TokenStore":
@@ -62,11 +64,19 @@ class TokenStore:
 
     def document_ends(self, shard: int) -> np.ndarray:
         """Exclusive ends [D] int64 of a shard's documents, ascending; the last is the shard's number of tokens."""
-        if shard not in self._document_ends:
-            ends_D = self._open_array(shard, "document_ends").read().result()
-            ends_D.flags.writeable = False
-            self._document_ends[shard] = ends_D
-        return self._document_ends[shard]
+        return self._index(shard, "document_ends")
+
+    def part_ends(self, shard: int) -> np.ndarray:
+        """Exclusive ends [Q] int64 of a shard's parts, ascending."""
+        return self._index(shard, "part_ends")
+
+    def part_kinds(self, shard: int) -> np.ndarray:
+        """Kind [Q] uint8 of each of a shard's parts."""
+        return self._index(shard, "part_kinds")
+
+    def groups(self, shard: int) -> np.ndarray:
+        """Hash [D] int64 of each document's group, 0 without one."""
+        return self._index(shard, "groups")
 
     def read(self, shard: int, start: int, stop: int) -> np.ndarray:
         """Tokens [stop - start] int32 of one shard."""
@@ -78,6 +88,13 @@ class TokenStore:
         """Tokens of every document, eod included, int64, in store order over all shards."""
         lengths = [np.diff(self.document_ends(shard), prepend=0) for shard in range(self.num_shards)]
         return np.concatenate([np.zeros(0, np.int64), *lengths])
+
+    def _index(self, shard: int, name: str) -> np.ndarray:
+        if (shard, name) not in self._indices:
+            array = self._open_array(shard, name).read().result()
+            array.flags.writeable = False
+            self._indices[shard, name] = array
+        return self._indices[shard, name]
 
     def _open_array(self, shard: int, name: str) -> ts.TensorStore:
         path = shard_folder(self.folder, shard) / name

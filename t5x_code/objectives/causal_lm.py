@@ -23,4 +23,5 @@ class CausalLM:
 
     def __call__(self, row: Row, layout: Layout, rng: np.random.Generator) -> Example:
         """Lays the row's pieces out as they are; draws nothing from `rng`."""
-        return lay_out([Segment(piece.lead, piece.tokens_N) for piece in row.pieces], layout)
+        segments = [Segment(piece.lead, piece.tokens_N, modality_N=piece.modality) for piece in row.pieces]
+        return lay_out(segments, layout)

@@ -1,13 +1,16 @@
 """The data types on both sides of an objective: a Row of the token store in, an Example for the model out.
 
-Shape legend: L sequence length, N tokens of a row, P pieces of a row, C code slots of a row.
+Shape legend: L sequence length, N tokens of a row, P pieces of a row, C code slots of a row, D documents of a store,
+Q parts of documents.
 """
 
 import dataclasses
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from t5x_code.tokens.characters import TokenCharacters
+from t5x_code.tokens.modality import CODE_MODALITY, ModalityTables
 from t5x_code.tokens.special_tokens import SpecialTokens
 
 
@@ -19,11 +22,33 @@ class Piece:
     tokens_N: np.ndarray  # int32; a complete document ends with eod
     is_start: bool  # begins at its document's first token
     is_end: bool  # ends with its document's eod
+    modality: int = CODE_MODALITY  # of its text
+    # Of a whole document in parts; see data/document.py.
+    part_ends: np.ndarray | None = None  # int64 [Q], exclusive ends within tokens_N
+    part_kinds: np.ndarray | None = None  # uint8 [Q]
+    group: int = 0  # hash of what documents have in common, such as the problem that they solve
+
+
+@dataclasses.dataclass(frozen=True)
+class DocumentTable:
+    """The sizes of all documents of a store, in its order: what whole documents are packed by."""
+
+    lengths_D: np.ndarray  # int64, eod included
+    first_parts: np.ndarray  # int64 [D + 1]: document d has the parts [first_parts[d], first_parts[d + 1])
+    part_lengths_Q: np.ndarray  # int64
+    part_kinds_Q: np.ndarray  # uint8
+    kind_names: tuple[str, ...]  # what the kinds are called; empty where documents have no parts
+
+    def length_of_kind(self, kind: int) -> np.ndarray:
+        """Tokens of each document's parts of one kind together, int64 [D]."""
+        lengths_Q = np.where(self.part_kinds_Q == kind, self.part_lengths_Q, 0)
+        sums = np.concatenate([[0], np.cumsum(lengths_Q)])
+        return sums[self.first_parts[1:]] - sums[self.first_parts[:-1]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """Consecutive tokens of a token store, cut at document ends."""
+    """Consecutive tokens of a token store, cut at document ends; or, for a `PackingObjective`, whole documents."""
 
     pieces: tuple[Piece, ...]
 
@@ -40,6 +65,9 @@ class Layout:
     length: int  # L
     special_tokens: SpecialTokens
     isolate_documents: bool = True  # documents of one row do not see each other
+    vocab_size: int = 0  # entries of the tokenizer
+    characters: TokenCharacters | None = None  # of the tokenizer, where it is byte-level
+    modality: ModalityTables | None = None  # of a vocabulary that is split by modality
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,3 +109,26 @@ class Objective(Protocol):
 
     def __call__(self, row: Row, layout: Layout, rng: np.random.Generator) -> Example:
         """Makes the example. All randomness comes from `rng`, keyed by seed, task, objective, epoch and row."""
+
+
+@runtime_checkable
+class PackingObjective(Protocol):
+    """An objective whose rows hold whole documents, packed by the size that each takes."""
+
+    @property
+    def name(self) -> str:
+        """Short name for metrics and streams."""
+
+    @property
+    def max_documents(self) -> int | None:
+        """Documents that a row may hold; None: as many as fit."""
+
+    def packed_lengths(self, layout: Layout, documents: DocumentTable) -> np.ndarray:
+        """Places that each document takes in a row at most, int64 [D]; one that takes more than L is left out.
+
+        Raises:
+          UserError: the documents have not the parts that the objective is made for.
+        """
+
+    def __call__(self, row: Row, layout: Layout, rng: np.random.Generator) -> Example:
+        """As an `Objective`'s."""

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from t5x_code.objectives.example import Example, Layout
+from t5x_code.tokens.modality import CODE_MODALITY, ModalityTables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +24,8 @@ class Segment:
     targets_N: np.ndarray  # int32, N >= 1
     weights_N: np.ndarray | None = None  # float32 loss weights, None: all 1
     prefix_length: int = 0  # the first so many input tokens see each other both ways
+    inputs_N: np.ndarray | None = None  # int32, what is read where it differs from `[lead] + targets[:-1]`
+    modality_N: np.ndarray | int = CODE_MODALITY  # of the targets
 
 
 def lay_out(segments: Sequence[Segment], layout: Layout) -> Example:
@@ -53,6 +56,7 @@ def lay_out(segments: Sequence[Segment], layout: Layout) -> Example:
     segment_ids_L = np.zeros(length, np.int32)
     attend_from_L = np.zeros(length, np.int32)
     attend_to_L = np.zeros(length, np.int32)
+    modality_L = np.zeros(length, np.int32) if layout.modality else None
 
     if segments:
         np.concatenate([segment.targets_N for segment in segments], out=targets_L[:used])
@@ -71,6 +75,10 @@ def lay_out(segments: Sequence[Segment], layout: Layout) -> Example:
     for segment, start, end in zip(segments, starts_P.tolist(), ends_P.tolist(), strict=True):
         if segment.weights_N is not None:
             loss_weights_L[start:end] = segment.weights_N
+        if segment.inputs_N is not None:
+            inputs_L[start:end] = segment.inputs_N
+        if modality_L is not None:
+            modality_L[start:end] = segment.modality_N
         if segment.prefix_length:
             prefix_end = min(start + segment.prefix_length, end)
             attend_to_L[start:prefix_end] = prefix_end
@@ -82,4 +90,22 @@ def lay_out(segments: Sequence[Segment], layout: Layout) -> Example:
         segment_ids_L=segment_ids_L,
         attend_from_L=attend_from_L,
         attend_to_L=attend_to_L,
+        target_modality_L=modality_L,
+    )
+
+
+def split_ids(example: Example, tables: ModalityTables) -> Example:
+    """The example in the ids of a vocabulary that is split by modality.
+
+    An input has the modality of the target before it; the first of a segment is a shared token, or continues a document
+    of the same modality.
+    """
+    ids_2xV, modality_L = tables.ids, example.target_modality_L
+    input_modality_L = np.roll(modality_L, 1)
+    starts_L = example.attend_from_L == np.arange(len(modality_L))
+    input_modality_L[starts_L] = modality_L[starts_L]
+    return dataclasses.replace(
+        example,
+        inputs_L=ids_2xV[input_modality_L, example.inputs_L],
+        targets_L=ids_2xV[modality_L, example.targets_L],
     )

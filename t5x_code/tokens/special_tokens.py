@@ -1,15 +1,56 @@
 """The special-token contract: the few ids that objectives and inference need, whatever the tokenizer."""
 
 import dataclasses
+import functools
+import itertools
 
 EOD_TEXT = "<|endoftext|>"
 SEP_TEXT = "<sep>"
 EOM_TEXT = "<eom>"
 
+# Of the modality paper (EACL 2024, arXiv 2402.05783): what frames a docstring-code pair, and linearised code.
+NEW_LINE_TEXT = "<NEW_LINE>"
+INDENT_TEXT = "<INDENT>"
+DEDENT_TEXT = "<DEDENT>"
+COMMENTS_TEXT = "<comments>"
+PYTHON_TEXT = "<python>"
+BEGIN_TEXT = "<|beginoftext|>"
+CORRUPTED_TEXT = "<mask>"
+PAIR_TEXTS = (BEGIN_TEXT, COMMENTS_TEXT, PYTHON_TEXT, CORRUPTED_TEXT, NEW_LINE_TEXT, INDENT_TEXT, DEDENT_TEXT)
+
+# What stands for the three linearisation tokens in a text that is to be tokenized: characters that no source may hold.
+NEW_LINE_MARK, INDENT_MARK, DEDENT_MARK = "\x1c", "\x1d", "\x1e"
+MARKS = {NEW_LINE_MARK: NEW_LINE_TEXT, INDENT_MARK: INDENT_TEXT, DEDENT_MARK: DEDENT_TEXT}
+
+# StarCoder's own infill tokens, for suffix-prefix-middle order.
+FIM_TEXTS = ("<fim_prefix>", "<fim_middle>", "<fim_suffix>")
+
 
 def mask_text(k: int) -> str:
     """Text of the k-th mask sentinel, k counted from 1 as CodeGen2 does."""
     return f"<mask_{k}>"
+
+
+@dataclasses.dataclass(frozen=True)
+class PairTokens:
+    """Ids of the tokens that frame docstring-code pairs and linearise code."""
+
+    begin: int  # before a signature in PyCodeGPT's layout
+    comments: int  # before the docstring
+    python: int  # before the code
+    corrupted: int  # in place of a corrupted docstring token
+    new_line: int
+    indent: int
+    dedent: int
+
+
+@dataclasses.dataclass(frozen=True)
+class FimTokens:
+    """Ids of StarCoder's infill tokens."""
+
+    prefix: int
+    middle: int
+    suffix: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,3 +61,11 @@ class SpecialTokens:
     sep: int  # between a corrupted document and its spans
     eom: int  # ends each infilled span
     masks: tuple[int, ...]  # masks[k - 1] is <mask_k>
+    pair: PairTokens | None = None  # where the tokenizer has them all
+    fim: FimTokens | None = None  # likewise
+
+    @functools.cached_property
+    def all_ids(self) -> tuple[int, ...]:
+        """Every control token, ascending."""
+        groups = (dataclasses.astuple(group) for group in (self.pair, self.fim) if group is not None)
+        return tuple(sorted({self.eod, self.sep, self.eom, *self.masks, *itertools.chain(*groups)}))

@@ -1,7 +1,9 @@
 """Text to token ids and back, over any Hugging Face fast tokenizer that keeps the special-token contract.
 
-Control tokens (`<|endoftext|>`, `<sep>`, `<eom>`, `<mask_k>`) never come out of encoding text: a source file that
-spells one of them gets the bytes of its spelling. So a token store's `eod` ends documents and does nothing else.
+Control tokens (`<|endoftext|>`, `<sep>`, `<eom>`, `<mask_k>`, and where they exist those of docstring-code pairs and
+StarCoder's infilling) never come out of encoding text: a source file that spells one of them gets the bytes of its
+spelling. So a token store's `eod` ends documents and does nothing else. `encode_marked_batch` alone makes the three
+control tokens of linearised code, from marks that no source text may hold.
 Shape legend: N tokens of a text.
 """
 
@@ -15,10 +17,24 @@ import numpy as np
 import tokenizers
 
 from t5x_code.errors import UserError
-from t5x_code.tokens.special_tokens import EOD_TEXT, EOM_TEXT, SEP_TEXT, SpecialTokens, mask_text
+from t5x_code.tokens.special_tokens import (
+    EOD_TEXT,
+    EOM_TEXT,
+    FIM_TEXTS,
+    MARKS,
+    PAIR_TEXTS,
+    SEP_TEXT,
+    FimTokens,
+    PairTokens,
+    SpecialTokens,
+    mask_text,
+)
 
 TOKENIZER_FILE = "tokenizer.json"
-CONTROL_TEXT = re.compile("|".join([*map(re.escape, (EOD_TEXT, SEP_TEXT, EOM_TEXT)), r"<mask_[1-9]\d*>"]))
+CONTROL_TEXT = re.compile(
+    "|".join([*map(re.escape, (EOD_TEXT, SEP_TEXT, EOM_TEXT, *PAIR_TEXTS, *FIM_TEXTS)), r"<mask_[1-9]\d*>"])
+)
+AT_MARKS = re.compile(f"([{''.join(MARKS)}])")
 
 
 class Tokenizer:
@@ -81,6 +97,69 @@ class Tokenizer:
         encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         return [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
 
+    def encode_marked_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """`encode` of each text, in which marks stand for the control tokens of linearised code.
+
+        Raises:
+            UserError: a text holds marks and the tokenizer has no tokens for them.
+        """
+        pieces = [AT_MARKS.split(text) for text in texts]  # text, mark, text, .., text
+        marks = self._ids_of_marks()
+        if not marks and any(len(piece) > 1 for piece in pieces):
+            raise UserError(f"this tokenizer has no {' '.join(MARKS.values())}; extend it with `with_pair_tokens`")
+        encoded = iter(self.encode_batch([text for piece in pieces for text in piece[::2]]))
+        results = []
+        for piece in pieces:
+            parts = [next(encoded)]
+            for mark in piece[1::2]:
+                parts += (marks[mark], next(encoded))
+            results.append(np.concatenate(parts))
+        return results
+
+    def decode_marked(self, ids: Iterable[int]) -> str:
+        """Inverse of `encode_marked_batch` for one text; other control tokens are left out."""
+        by_id = {int(array[0]): mark for mark, array in self._ids_of_marks().items()}
+        texts, run = [], []
+        for token in map(int, ids):
+            if token in by_id:
+                texts += (self.decode(run), by_id[token])
+                run = []
+            else:
+                run.append(token)
+        return "".join([*texts, self.decode(run)])
+
+    def _ids_of_marks(self) -> dict[str, np.ndarray]:
+        pair = self.special_tokens.pair
+        if pair is None:
+            return {}
+        ids = (pair.new_line, pair.indent, pair.dedent)
+        return {mark: np.array([token], np.int32) for mark, token in zip(MARKS, ids, strict=True)}
+
+    @property
+    def is_byte_level(self) -> bool:
+        """Whether tokens are bytes, so that any text can be cut anywhere between two characters."""
+        return "ByteLevel" in json.dumps(json.loads(self._json).get("decoder"))
+
+    def token_texts(self) -> list[str]:
+        """The text of each token of a byte-level tokenizer; empty for control tokens and parts of characters."""
+        texts = (self._tokenizer.decode([token], skip_special_tokens=True) for token in range(self.vocab_size))
+        return ["" if "\ufffd" in text else text for text in texts]
+
+    def vocabulary(self) -> dict[str, int]:
+        """Id of each entry, spelt as in tokenizer.json."""
+        return self._tokenizer.get_vocab(with_added_tokens=True)
+
+    def with_pair_tokens(self) -> "Tokenizer":
+        """This tokenizer with those tokens of docstring-code pairs that it lacks, appended to its vocabulary."""
+        description = json.loads(self._json)
+        present = {token["content"] for token in description["added_tokens"]}
+        missing = [text for text in PAIR_TEXTS if text not in present]
+        flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False) | {"special": True}
+        description["added_tokens"] += [
+            {"id": self.vocab_size + number, "content": text, **flags} for number, text in enumerate(missing)
+        ]
+        return Tokenizer(description, "the extended tokenizer") if missing else self
+
     def decode(self, ids: Iterable[int], keep_special_tokens: bool = False) -> str:
         """Text of token ids; control tokens are left out unless asked for."""
         ids = [int(i) for i in ids]
@@ -128,4 +207,6 @@ def _find_special_tokens(description: dict, origin: str) -> SpecialTokens:
             f"tokenizer {origin} lacks {mask_text(gap)} though it has {num_masks} masks; number them from 1"
         )
     masks = tuple(ids[mask_text(k)] for k in range(1, num_masks + 1))
-    return SpecialTokens(eod=ids[EOD_TEXT], sep=ids[SEP_TEXT], eom=ids[EOM_TEXT], masks=masks)
+    pair = PairTokens(*(ids[text] for text in PAIR_TEXTS)) if ids.keys() >= set(PAIR_TEXTS) else None
+    fim = FimTokens(*(ids[text] for text in FIM_TEXTS)) if ids.keys() >= set(FIM_TEXTS) else None
+    return SpecialTokens(eod=ids[EOD_TEXT], sep=ids[SEP_TEXT], eom=ids[EOM_TEXT], masks=masks, pair=pair, fim=fim)

@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 from t5x_code.models.config import TransformerConfig
 from t5x_code.models.cross_entropy import cross_entropy
 from t5x_code.models.decoder import head_weights, hidden_states
+from t5x_code.models.modality import VocabularySplit, predicted_head
 
 Batch = dict[str, jax.Array]
 Sums = dict[str, jax.Array]  # scalars by name
@@ -47,7 +48,9 @@ def ratio(total: jax.Array, count: jax.Array) -> jax.Array:
     return total / jnp.where(count == 0, 1, count)
 
 
-def next_token_loss(model: TransformerConfig, config: LossConfig, mesh: Mesh) -> Loss:
+def next_token_loss(
+    model: TransformerConfig, config: LossConfig, mesh: Mesh, split: VocabularySplit | None = None
+) -> Loss:
     """Cross-entropy of the next token with z-loss, per token of weight.
 
     Reports `loss` (cross-entropy alone, nats per token), `z_loss` and `accuracy` beside the trained `next_token`.
@@ -56,6 +59,7 @@ def next_token_loss(model: TransformerConfig, config: LossConfig, mesh: Mesh) ->
         model: the decoder.
         config: weights.
         mesh: on more than one device the logits are made where their shares of the head lie.
+        split: of a vocabulary that is split by modality; a target's softmax runs over its own modality.
     """
 
     def counts(batch: Batch) -> Sums:
@@ -66,15 +70,26 @@ def next_token_loss(model: TransformerConfig, config: LossConfig, mesh: Mesh) ->
         reads = (batch[name] for name in ("inputs", "positions", "attend_from", "attend_to"))
         x_BxLxD = hidden_states(model, params, *reads)
         kernel_DxV, bias_V = head_weights(model, params)
+        targets_BxL, vocab_size = batch["targets"], model.vocab_size
+        allowed_2xV = modality_BxL = None
+        if split is not None and len(split.target_modalities) == 1:
+            multiple = model.vocab_multiple * mesh.shape.get("tensor", 1)
+            kernel_DxV, bias_V, targets_BxL, vocab_size = predicted_head(
+                split, multiple, kernel_DxV, bias_V, targets_BxL
+            )
+        elif split is not None:
+            allowed_2xV, modality_BxL = jnp.asarray(split.allowed_2xW), batch["target_modality"]
         result = cross_entropy(
             x_BxLxD,
             kernel_DxV,
             bias_V,
-            batch["targets"],
+            targets_BxL,
             batch["loss_weights"],
-            vocab_size=model.vocab_size,
+            vocab_size=vocab_size,
             chunk=model.loss_chunk,
             z_loss=config.z_loss,
+            allowed_2xV=allowed_2xV,
+            modality_BxL=modality_BxL,
             mesh=mesh if mesh.size > 1 else None,
         )
         return {

@@ -13,7 +13,7 @@ class MemoryStore:
     def __init__(self, lengths, num_shards=1, first_token=1, vocabulary=None, fingerprint="ab12"):
         self.lengths = np.asarray(lengths, np.int64)
         self.num_shards = num_shards
-        self.manifest = types.SimpleNamespace(fingerprint=fingerprint)
+        self.manifest = types.SimpleNamespace(fingerprint=fingerprint, modality=1, part_kinds=())
         self.ends = [np.cumsum(part) for part in np.array_split(self.lengths, num_shards)]
         self.shard_tokens = np.array([ends[-1] if len(ends) else 0 for ends in self.ends], np.int64)
         num_tokens = int(self.lengths.sum())

@@ -144,7 +144,7 @@ def test_rows_are_full_and_seldom_trimmed(lengths):
     rows = plan_rows(Stream("s", "c", store, SpanCorruption()), layout, 0)
     assert fill(rows) >= 0.94
     trimmed = [
-        SpanCorruption().corrupt(rows.row(epoch, i), layout, np.random.default_rng(i))[1]
+        SpanCorruption().corrupt(rows.plan.row(epoch, i), layout, np.random.default_rng(i))[1]
         for epoch in range(3)
         for i in range(rows.rows_per_epoch)
     ]

@@ -46,8 +46,8 @@ def test_pieces_are_documents_cut_only_at_row_ends(lengths, num_shards):
     rows = rows_of(lengths, num_shards)
     ends = set(np.cumsum(lengths).tolist())
     for number in range(rows.rows_per_epoch):
-        row = rows.row(3, number)
-        assert 0 < row.num_tokens <= rows.raw_length
+        row = rows.plan.row(3, number)
+        assert 0 < row.num_tokens <= rows.plan.raw_length
         for piece in row.pieces:
             first, last = int(piece.tokens_N[0]), int(piece.tokens_N[-1])
             np.testing.assert_array_equal(piece.tokens_N, np.arange(first, last + 1))
@@ -78,7 +78,7 @@ def test_order_and_cuts_change_with_epoch_seed_and_name_only():
 
 def test_fifty_epochs_cut_at_many_places():
     rows = rows_of(random_lengths(100))
-    firsts = {int(rows.row(epoch, 0).pieces[0].tokens_N[0]) for epoch in range(50)}
+    firsts = {int(rows.plan.row(epoch, 0).pieces[0].tokens_N[0]) for epoch in range(50)}
     assert len(firsts) > 25
 
 

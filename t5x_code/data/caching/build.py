@@ -17,15 +17,16 @@ from pathlib import Path
 from etils import epath
 from tqdm import tqdm
 
-from t5x_code.data.caching.document_hash import SHARD_TEXT_BYTES, document_hash, num_shards_for, split_of
+from t5x_code.data.caching.document_hash import SHARD_TEXT_BYTES, document_hash, num_shards_for, split_of_document
 from t5x_code.data.caching.shard_writer import ShardSummary, token_dtype, write_shard
 from t5x_code.data.caching.spool import Spool
 from t5x_code.data.caching.store_fingerprints import StoreFingerprints, store_fingerprints
 from t5x_code.data.declarations import SPLITS, TRAIN, TaskDeclaration
 from t5x_code.data.decontamination import Decontaminator, load_decontaminator
+from t5x_code.data.document import to_bytes
 from t5x_code.data.manifest import FORMAT_VERSION, MANIFEST_FILE, Manifest, checksum_folder
 from t5x_code.data.sources.files import walk
-from t5x_code.data.sources.source import read_documents
+from t5x_code.data.sources.source import read_documents, source_kind
 from t5x_code.errors import UserError
 from t5x_code.tokens.tokenizer import Tokenizer
 
@@ -64,6 +65,7 @@ def build_store(
     if target.exists() and not overwrite:
         raise UserError(f"token store {target} exists; add --overwrite to make it again")
     fingerprints = store_fingerprints(task, tokenizer)
+    parted = bool(source_kind(task.source).part_kinds)
     decontaminator = load_decontaminator(mbpp)
     try:
         with _temporary_folder(target) as work:
@@ -76,7 +78,7 @@ def build_store(
                     store = epath.Path(work / "store" / split)
                     num_shards = num_shards_for(spool.num_bytes, shard_text_bytes)
                     summaries = [
-                        write_shard(store, shard, documents, tokenizer, decontaminator, report)
+                        write_shard(store, shard, documents, tokenizer, decontaminator, report, parted=parted)
                         for shard, documents in enumerate(spool.sorted_shards(num_shards))
                     ]
                     write_manifest(store, task, split, summaries, skipped, tokenizer, decontaminator, fingerprints)
@@ -117,6 +119,7 @@ def write_manifest(
         vocab_size=tokenizer.vocab_size,
         eod=tokenizer.special_tokens.eod,
         modality=task.modality,
+        part_kinds=source_kind(task.source).part_kinds,
         duplicates=sum(summary.duplicates for summary in summaries),
         skipped=dict(sorted(skipped.items())),
         decontaminated={name: decontaminated[name] for name in decontaminator.searched},
@@ -136,10 +139,11 @@ def write_manifest(
 def _spool_documents(task: TaskDeclaration, folder: Path, skipped: Counter, show_progress: bool) -> dict[str, Spool]:
     spools = {split: Spool(folder / split) for split in SPLITS}
     with _progress(f"{task.name}: reading", None, show_progress) as report:
-        for text in read_documents(task, skipped):
-            data = text.encode("utf-8")
+        for document in read_documents(task, skipped):
+            data = to_bytes(document)
             digest = document_hash(task.store_seed, data)
-            spools[split_of(digest, task.validation_fraction)].add(digest, data)
+            split = split_of_document(task.store_seed, digest, document, task.validation_fraction)
+            spools[split].add(digest, data)
             report(len(data))
     for spool in spools.values():
         spool.finish()

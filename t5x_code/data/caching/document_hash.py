@@ -3,6 +3,7 @@
 import hashlib
 
 from t5x_code.data.declarations import TRAIN, VALIDATION
+from t5x_code.data.document import Document
 
 HASH_BYTES = 16
 SHARD_TEXT_BYTES = 256 << 20  # text per shard, about 64 to 128 M tokens
@@ -10,8 +11,15 @@ MAX_SHARDS = 4096
 
 
 def document_hash(store_seed: int, text: bytes) -> bytes:
-    """Hash of a document, keyed by the store's seed: ascending order is a global shuffle."""
+    """Hash of a document's bytes, keyed by the store's seed: ascending order is a global shuffle."""
     return hashlib.blake2b(text, digest_size=HASH_BYTES, key=store_seed.to_bytes(8, "little", signed=True)).digest()
+
+
+def split_of_document(store_seed: int, digest: bytes, document: Document, validation_fraction: float) -> str:
+    """The split of a document with this hash: its group's where it has one, so that groups stay together."""
+    if not isinstance(document, str) and document.group:
+        digest = document_hash(store_seed, document.group.encode("utf-8"))
+    return split_of(digest, validation_fraction)
 
 
 def split_of(digest: bytes, validation_fraction: float) -> str:

@@ -7,12 +7,15 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from t5x_code.data.caching.document_hash import document_hash, split_of
+from t5x_code.data.caching.document_hash import document_hash, split_of_document
 from t5x_code.data.declarations import TRAIN, TaskDeclaration
+from t5x_code.data.document import plain_text, text_of, to_bytes
 from t5x_code.data.manifest import fingerprint_of
-from t5x_code.data.sources.source import read_documents, source_fingerprint
+from t5x_code.data.sources.source import read_documents, source_fingerprint, source_kind
 from t5x_code.errors import UserError
 from t5x_code.tokens import train_bpe
+from t5x_code.tokens.special_tokens import PAIR_TEXTS
+from t5x_code.tokens.tokenizer import Tokenizer
 
 VOCAB_SIZE = 8192
 NUM_MASKS = 100
@@ -39,7 +42,8 @@ def embedded_tokenizer(root: str | Path, tasks: Sequence[TaskDeclaration]) -> Pa
     if folder.is_dir():
         return folder
     texts = [text for task in tasks for text in sample_documents(task, SAMPLE_BYTES // len(tasks))]
-    tokenizer = train_bpe.train(texts, VOCAB_SIZE, NUM_MASKS)
+    pair_tokens = PAIR_TEXTS if _have_parts(tasks) else ()
+    tokenizer = train_bpe.train(texts, VOCAB_SIZE, NUM_MASKS, pair_tokens)
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
     tokenizer.save(temporary)
     try:
@@ -49,17 +53,27 @@ def embedded_tokenizer(root: str | Path, tasks: Sequence[TaskDeclaration]) -> Pa
     return folder
 
 
+def fitted(tokenizer: Tokenizer, tasks: Sequence[TaskDeclaration]) -> Tokenizer:
+    """The tokenizer with all tokens that the tasks' documents need: those of linearised code, where they are in parts."""
+    return tokenizer.with_pair_tokens() if _have_parts(tasks) else tokenizer
+
+
+def _have_parts(tasks: Sequence[TaskDeclaration]) -> bool:
+    return any(source_kind(task.source).part_kinds for task in tasks)
+
+
 def sample_documents(task: TaskDeclaration, num_bytes: int) -> list[str]:
     """Training documents of lowest hash, together at most `num_bytes` of UTF-8 text, in the order of their hash."""
     kept: list[tuple[int, bytes, bytes]] = []  # a heap with the highest hash on top
     seen: set[bytes] = set()
     total = 0
-    for text in read_documents(task, Counter()):
-        data = text.encode("utf-8")
-        digest = document_hash(task.store_seed, data)
-        if digest in seen or split_of(digest, task.validation_fraction) != TRAIN:
+    for document in read_documents(task, Counter()):
+        digest = document_hash(task.store_seed, to_bytes(document))
+        split = split_of_document(task.store_seed, digest, document, task.validation_fraction)
+        if digest in seen or split != TRAIN:
             continue
         seen.add(digest)
+        data = plain_text(text_of(document)).encode("utf-8")
         heapq.heappush(kept, (-int.from_bytes(digest, "big"), digest, data))
         total += len(data)
         while total > num_bytes:

@@ -1,9 +1,10 @@
-"""Turns the sorted documents of one shard into its two arrays on disk.
+"""Turns the sorted documents of one shard into its arrays on disk.
 
-Shape legend: N tokens of the shard, D its documents.
+Shape legend: N tokens of the shard, D its documents, Q their parts.
 """
 
 import dataclasses
+import itertools
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -13,7 +14,9 @@ import numpy as np
 import tensorstore as ts
 from etils import epath
 
+from t5x_code.data.caching.document_hash import document_hash
 from t5x_code.data.decontamination import Decontaminator
+from t5x_code.data.document import Document, from_bytes, plain_text, text_of
 from t5x_code.data.token_store import kvstore_url, shard_folder
 from t5x_code.tokens.tokenizer import Tokenizer
 
@@ -41,26 +44,35 @@ def write_shard(
     tokenizer: Tokenizer,
     decontaminator: Decontaminator,
     report: Callable[[int], None] = lambda num_bytes: None,
+    parted: bool = False,
 ) -> ShardSummary:
     """Writes `tokens` and `document_ends` of a shard under a temporary name, then renames it.
+
+    Of documents in parts also `part_ends`, `part_kinds` and `groups`; see data/document.py.
 
     Args:
         store: the split's folder.
         shard: the shard's number.
-        documents: (hash, UTF-8 text) in ascending order; equal neighbours are duplicates.
+        documents: (hash, bytes of the document) in ascending order; equal neighbours are duplicates.
         tokenizer: encodes batches of documents, while the next batch is being made.
         decontaminator: finds the documents to drop.
         report: is told the bytes of text done, as they are done.
+        parted: whether the documents are in parts.
     """
     counts: Counter = Counter()
     decontaminated: Counter = Counter()
-    kept = _kept_texts(documents, decontaminator, counts, decontaminated)
-    ids = list(_encode(kept, tokenizer, report))
+    kept = _kept_documents(documents, parted, decontaminator, counts, decontaminated)
+    ids, structures = [], []
+    for document_ids, structure in _encode(kept, tokenizer, report):
+        ids.append(document_ids)
+        structures.append(structure)
     tokens_N, ends_D = _concatenate(ids, tokenizer)
     final = shard_folder(store, shard)
     temporary = final.parent / f".{final.name}.{uuid.uuid4().hex[:8]}"
     _write_tokens(temporary / "tokens", tokens_N)
-    _write_array(temporary / "document_ends", ends_D, chunk=max(1, len(ends_D)), codecs=[_bytes_codec()])
+    arrays = {"document_ends": ends_D} | (_part_arrays(structures, ends_D) if parted else {})
+    for name, array in arrays.items():
+        _write_array(temporary / name, array, chunk=max(1, len(array)), codecs=[_bytes_codec()])
     temporary.rename(final)
     return ShardSummary(
         len(ends_D), len(tokens_N), counts["bytes"], counts["duplicates"], dict(sorted(decontaminated.items()))
@@ -72,37 +84,50 @@ def token_dtype(vocab_size: int) -> np.dtype:
     return np.min_scalar_type(vocab_size - 1)
 
 
-def _kept_texts(
-    documents: Iterable[tuple[bytes, bytes]], decontaminator: Decontaminator, counts: Counter, decontaminated: Counter
-) -> Iterator[tuple[str, int]]:
-    """Texts with their bytes, without duplicates and benchmark answers; counts as it goes."""
+@dataclasses.dataclass(frozen=True)
+class _Structure:
+    """The inside of one document in parts."""
+
+    part_lengths: list[int]
+    part_kinds: list[int]
+    group: int
+
+
+def _kept_documents(
+    documents: Iterable[tuple[bytes, bytes]],
+    parted: bool,
+    decontaminator: Decontaminator,
+    counts: Counter,
+    decontaminated: Counter,
+) -> Iterator[tuple[Document, int]]:
+    """Documents with their bytes, without duplicates and benchmark answers; counts as it goes."""
     previous = None
     for digest, data in documents:
         if digest == previous:
             counts["duplicates"] += 1
             continue
         previous = digest
-        text = data.decode("utf-8")
-        benchmark = decontaminator.find(text)
+        document = from_bytes(data, parted)
+        benchmark = decontaminator.find(plain_text(text_of(document)))
         if benchmark is not None:
             decontaminated[benchmark] += 1
             continue
         counts["bytes"] += len(data)
-        yield text, len(data)
+        yield document, len(data)
 
 
 def _encode(
-    texts: Iterator[tuple[str, int]], tokenizer: Tokenizer, report: Callable[[int], None]
-) -> Iterator[np.ndarray]:
-    """Token ids of each text; the tokenizer works on all cores while this thread makes the next batches."""
+    documents: Iterator[tuple[Document, int]], tokenizer: Tokenizer, report: Callable[[int], None]
+) -> Iterator[tuple[np.ndarray, _Structure | None]]:
+    """Token ids of each document; the tokenizer works on all cores while this thread makes the next batches."""
     waiting: list[tuple[Future, int]] = []
     dtype = token_dtype(tokenizer.vocab_size)
 
-    def encode(batch: list[str]) -> list[np.ndarray]:
-        return [ids.astype(dtype) for ids in tokenizer.encode_batch(batch)]
+    def encode(batch: list[Document]) -> list[tuple[np.ndarray, _Structure | None]]:
+        return [(ids.astype(dtype), structure) for ids, structure in _encode_batch(batch, tokenizer)]
 
     with ThreadPoolExecutor(max_workers=1) as executor:
-        for batch, num_bytes in _batches(texts):
+        for batch, num_bytes in _batches(documents):
             waiting.append((executor.submit(encode, batch), num_bytes))
             if len(waiting) > BATCHES_AHEAD:
                 future, done = waiting.pop(0)
@@ -113,17 +138,45 @@ def _encode(
             report(done)
 
 
-def _batches(texts: Iterator[tuple[str, int]]) -> Iterator[tuple[list[str], int]]:
-    batch: list[str] = []
+def _encode_batch(batch: list[Document], tokenizer: Tokenizer) -> Iterator[tuple[np.ndarray, _Structure | None]]:
+    """Each part is tokenized by itself, so that tokens never reach over two parts."""
+    if isinstance(batch[0], str):
+        yield from ((ids, None) for ids in tokenizer.encode_batch(batch))
+        return
+    encoded = iter(tokenizer.encode_marked_batch([part.text for document in batch for part in document.parts]))
+    for document in batch:
+        parts = [next(encoded) for _ in document.parts]
+        lengths, kinds = [len(part) for part in parts], [part.kind for part in document.parts]
+        group = int.from_bytes(document_hash(0, document.group.encode())[:7], "big") if document.group else 0
+        yield np.concatenate([np.zeros(0, np.int32), *parts]), _Structure(lengths, kinds, group)
+
+
+def _batches(documents: Iterator[tuple[Document, int]]) -> Iterator[tuple[list[Document], int]]:
+    batch: list[Document] = []
     total = 0
-    for text, num_bytes in texts:
-        batch.append(text)
+    for document, num_bytes in documents:
+        batch.append(document)
         total += num_bytes
         if total >= BATCH_BYTES:
             yield batch, total
             batch, total = [], 0
     if batch:
         yield batch, total
+
+
+def _part_arrays(structures: list[_Structure], ends_D: np.ndarray) -> dict[str, np.ndarray]:
+    """What a store keeps of its documents' parts; see data/document.py."""
+    starts = [0, *ends_D[:-1].tolist()] if len(ends_D) else []
+    ends = [
+        start + end
+        for start, structure in zip(starts, structures, strict=True)
+        for end in itertools.accumulate(structure.part_lengths)
+    ]
+    return {
+        "part_ends": np.array(ends, np.int64),
+        "part_kinds": np.array([kind for structure in structures for kind in structure.part_kinds], np.uint8),
+        "groups": np.array([structure.group for structure in structures], np.int64),
+    }
 
 
 def _concatenate(ids: list[np.ndarray], tokenizer: Tokenizer) -> tuple[np.ndarray, np.ndarray]:

@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 
 from t5x_code.data.declarations import SourceDeclaration, TaskDeclaration
+from t5x_code.data.document import Document, edit_texts, text_of
 from t5x_code.data.manifest import fingerprint_of
 from t5x_code.data.preprocessors import find_preprocessors
-from t5x_code.data.sources import jsonl, parquet, python_docs, python_stdlib, seqio_task, text_files, tfds
+from t5x_code.data.sources import jsonl, pairs, parquet, python_docs, python_stdlib, seqio_task, text_files, tfds
 from t5x_code.data.sources.files import SourceFile
 from t5x_code.errors import UserError
+from t5x_code.objectives.text_to_code import PAIR_KINDS
 
 HASHED_BYTES = 256 << 20  # larger sources are known by their files' sizes and times
 
@@ -20,10 +22,11 @@ HASHED_BYTES = 256 << 20  # larger sources are known by their files' sizes and t
 class SourceKind:
     """How one kind of source is read, and how its state is known."""
 
-    documents: Callable[[SourceDeclaration, str, Counter], Iterator[str]]
+    documents: Callable[[SourceDeclaration, str, Counter], Iterator[Document]]
     state: Callable[[SourceDeclaration], list]  # JSON: whatever the documents depend on
     options: tuple[str, ...] = ()  # that it takes
     state_needs_tensorflow: bool = False
+    part_kinds: tuple[str, ...] = ()  # what the parts of its documents are called by number; empty: plain texts
 
 
 def _state_of_files(files: Callable[[SourceDeclaration], list[SourceFile]]) -> Callable[[SourceDeclaration], list]:
@@ -53,6 +56,12 @@ SOURCES: Mapping[str, SourceKind] = MappingProxyType(
         "jsonl": SourceKind(jsonl.documents, _state_of_files(jsonl.files)),
         "parquet": SourceKind(parquet.documents, _state_of_files(parquet.files), ("lang",)),
         "text_files": SourceKind(text_files.documents, _state_of_files(text_files.files), ("suffix",)),
+        "python_pairs": SourceKind(
+            pairs.library_documents, _state_of_files(python_stdlib.files), part_kinds=PAIR_KINDS
+        ),
+        "jsonl_pairs": SourceKind(
+            pairs.jsonl_documents, _state_of_files(jsonl.files), ("docstring", "code"), part_kinds=PAIR_KINDS
+        ),
         "tfds": SourceKind(tfds.documents, tfds.state, ("split", "data_dir"), state_needs_tensorflow=True),
         "seqio": SourceKind(seqio_task.documents, seqio_task.state),
     }
@@ -66,7 +75,7 @@ def source_kind(source: SourceDeclaration) -> SourceKind:
     return SOURCES[source.kind]
 
 
-def read_documents(task: TaskDeclaration, skipped: Counter) -> Iterator[str]:
+def read_documents(task: TaskDeclaration, skipped: Counter) -> Iterator[Document]:
     """Documents of a task after its preprocessors, in the order of the source.
 
     Args:
@@ -78,16 +87,16 @@ def read_documents(task: TaskDeclaration, skipped: Counter) -> Iterator[str]:
     """
     preprocessors = find_preprocessors(task.preprocessors)
     found = False
-    for text in source_kind(task.source).documents(task.source, task.text_field, skipped):
-        for preprocess in preprocessors:
-            text = preprocess(text)
+    for document in source_kind(task.source).documents(task.source, task.text_field, skipped):
+        document = edit_texts(document, preprocessors)
+        text = text_of(document)
         if not text.strip():
             skipped["empty"] += 1
         elif not _is_unicode(text):
             skipped["not UTF-8"] += 1
         else:
             found = True
-            yield text
+            yield document
     if not found:
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items())) or "it is empty"
         raise UserError(
