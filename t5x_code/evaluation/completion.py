@@ -55,7 +55,9 @@ def evaluate_completion(request: Request) -> Results:
     )  # fmt: skip
     with tqdm(total=len(problems), unit="line", disable=not request.show_progress) as progress:
         prompts = [problem.prompt for problem in problems]
-        written = complete(model, prompts, generation, stop=after_next_line, on_progress=progress.update)
+        written = complete(
+            model, prompts, generation, stop=after_next_line, on_answers=lambda answers: progress.update(len(answers))
+        )
     guesses = [next_line(samples[0].text) for samples in written]
     exact_P = np.array([guess == problem.line for guess, problem in zip(guesses, problems, strict=True)], float)
     similar_P = np.array([edit_similarity(guess, p.line) for guess, p in zip(guesses, problems, strict=True)])

@@ -79,7 +79,9 @@ def complete_lines(
         records = [lines[index].record for index in chosen]
         prompts = [(r["prefix"], r["suffix"]) if is_infill else r["prompt"] for r in records]
         names = [lines[index].name for index in chosen]
-        completions = respond(model, prompts, generation, stop=stop, names=names, on_progress=on_progress)
+        completions = respond(
+            model, prompts, generation, stop=stop, names=names, on_answers=lambda answers: on_progress(len(answers))
+        )
         for index, samples in zip(chosen, completions, strict=True):
             results[index] = [sample.text for sample in samples]
     return results
