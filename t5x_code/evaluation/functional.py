@@ -38,7 +38,7 @@ def evaluate_mbpp(request: Request) -> Results:
 
 
 def evaluate_infilling(request: Request) -> Results:
-    """HumanEval-Infilling (arXiv 2207.14255): single-line, multi-line, random-span or its light form, as the file is."""
+    """HumanEval-Infilling (arXiv 2207.14255): single-line, multi-line, random-span or light, as the file is."""
     return _evaluate(request, read_infilling(request.data), "infill")
 
 

@@ -97,7 +97,8 @@ def generate(
         on_answers: called with the continuations of the prompts just finished, by index.
 
     Returns:
-        New token ids by prompt and sample, none for a prompt whose batch was skipped; a stop token that ended a continuation is its last.
+        New token ids by prompt and sample, none for a prompt whose batch was skipped; a stop token that ended a
+        continuation is its last.
 
     Raises:
         UserError: a prompt is empty, or too long for the context.
