@@ -4,13 +4,26 @@ Prompts are put together from token ids, so text that spells a control token rem
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any, Literal, Protocol
 
 import numpy as np
+from jax.sharding import Mesh
 
 from t5x_code.inference.generation import GenerationConfig, generate
 from t5x_code.models.config import TransformerConfig
+
+StopRule = Callable[[str], int | None]  # text so far -> how much of it to keep, or None to go on
+
+
+def at_strings(strings: Sequence[str]) -> StopRule | None:
+    """Ends a text before the first occurrence of any of these; None for none."""
+
+    def first(text: str) -> int | None:
+        found = [text.find(string) for string in strings]
+        return min((at for at in found if at >= 0), default=None)
+
+    return first if strings else None
 
 
 class ControlTokens(Protocol):
@@ -42,15 +55,20 @@ class TextModel:
     params: Any
     tokenizer: TextCodec
     begin_document: bool  # trained with eod before each document's first token
+    name: str = ""  # which model and checkpoint, for what is made with it
+    mesh: Mesh | None = None  # what the parameters are laid out on; None: one device
 
 
 @dataclasses.dataclass(frozen=True)
 class Completion:
     """What the model wrote."""
 
-    text: str  # up to the stop token or stop string
+    text: str  # up to the stop token or where the stop rule says
     tokens: tuple[int, ...]  # as generated: an ending stop token included
-    ended_by: Literal["stop_token", "stop_string", "length"]
+    ended_by: Literal["stop_token", "stop_rule", "length"]
+
+
+OnAnswers = Callable[[dict[int, list[Completion]]], None]
 
 
 def complete(
@@ -58,11 +76,13 @@ def complete(
     prompts: Sequence[str],
     generation: GenerationConfig,
     *,
-    stop_strings: Sequence[str] = (),
+    stop: StopRule | None = None,
     names: Sequence[str] | None = None,
-    on_progress: Callable[[int], None] = lambda num_prompts: None,
+    numbers: Sequence[int] | None = None,
+    skip: Container[int] = (),
+    on_answers: OnAnswers = lambda answers: None,
 ) -> list[list[Completion]]:
-    """Continues each prompt left to right until the document ends, a stop string comes or the tokens run out.
+    """Continues each prompt left to right until the document ends, the stop rule holds or the tokens run out.
 
     The control tokens of infilling are never chosen (our choice; the paper is silent).
 
@@ -70,9 +90,11 @@ def complete(
         model: the model.
         prompts: texts; an empty one asks for a whole document.
         generation: how; its stop and forbidden tokens are added to.
-        stop_strings: texts that end a completion, themselves left out.
+        stop: where in its text a completion ends.
         names: what error messages call the prompts.
-        on_progress: called with the number of prompts just finished.
+        numbers: key the draws of each prompt; its index if not given.
+        skip: indices of prompts that need no answer, as in `generate`.
+        on_answers: called with the completions of the prompts just finished, by index.
 
     Returns:
         `num_samples` completions for each prompt.
@@ -84,7 +106,7 @@ def complete(
         forbidden_tokens=(*generation.forbidden_tokens, control.sep, control.eom, *control.masks),
     )
     ids = [left_to_right_prompt(model, prompt) for prompt in prompts]
-    return _completions(model, ids, generation, stop_strings, names, on_progress)
+    return _completions(model, ids, generation, stop, names, numbers, skip, on_answers)
 
 
 def infill(
@@ -92,9 +114,11 @@ def infill(
     prefixes_and_suffixes: Sequence[tuple[str, str]],
     generation: GenerationConfig,
     *,
-    stop_strings: Sequence[str] = (),
+    stop: StopRule | None = None,
     names: Sequence[str] | None = None,
-    on_progress: Callable[[int], None] = lambda num_prompts: None,
+    numbers: Sequence[int] | None = None,
+    skip: Container[int] = (),
+    on_answers: OnAnswers = lambda answers: None,
 ) -> list[list[Completion]]:
     """Writes what stands between each prefix and suffix; it ends at `<eom>`, as in training, or at the document's end.
 
@@ -107,7 +131,7 @@ def infill(
         forbidden_tokens=(*generation.forbidden_tokens, control.sep, *control.masks),
     )
     ids = [infill_prompt(model, prefix, suffix) for prefix, suffix in prefixes_and_suffixes]
-    return _completions(model, ids, generation, stop_strings, names, on_progress)
+    return _completions(model, ids, generation, stop, names, numbers, skip, on_answers)
 
 
 def left_to_right_prompt(model: TextModel, prompt: str) -> np.ndarray:
@@ -131,39 +155,39 @@ def _completions(
     model: TextModel,
     prompts: list[np.ndarray],
     generation: GenerationConfig,
-    stop_strings: Sequence[str],
+    stop: StopRule | None,
     names: Sequence[str] | None,
-    on_progress: Callable[[int], None],
+    numbers: Sequence[int] | None,
+    skip: Container[int],
+    on_answers: OnAnswers,
 ) -> list[list[Completion]]:
     def should_stop(tokens: list[int]) -> bool:
-        return _first_stop(model.tokenizer.decode(tokens), stop_strings) is not None
+        return stop(model.tokenizer.decode(tokens)) is not None
+
+    def finish(samples: list[list[int]]) -> list[Completion]:
+        return [_completion(model.tokenizer, tokens, generation.stop_tokens, stop) for tokens in samples]
 
     results = generate(
         model.config,
         model.params,
         prompts,
         generation,
-        should_stop=should_stop if stop_strings else None,
+        mesh=model.mesh,
+        should_stop=should_stop if stop else None,
         names=names,
-        on_progress=on_progress,
+        numbers=numbers,
+        skip=skip,
+        on_answers=lambda answers: on_answers({index: finish(samples) for index, samples in answers.items()}),
     )
-    return [
-        [_completion(model.tokenizer, tokens, generation.stop_tokens, stop_strings) for tokens in samples]
-        for samples in results
-    ]
+    return [finish(samples) for samples in results]
 
 
 def _completion(
-    tokenizer: TextCodec, tokens: list[int], stop_tokens: tuple[int, ...], stop_strings: Sequence[str]
+    tokenizer: TextCodec, tokens: list[int], stop_tokens: tuple[int, ...], stop: StopRule | None
 ) -> Completion:
     ended = tokens[-1] in stop_tokens
     text = tokenizer.decode(tokens[:-1] if ended else tokens)
-    cut = _first_stop(text, stop_strings)
+    cut = stop(text) if stop else None
     if cut is not None:
-        return Completion(text[:cut], tuple(tokens), "stop_string")
+        return Completion(text[:cut], tuple(tokens), "stop_rule")
     return Completion(text, tuple(tokens), "stop_token" if ended else "length")
-
-
-def _first_stop(text: str, stop_strings: Sequence[str]) -> int | None:
-    found = [text.find(stop) for stop in stop_strings]
-    return min((at for at in found if at >= 0), default=None)
