@@ -19,20 +19,18 @@ from t5x_code.checkpoints.manager import CheckpointWriter
 from t5x_code.checkpoints.model_directory import CHECKPOINTS_FOLDER, ModelDescription, start_run_directory
 from t5x_code.errors import UserError
 from t5x_code.models.config import TransformerConfig
-from t5x_code.models.decoder import logical_axes
 from t5x_code.parallel.hosts import global_batch, is_writer
 from t5x_code.parallel.rules import logical_axes_on
+from t5x_code.training.assemble import jit_train_step, step_parts
 from t5x_code.training.batch_size import BatchSize, batch_size_at, batch_sizes_from, batch_sizes_of
 from t5x_code.training.evaluation import evaluate
-from t5x_code.training.losses import LossConfig, next_token_loss
+from t5x_code.training.losses import LossConfig
 from t5x_code.training.metrics_writer import MetricsWriter, progress_line, say
-from t5x_code.training.optimizer import OptimizerConfig, make_optimizer
+from t5x_code.training.optimizer import OptimizerConfig
 from t5x_code.training.profiling import ProfilerWindow
 from t5x_code.training.resume import Start, checkpoint_of, find_start, model_facts
-from t5x_code.training.schedules import make_schedule
 from t5x_code.training.speedometer import Speedometer
-from t5x_code.training.state import shardings_of
-from t5x_code.training.step import StepParts, make_eval_step, make_train_step, num_microbatches
+from t5x_code.training.step import make_eval_step, num_microbatches
 from t5x_code.training.stopping import StopRequest
 
 Arrays = dict[str, np.ndarray]
@@ -104,17 +102,14 @@ def train(
     """
     for rows in batch_sizes_of(config.batch_size):
         num_microbatches(rows, config.microbatch_size, mesh)
-    optimizer = make_optimizer(optimizer_config, logical_axes(model))
-    loss = next_token_loss(model, loss_config, mesh)
-    schedule = make_schedule(optimizer_config.schedule)
-    parts = StepParts(loss, optimizer, schedule, optimizer_config.ema_decay, config.microbatch_size, mesh)
+    parts = step_parts(model, optimizer_config, loss_config, config.microbatch_size, mesh)
     with_ema = optimizer_config.ema_decay is not None
 
     with logical_axes_on(mesh):
         start = find_start(
             config.model_dir,
             model,
-            optimizer,
+            parts.optimizer,
             with_ema,
             mesh,
             config.seed,
@@ -126,9 +121,8 @@ def train(
             start_run_directory(config.model_dir, files.description, files.save_tokenizer, files.texts)
             say(start.origin)
         steps = _Steps(
-            # The layout is that of the start at every step: left to the compiler, it could change after the first.
-            jax.jit(make_train_step(parts), donate_argnums=0, out_shardings=(shardings_of(start.state), None)),
-            jax.jit(make_eval_step(loss)),
+            jit_train_step(parts, start.state),
+            jax.jit(make_eval_step(parts.loss)),
             with_ema,
             model,
             mesh,
