@@ -9,6 +9,7 @@ from t5x_code.models.config import TransformerConfig
 from t5x_code.objectives.causal_lm import CausalLM
 from t5x_code.objectives.example import Objective
 from t5x_code.objectives.span_corruption import SpanCorruption
+from t5x_code.parallel.hosts import HostsConfig
 from t5x_code.parallel.mesh import MeshConfig
 from t5x_code.recipes.field_types import checked
 from t5x_code.training.loop import LoopConfig
@@ -49,6 +50,7 @@ class Recipe:
     data: DataConfig
     loop: LoopConfig
     loss: LossConfig
+    hosts: HostsConfig
     initialize_from: str | None = None
 
 
@@ -61,6 +63,7 @@ CONFIGURABLES = (
     ScheduleConfig,
     LossConfig,
     MeshConfig,
+    HostsConfig,
     LoopConfig,
     CausalLM,
     SpanCorruption,

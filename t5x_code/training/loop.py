@@ -32,6 +32,7 @@ from t5x_code.training.resume import Start, checkpoint_of, find_start, model_fac
 from t5x_code.training.speedometer import Speedometer
 from t5x_code.training.step import make_eval_step, num_microbatches
 from t5x_code.training.stopping import StopRequest
+from t5x_code.training.watchdog import Watchdog
 
 Arrays = dict[str, np.ndarray]
 
@@ -52,6 +53,7 @@ class LoopConfig:
     keep_every: int | None = None  # steps divisible by this are kept for good
     max_skipped_in_a_row: int = 20  # steps without a finite loss and gradient before giving up
     accept_changed_data: bool = False  # resume although the data is not what the checkpoint was trained on
+    watchdog_minutes: float = 30.0  # without a finished step until stacks are printed; after twice that the run ends
     profile_steps: tuple[int, int] | None = None  # [first, last) step traced into MODEL_DIR/profile
 
     def __post_init__(self):
@@ -60,6 +62,8 @@ class LoopConfig:
         for name in ("train_steps", "log_period", "eval_period", "checkpoint_period", "keep_last"):
             if getattr(self, name) < 1:
                 raise UserError(f"LoopConfig.{name} is {getattr(self, name)}: it must be 1 or more")
+        if self.watchdog_minutes <= 0:
+            raise UserError(f"LoopConfig.watchdog_minutes is {self.watchdog_minutes}: it must be positive")
         batch_sizes_of(self.batch_size)
 
 
@@ -166,6 +170,7 @@ def _run(config: LoopConfig, steps: _Steps, start: Start, data: RunData) -> int:
         with (
             CheckpointWriter(folder / CHECKPOINTS_FOLDER, config.keep_last, config.keep_every) as checkpoints,
             StopRequest() as stop,
+            Watchdog(config.watchdog_minutes) as watchdog,
             ProfilerWindow(folder / "profile", config.profile_steps) as profiler,
         ):
             while step < config.train_steps:
@@ -198,11 +203,13 @@ def _run(config: LoopConfig, steps: _Steps, start: Start, data: RunData) -> int:
                     if writer:
                         writer.write(step, record)
 
+                watchdog.step_done()
                 checkpoints.check()
                 stops = stop.arrived(step)
                 if stops or is_last or step % config.checkpoint_period == 0:
                     checkpoints.save(step, checkpoint_of(state, metadata()))
                     speed.restart()
+                    watchdog.step_done()
                 if stops:
                     if is_writer():
                         say(f"{stop.reason}: saved step {step}, run the same command to go on")
