@@ -19,8 +19,11 @@ from jax.experimental import multihost_utils
 
 from t5x_code.checkpoints.checksums import find_damage, write_checksums
 from t5x_code.errors import UserError
+from t5x_code.parallel.meeting import barrier
 
 OS_ERROR = re.compile(r"os_error_code='(\d+)'|\[Errno (\d+)\]")  # as TensorStore and as Python write it
+
+SET_ASIDE_SECONDS = 600  # until process 0 has renamed what is damaged
 
 PARAMS, EMA_PARAMS, TRAINING, METADATA = "params", "ema_params", "training", "metadata"
 
@@ -185,8 +188,7 @@ def set_aside_newer(folder: epath.PathLike, step: int) -> None:
                 raise UserError(
                     f"cannot write to {folder}: {error.strerror or error}; set another MODEL_DIR"
                 ) from error
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("set aside damaged checkpoints")
+    barrier("damaged checkpoints are set aside", SET_ASIDE_SECONDS)
 
 
 def read_metadata(folder: epath.PathLike, step: int) -> dict[str, Any]:

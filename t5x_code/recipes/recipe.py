@@ -13,6 +13,7 @@ from t5x_code.objectives.prefix_lm import PrefixLM
 from t5x_code.objectives.span_corruption import SpanCorruption
 from t5x_code.objectives.text_to_code import TextToCode
 from t5x_code.objectives.ul2 import UL2
+from t5x_code.parallel.hosts import HostsConfig
 from t5x_code.parallel.mesh import MeshConfig
 from t5x_code.recipes.field_types import checked
 from t5x_code.training.loop import LoopConfig
@@ -60,6 +61,7 @@ class Recipe:
     data: DataConfig
     loop: LoopConfig
     loss: LossConfig
+    hosts: HostsConfig
     initialize_from: str | None = None
 
 
@@ -72,6 +74,7 @@ CONFIGURABLES = (
     ScheduleConfig,
     LossConfig,
     MeshConfig,
+    HostsConfig,
     LoopConfig,
     CausalLM,
     PrefixLM,

@@ -190,7 +190,7 @@ def test_a_full_disk_is_named_whichever_file_meets_it(tmp_path, monkeypatch):
 
     monkeypatch.setattr("t5x_code.checkpoints.manager.write_checksums", no_room)
     with (
-        pytest.raises(UserError, match="step 1 could not be written .*: No space left on device; "),
+        pytest.raises(UserError, match=r"step 1 could not be written .*: No space left on device; "),
         CheckpointWriter(tmp_path / "run") as writer,
     ):
         writer.save(1, make_checkpoint(1))
