@@ -9,9 +9,11 @@ from etils import epath
 
 from t5x_code.checkpoints.model_directory import ModelDescription
 from t5x_code.errors import UserError
+from t5x_code.models.attention.choice import AUTO
 from t5x_code.parallel.hosts import is_writer, rows_of_process, start_processes
 from t5x_code.parallel.mesh import MESH_AXES, make_mesh
 from t5x_code.recipes import inputs as recipe_inputs
+from t5x_code.recipes.attention_choice import settle_attention
 from t5x_code.recipes.dry_run import check_memory
 from t5x_code.recipes.recipe import Recipe
 from t5x_code.training.batch_size import batch_sizes_of
@@ -47,6 +49,7 @@ def train_recipe(recipe: Recipe, resolved: str, command: str) -> int:
     start_processes()
     use_compilation_cache()
     mesh = make_mesh(recipe.mesh)
+    model = settle_attention(recipe, mesh)
     check_memory(recipe)
     if recipe.data.length > recipe.model.max_length:
         raise UserError(
@@ -60,6 +63,7 @@ def train_recipe(recipe: Recipe, resolved: str, command: str) -> int:
     if is_writer():
         axes = " x ".join(f"{name} {size}" for name, size in zip(MESH_AXES, mesh.devices.shape, strict=True))
         say(f"{mesh.size} {mesh.devices.flat[0].device_kind} devices, mesh {axes}; {jax.process_count()} processes")
+        say(f"attention: {model.attention}")
     run_data = RunData(
         batches=recipe_inputs.batches_from(data, recipe.data, index, count),
         evaluations=recipe_inputs.evaluations_from(data, recipe.data, eval_batch_size, index, count),
@@ -70,7 +74,8 @@ def train_recipe(recipe: Recipe, resolved: str, command: str) -> int:
         shares=recipe_inputs.final_shares(data.train),
     )
     files = RunFiles(
-        description=ModelDescription(recipe.model),
+        # How attention is computed is the reader's choice: it may have other devices.
+        description=ModelDescription(dataclasses.replace(recipe.model, attention=AUTO)),
         save_tokenizer=data.tokenizer.save,
         texts={
             "config.gin": resolved,
@@ -78,9 +83,7 @@ def train_recipe(recipe: Recipe, resolved: str, command: str) -> int:
             STORES_FILE: json.dumps(dataclasses.asdict(stores), indent=2) + "\n",
         },
     )
-    return train(
-        recipe.loop, recipe.model, recipe.optimizer, recipe.loss, mesh, run_data, files, recipe.initialize_from
-    )
+    return train(recipe.loop, model, recipe.optimizer, recipe.loss, mesh, run_data, files, recipe.initialize_from)
 
 
 def use_compilation_cache() -> None:
