@@ -6,7 +6,7 @@ from jax.sharding import Mesh
 
 from t5x_code.errors import UserError
 from t5x_code.models.attention.choice import AUTO, choose, why_not
-from t5x_code.models.attention.dispatch import case_on
+from t5x_code.models.attention.dispatch import case_of
 from t5x_code.models.config import TransformerConfig
 from t5x_code.objectives.causal_lm import CausalLM
 from t5x_code.recipes.recipe import Recipe
@@ -20,7 +20,7 @@ def settle_attention(recipe: Recipe, mesh: Mesh) -> TransformerConfig:
     """
     model = recipe.model
     queries = recipe.data.length // mesh.shape["sequence"]
-    case = case_on(mesh.devices.flat[0], queries, recipe.data.length, model.head_dim, model.dtype)
+    case = case_of(mesh.devices.flat[0], queries, recipe.data.length, model.head_dim, model.dtype)
     name = choose(model.attention, case)
     # Only a recipe knows that its mask is causal and nothing else: then cuDNN needs no array to say so.
     if model.attention == AUTO and name in ("tokamax", "cudnn") and is_plainly_causal(recipe):

@@ -3,6 +3,7 @@
 import dataclasses
 from types import SimpleNamespace
 
+import jax
 import pytest
 
 from t5x_code.errors import UserError
@@ -23,6 +24,7 @@ def recipes():
 @pytest.fixture
 def one_h100(monkeypatch):
     """A mesh of one device that says it is an H100; nothing runs on it."""
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     monkeypatch.setattr(choice.importlib.util, "find_spec", lambda name: object())
     device = SimpleNamespace(platform="gpu", device_kind="NVIDIA H100 80GB HBM3")
     devices = SimpleNamespace(flat=[device])

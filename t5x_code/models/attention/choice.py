@@ -29,6 +29,7 @@ class AttentionCase:
     keys: int
     head_dim: int
     dtype: str
+    is_attached: bool  # whether this process has such a device, and is not compiling for one elsewhere
 
 
 def choose(name: str, case: AttentionCase) -> str:
@@ -99,6 +100,8 @@ def _why_not_cudnn(case: AttentionCase) -> str | None:
 
 
 def _why_not_flash_gpu(case: AttentionCase) -> str | None:
+    if not case.is_attached:
+        return f"can only be compiled where its GPU is, and no {case.device_kind} is attached"
     if jnp.dtype(case.dtype).itemsize != 2:
         return f"takes bfloat16, not {case.dtype}; set DTYPE='bfloat16'"
     if case.head_dim % 8 or case.head_dim > 256:

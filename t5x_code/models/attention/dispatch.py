@@ -15,7 +15,7 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.sharding import AbstractMesh, PartitionSpec
+from jax.sharding import AbstractDevice, AbstractMesh, PartitionSpec
 
 from t5x_code.models.attention.choice import AUTO, AttentionCase, choose
 from t5x_code.models.attention.chunked import chunked_attention
@@ -64,7 +64,8 @@ def attention(
     batch, length, heads = _axes_of(mesh, q_BxLxHxE.shape)
     k_BxSxKxE, v_BxSxKxE = (_spread_heads(x, heads, mesh) for x in (k_BxSxKxE, v_BxSxKxE))
     queries = q_BxLxHxE.shape[1] // _num_shares(mesh, length)
-    case = _case(mesh, queries, k_BxSxKxE.shape[1], q_BxLxHxE.shape[3], q_BxLxHxE.dtype)
+    device = mesh.abstract_device or jax.devices()[0]  # the mesh's need not be attached: one may compile for others
+    case = case_of(device, queries, k_BxSxKxE.shape[1], q_BxLxHxE.shape[3], str(q_BxLxHxE.dtype))
     compute = functools.partial(IMPLEMENTATIONS[choose(implementation, case)], scale=scale)
     arrays = (q_BxLxHxE, k_BxSxKxE.astype(q_BxLxHxE.dtype), v_BxSxKxE.astype(q_BxLxHxE.dtype))
     if batch is length is heads is None:
@@ -76,17 +77,10 @@ def attention(
     return sharded(*arrays, attend_from_BxL, attend_to_BxL)
 
 
-def case_on(device: jax.Device, queries: int, keys: int, head_dim: int, dtype: str) -> AttentionCase:
+def case_of(device: jax.Device | AbstractDevice, queries: int, keys: int, head_dim: int, dtype: str) -> AttentionCase:
     """What the choice depends on, for one device's share of the work."""
-    return AttentionCase(device.platform, device.device_kind, queries, keys, head_dim, dtype)
-
-
-def _case(mesh: AbstractMesh, queries: int, keys: int, head_dim: int, dtype: jnp.dtype) -> AttentionCase:
-    """As `case_on`, for the devices that the computation is compiled for: the mesh's, which need not be attached."""
-    device = mesh.abstract_device
-    if device is None:
-        return case_on(jax.devices()[0], queries, keys, head_dim, str(dtype))
-    return AttentionCase(device.platform, device.device_kind, queries, keys, head_dim, str(dtype))
+    is_attached = device.platform == jax.default_backend()
+    return AttentionCase(device.platform, device.device_kind, queries, keys, head_dim, dtype, is_attached)
 
 
 Axes = str | tuple[str, ...] | None  # of a mesh, that one dimension is split over

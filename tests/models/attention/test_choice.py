@@ -8,9 +8,9 @@ from t5x_code.errors import UserError
 from t5x_code.models.attention import choice
 from t5x_code.models.attention.choice import AttentionCase, choose
 
-TPU = AttentionCase("tpu", "TPU v5 lite", 2048, 2048, 128, "bfloat16")
-H100 = AttentionCase("gpu", "NVIDIA H100 80GB HBM3", 2048, 2048, 128, "bfloat16")
-CPU = AttentionCase("cpu", "cpu", 2048, 2048, 128, "bfloat16")
+TPU = AttentionCase("tpu", "TPU v5 lite", 2048, 2048, 128, "bfloat16", True)
+H100 = AttentionCase("gpu", "NVIDIA H100 80GB HBM3", 2048, 2048, 128, "bfloat16", True)
+CPU = AttentionCase("cpu", "cpu", 2048, 2048, 128, "bfloat16", True)
 
 
 @pytest.mark.parametrize(
@@ -25,6 +25,7 @@ CPU = AttentionCase("cpu", "cpu", 2048, 2048, 128, "bfloat16")
         (H100, {"device_kind": "NVIDIA A100-SXM4-80GB"}, "cudnn"),
         (H100, {"device_kind": "NVIDIA A100-SXM4-80GB", "queries": 32768, "keys": 32768}, "chunked"),
         (H100, {"dtype": "float32"}, "chunked"),
+        (H100, {"is_attached": False}, "chunked"),
         (CPU, {}, "chunked"),
         (CPU, {"queries": 128, "keys": 128}, "dense"),
     ],
