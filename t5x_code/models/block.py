@@ -9,7 +9,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from t5x_code.models.attention import attention
+from t5x_code.models.attention.choice import AUTO
+from t5x_code.models.attention.dispatch import attention
 from t5x_code.models.cache import KeyValueCache
 from t5x_code.models.config import TransformerConfig
 from t5x_code.models.layers import Mlp, Norm, Projection
@@ -59,8 +60,9 @@ class SelfAttention(nn.Module):
             cache, k_BxSxKxE, v_BxSxKxE = cache.write(layer.index, context.first_slot, k_BxLxKxE, v_BxLxKxE)
         attend_from_BxL = _window_from(context, layer.window)
         scale = config.head_dim**-0.5 if config.scale_attention else 1.0
+        implementation = config.attention if cache is None else AUTO  # the config names one for whole rows
         out_BxLxHxE = attention(
-            q_BxLxHxE, k_BxSxKxE, v_BxSxKxE, attend_from_BxL, context.attend_to_BxL, config.attention, scale
+            q_BxLxHxE, k_BxSxKxE, v_BxSxKxE, attend_from_BxL, context.attend_to_BxL, implementation, scale
         )
         out_BxLxHxE = nn.with_logical_constraint(out_BxLxHxE, ("batch", "length", "activation_heads", None))
         return self._project_out()(out_BxLxHxE), cache

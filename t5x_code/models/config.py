@@ -45,7 +45,7 @@ class TransformerConfig:
     dtype: str = "bfloat16"  # of activations; parameters, norms, softmax and loss are float32
     remat: RematPolicy = "none"  # what the backward pass recomputes; see models/remat.py
     scan_layers: bool = True  # one compiled layer, scanned
-    attention: str = "auto"  # implementation, by name; see models/attention.py
+    attention: str = "auto"  # implementation, by name; see models/attention/choice.py
     loss_chunk: int = 1024  # tokens whose logits exist at a time
     vocab_multiple: int = 128  # the embedding and head are padded to a multiple of this
 

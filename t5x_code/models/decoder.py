@@ -28,6 +28,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from t5x_code.models.attention.choice import AUTO
 from t5x_code.models.block import Block, Context, Layer
 from t5x_code.models.cache import KeyValueCache
 from t5x_code.models.config import TransformerConfig
@@ -110,6 +111,7 @@ def count_params(config: TransformerConfig) -> int:
 
 def _init_boxed(config: TransformerConfig, key: jax.Array) -> Params:
     one_token = jnp.zeros((1, 1), jnp.int32)
+    config = dataclasses.replace(config, attention=AUTO)  # the config names one for whole rows
     return Decoder(config).init(key, one_token, one_token, one_token, one_token)["params"]
 
 

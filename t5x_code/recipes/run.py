@@ -12,11 +12,13 @@ from etils import epath
 import t5x_code
 from t5x_code.checkpoints.model_directory import ModelDescription
 from t5x_code.errors import RunAgain, UserError
+from t5x_code.models.attention.choice import AUTO
 from t5x_code.models.modality import split_config
 from t5x_code.parallel.hosts import is_writer, rows_of_process, start_processes
 from t5x_code.parallel.meeting import agree, first_alone, in_every_process
 from t5x_code.parallel.mesh import make_mesh
 from t5x_code.recipes import inputs as recipe_inputs
+from t5x_code.recipes.attention_choice import settle_attention
 from t5x_code.recipes.dry_run import check_memory, describe_mesh
 from t5x_code.recipes.recipe import Recipe
 from t5x_code.training.batch_size import batch_sizes_of
@@ -53,6 +55,7 @@ def train_recipe(recipe: Recipe, resolved: str, command: str) -> int:
     use_compilation_cache()
     agree("start", start_facts(resolved), recipe.hosts.barrier_seconds)
     mesh = make_mesh(recipe.mesh)
+    model = settle_attention(recipe, mesh)
     check_memory(recipe)
     if recipe.data.length > recipe.model.max_length:
         raise UserError(
@@ -64,9 +67,10 @@ def train_recipe(recipe: Recipe, resolved: str, command: str) -> int:
     index, count = rows_of_process(mesh)
     if is_writer():
         say(describe_mesh(recipe, mesh))
+        say(f"attention: {model.attention}")
     data = _prepare_inputs(recipe)
     split = recipe_inputs.vocabulary_split(data)
-    model = split_config(recipe.model, split) if split else recipe.model
+    model = split_config(model, split) if split else model
     run_data = RunData(
         batches=recipe_inputs.batches_from(data, recipe.data, index, count),
         evaluations=recipe_inputs.evaluations_from(data, recipe.data, eval_batch_size, index, count),
@@ -79,7 +83,11 @@ def train_recipe(recipe: Recipe, resolved: str, command: str) -> int:
         shares=recipe_inputs.final_shares(data.train),
     )
     files = RunFiles(
-        description=ModelDescription(model, extra={"modality": data.layout.modality.to_json()} if split else {}),
+        # How attention is computed is the reader's choice: it may have other devices.
+        description=ModelDescription(
+            dataclasses.replace(model, attention=AUTO),
+            extra={"modality": data.layout.modality.to_json()} if split else {},
+        ),
         save_tokenizer=data.tokenizer.save,
         texts={
             "config.gin": resolved,
