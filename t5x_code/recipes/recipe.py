@@ -5,7 +5,7 @@ import dataclasses
 import gin
 from t5x_code.data.declarations import Rate
 from t5x_code.errors import UserError
-from t5x_code.models.config import TransformerConfig
+from t5x_code.models.config import RopeScaling, TransformerConfig
 from t5x_code.objectives.causal_lm import CausalLM
 from t5x_code.objectives.example import Objective
 from t5x_code.objectives.span_corruption import SpanCorruption
@@ -57,6 +57,7 @@ CONFIGURABLES = (
     Recipe,
     DataConfig,
     TransformerConfig,
+    RopeScaling,
     OptimizerConfig,
     ScheduleConfig,
     LossConfig,
