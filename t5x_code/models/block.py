@@ -43,11 +43,17 @@ class SelfAttention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, h_BxLxD: jax.Array, cache: KeyValueCache | None, layer: Layer, context: Context
+        self,
+        h_BxLxD: jax.Array,
+        cache: KeyValueCache | None,
+        layer: Layer,
+        context: Context,
+        query_BxLxD: jax.Array | None = None,
     ) -> tuple[jax.Array, KeyValueCache | None]:
         """Returns what is added to the residual stream [B, L, D], and the cache with the new tokens in it."""
         config = self.config
-        q_BxLxHxE = self._project_in("query", "heads", config.num_heads)(h_BxLxD)
+        asking_BxLxD = h_BxLxD if query_BxLxD is None else query_BxLxD
+        q_BxLxHxE = self._project_in("query", "heads", config.num_heads)(asking_BxLxD)
         k_BxLxKxE = self._project_in("key", "kv_heads", config.num_kv_heads)(h_BxLxD)
         v_BxLxKxE = self._project_in("value", "kv_heads", config.num_kv_heads)(h_BxLxD)
         if context.rotation is not None:
@@ -70,12 +76,13 @@ class SelfAttention(nn.Module):
     def _project_in(self, name: str, axis: str, heads: int) -> Projection:
         config = self.config
         shape, axes = (config.model_dim, heads, config.head_dim), ("embed", axis, "head_dim")
-        return Projection("bld,dhe->blhe", shape, axes, 2, config.attention_bias, config.initializer_range, name=name)
+        return Projection("bld,dhe->blhe", shape, axes, 2, config.qkv_bias, config.initializer_range, name=name)
 
     def _project_out(self) -> Projection:
         config = self.config
         shape, axes = (config.num_heads, config.head_dim, config.model_dim), ("heads", "head_dim", "embed")
-        return Projection("blhe,hed->bld", shape, axes, 1, config.attention_bias, config.initializer_range, name="out")
+        bias = config.attention_out_bias
+        return Projection("blhe,hed->bld", shape, axes, 1, bias, config.initializer_range, name="out")
 
 
 def _window_from(context: Context, window: jax.Array) -> jax.Array:
@@ -95,18 +102,25 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(
-        self, carry: tuple[jax.Array, KeyValueCache | None], layer: Layer, context: Context
+        self,
+        carry: tuple[jax.Array, KeyValueCache | None],
+        layer: Layer,
+        context: Context,
+        query_BxLxD: jax.Array | None = None,
     ) -> tuple[tuple[jax.Array, KeyValueCache | None], None]:
-        """Takes and returns the residual stream [B, L, D] and the cache, as `nn.scan` wants it."""
+        """Takes and returns the residual stream [B, L, D] and the cache, as `nn.scan` wants it.
+
+        Where `query_BxLxD` is given, queries are projected from it instead of from the normed residual stream.
+        """
         x_BxLxD, cache = carry
         self_attention, mlp = SelfAttention(self.config, name="attention"), Mlp(self.config, name="mlp")
         if self.config.parallel_block:
             h_BxLxD = Norm(self.config, name="norm")(x_BxLxD)
-            attended_BxLxD, cache = self_attention(h_BxLxD, cache, layer, context)
+            attended_BxLxD, cache = self_attention(h_BxLxD, cache, layer, context, query_BxLxD)
             x_BxLxD = x_BxLxD + attended_BxLxD + mlp(h_BxLxD)
         else:
             h_BxLxD = Norm(self.config, name="attention_norm")(x_BxLxD)
-            attended_BxLxD, cache = self_attention(h_BxLxD, cache, layer, context)
+            attended_BxLxD, cache = self_attention(h_BxLxD, cache, layer, context, query_BxLxD)
             x_BxLxD = x_BxLxD + attended_BxLxD
             x_BxLxD = x_BxLxD + mlp(Norm(self.config, name="mlp_norm")(x_BxLxD))
         x_BxLxD = nn.with_logical_constraint(x_BxLxD, ("batch", "length", "activation_embed"))

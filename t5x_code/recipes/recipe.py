@@ -5,7 +5,7 @@ import dataclasses
 import gin
 from t5x_code.data.declarations import Rate
 from t5x_code.errors import UserError
-from t5x_code.models.config import TransformerConfig
+from t5x_code.models.config import RopeScaling, TransformerConfig
 from t5x_code.objectives.causal_lm import CausalLM
 from t5x_code.objectives.example import Objective, PackingObjective
 from t5x_code.objectives.infill import Infill
@@ -70,6 +70,7 @@ CONFIGURABLES = (
     Recipe,
     DataConfig,
     TransformerConfig,
+    RopeScaling,
     OptimizerConfig,
     ScheduleConfig,
     LossConfig,

@@ -19,13 +19,16 @@ def train_flops_per_token(config: TransformerConfig) -> float:
     looked_up = 0 if config.tie_embeddings else config.vocab_size * config.model_dim
     if config.position_encoding == "learned":
         looked_up += config.max_length * config.model_dim
+    if config.top_query_layer:
+        looked_up += config.max_length * config.model_dim
     products = 6 * (count_params(config) - looked_up)
     return float(products + attention_flops_per_token(config))
 
 
 def attention_flops_per_token(config: TransformerConfig) -> float:
     """Scores and weighted sum, forward (2 products) and backward (4), over half of the keys of each window."""
-    keys = [min(window, config.max_length) if window else config.max_length for window in config.window_of_layer]
+    windows = [*config.window_of_layer, *[0] * config.top_query_layer]
+    keys = [min(window, config.max_length) if window else config.max_length for window in windows]
     width = config.num_heads * config.head_dim
     return sum(6 * 2 * width * seen / 2 for seen in keys)
 
