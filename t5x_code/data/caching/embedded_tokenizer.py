@@ -54,7 +54,7 @@ def embedded_tokenizer(root: str | Path, tasks: Sequence[TaskDeclaration]) -> Pa
 
 
 def fitted(tokenizer: Tokenizer, tasks: Sequence[TaskDeclaration]) -> Tokenizer:
-    """The tokenizer with all tokens that the tasks' documents need: those of linearised code for those in parts."""
+    """The tokenizer with all tokens that the documents need: those of linearised code, where they are in parts."""
     return tokenizer.with_pair_tokens() if _have_parts(tasks) else tokenizer
 
 
