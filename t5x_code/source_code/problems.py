@@ -1,0 +1,121 @@
+"""Problems with several solutions each: what logical equivalence is learnt from and tested on.
+
+The file is JSONL, plain or gzip, one problem a line:
+
+    {"problem_id": "two-sum", "language": "python", "solutions": ["def ..", "class ..", ..]}
+
+Other fields are ignored. A problem is held out for testing by a hash of its id alone, so that every reader of any file
+agrees on it: held-out problems never become training data, and evaluation takes no others unless it is told to.
+"""
+
+import dataclasses
+import gzip
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from etils import epath
+
+from t5x_code.errors import UserError
+from t5x_code.source_code.errors import CannotTransform
+from t5x_code.source_code.lexing import lex
+from t5x_code.source_code.obfuscation import obfuscate
+
+TEST_FRACTION = 0.2
+SHINGLE = 5  # tokens
+NEAR_DUPLICATE = 0.8  # Jaccard similarity of shingles from which two solutions count as one (ours)
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """Programs that do the same."""
+
+    problem_id: str
+    language: str
+    solutions: tuple[str, ...]
+
+
+def read_problems(path: epath.PathLike) -> Iterator[Problem]:
+    """Reads a file of problems, line by line.
+
+    Raises:
+        UserError: the file is missing, or a line is not in the format; names the line.
+    """
+    file = epath.Path(path)
+    try:
+        with file.open("rb") as raw, gzip.open(raw) if file.name.endswith(".gz") else raw as lines:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    yield _parse(line, f"{path} line {number}")
+    except (OSError, EOFError) as error:
+        raise UserError(f"{path} cannot be read ({error}); give a JSONL file of problems") from error
+
+
+def _parse(line: bytes, where: str) -> Problem:
+    try:
+        fields: dict[str, Any] = json.loads(line)
+        problem = Problem(fields["problem_id"], fields.get("language", "python"), tuple(fields["solutions"]))
+        texts = (problem.problem_id, problem.language, *problem.solutions)
+        if not all(isinstance(text, str) for text in texts):
+            raise TypeError("problem_id, language and the solutions must be strings")
+        return problem
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f'{where}: not a problem ({error}); write {{"problem_id": .., "language": .., "solutions": [..]}}'
+        ) from error
+
+
+def is_held_out(problem_id: str, fraction: float = TEST_FRACTION) -> bool:
+    """Whether a problem is for testing only."""
+    digest = hashlib.blake2b(problem_id.encode(), digest_size=8, person=b"test problems").digest()
+    return int.from_bytes(digest, "big") < fraction * 2**64
+
+
+def problem_hash(problem_id: str) -> str:
+    """Hex name of a problem, which tells nothing of it."""
+    return hashlib.blake2b(problem_id.encode(), digest_size=8).hexdigest()
+
+
+def solution_hash(source: str, language: str) -> str:
+    """Hex name of a program, the same whatever its layout and comments."""
+    return hashlib.blake2b("\x1f".join(_tokens(source, language)).encode(), digest_size=8).hexdigest()
+
+
+def distinct_solutions(problem: Problem, limit: int | None = None) -> list[str]:
+    """The solutions that are no near-duplicates of an earlier one, `limit` at most.
+
+    Two programs are near-duplicates when the 5-grams of their tokens, comments, layout and (Python) chosen names aside,
+    have a Jaccard similarity of 0.8 or more.
+    """
+    kept: list[str] = []
+    seen: list[set[tuple[str, ...]]] = []
+    for solution in problem.solutions:
+        if limit is not None and len(kept) == limit:
+            break
+        shingles = _shingles(solution, problem.language)
+        if shingles and all(_jaccard(shingles, other) < NEAR_DUPLICATE for other in seen):
+            kept.append(solution)
+            seen.append(shingles)
+    return kept
+
+
+def _shingles(source: str, language: str) -> set[tuple[str, ...]]:
+    """Of a program that cannot be read: none, so that it is left out."""
+    try:
+        text = obfuscate(source).text if language == "python" else source
+        tokens = [text[x.start : x.end] for x in lex(text, language) if x.kind != "comment"]
+    except CannotTransform:
+        return set()
+    return {tuple(tokens[i : i + SHINGLE]) for i in range(max(1, len(tokens) - SHINGLE + 1))}
+
+
+def _jaccard(first: set, second: set) -> float:
+    return len(first & second) / len(first | second)
+
+
+def _tokens(source: str, language: str) -> Iterable[str]:
+    try:
+        return [source[x.start : x.end] for x in lex(source, language) if x.kind != "comment"]
+    except CannotTransform:
+        return source.split()
