@@ -29,6 +29,7 @@ from t5x_code.checkpoints.manager import (
 from t5x_code.errors import UserError
 from t5x_code.models.config import TransformerConfig
 from t5x_code.models.decoder import init_params, logical_axes
+from t5x_code.models.lora import ADAPTERS
 from t5x_code.parallel.rules import param_shardings
 
 MODEL_FILE, TOKENIZER_FOLDER, CHECKPOINTS_FOLDER = "model.json", "tokenizer", "checkpoints"
@@ -153,13 +154,15 @@ def read_model_directory(
 
 
 def load_initial_params(folder: epath.PathLike, config: TransformerConfig, mesh: Mesh | None = None) -> Any:
-    """Parameters to start another run from.
+    """Parameters to start another run from, those of adapters excepted that only the new run has.
 
     Raises:
         UserError: no model there, or its parameters have other shapes; names the first that differs.
     """
     theirs = _shapes(read_description(folder).config)
     ours = _shapes(config)
+    if config.lora_rank and not any(name.endswith(ADAPTERS) for name in theirs):
+        ours = {name: shape for name, shape in ours.items() if not name.endswith(ADAPTERS)}
     for name in sorted(ours.keys() | theirs.keys()):
         if ours.get(name) != theirs.get(name):
             shapes = f"{theirs.get(name, 'absent')} there, {ours.get(name, 'absent')} in this recipe"

@@ -23,6 +23,7 @@ from t5x_code.errors import UserError
 from t5x_code.huggingface import codegen
 from t5x_code.huggingface.safetensors_folder import SafetensorsFolder, write_safetensors
 from t5x_code.models.config import TransformerConfig
+from t5x_code.models.lora import merge_adapters
 from t5x_code.tokens.tokenizer import Tokenizer
 
 CONFIG_FILE = "config.json"
@@ -115,9 +116,9 @@ def export_model(source: str, target: str, mp_num: int | None = None, step: int 
         for path in (epath.Path(source) / TOKENIZER_FOLDER).iterdir():
             (unfinished / path.name).write_bytes(path.read_bytes())
         eod = Tokenizer.load(str(unfinished)).special_tokens.eod
-        hf = mapping.config_to_hf(description.config, mp_num, eod)
-        _, params = read_model_directory(source, step=step)
-        write_safetensors(unfinished, mapping.params_to_hf(description.config, params, hf))
+        config, params = merge_adapters(*_read_model(source, step))
+        hf = mapping.config_to_hf(config, mp_num, eod)
+        write_safetensors(unfinished, mapping.params_to_hf(config, params, hf))
         (unfinished / CONFIG_FILE).write_text(json.dumps(hf, indent=2) + "\n")
         unfinished.rename(folder)
     except (OSError, SafetensorError) as error:
@@ -125,6 +126,11 @@ def export_model(source: str, target: str, mp_num: int | None = None, step: int 
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return description
+
+
+def _read_model(source: str, step: int | None) -> tuple[TransformerConfig, Params]:
+    description, params = read_model_directory(source, step=step)
+    return description.config, params
 
 
 def _find_family(name: str) -> Family:

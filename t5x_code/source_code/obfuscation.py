@@ -139,9 +139,9 @@ def _keywords_of_unknown_calls(tree: ast.Module, scopes: Scopes) -> set[str]:
     """Keywords by which a call, whose callee is not known, may reach any function."""
     found: set[str] = set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.ClassDef):
-            found.update(keyword.arg for keyword in node.keywords if keyword.arg)
-        elif isinstance(node, ast.Call) and not _is_safe(node, scopes) and _plain_function(node, scopes) is None:
+        if isinstance(node, ast.ClassDef) or (
+            isinstance(node, ast.Call) and not _is_safe(node, scopes) and _plain_function(node, scopes) is None
+        ):
             found.update(keyword.arg for keyword in node.keywords if keyword.arg)
     return found
 

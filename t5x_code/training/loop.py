@@ -20,11 +20,12 @@ from t5x_code.checkpoints.model_directory import CHECKPOINTS_FOLDER, ModelDescri
 from t5x_code.errors import UserError
 from t5x_code.models.config import TransformerConfig
 from t5x_code.models.decoder import logical_axes
+from t5x_code.models.lora import trained
 from t5x_code.parallel.hosts import global_batch, is_writer
 from t5x_code.parallel.rules import logical_axes_on
 from t5x_code.training.batch_size import BatchSize, batch_size_at, batch_sizes_from, batch_sizes_of
 from t5x_code.training.evaluation import evaluate
-from t5x_code.training.losses import LossConfig, next_token_loss
+from t5x_code.training.losses import LossConfig, make_loss
 from t5x_code.training.metrics_writer import MetricsWriter, progress_line, say
 from t5x_code.training.optimizer import OptimizerConfig, make_optimizer
 from t5x_code.training.profiling import ProfilerWindow
@@ -104,8 +105,8 @@ def train(
     """
     for rows in batch_sizes_of(config.batch_size):
         num_microbatches(rows, config.microbatch_size, mesh)
-    optimizer = make_optimizer(optimizer_config, logical_axes(model))
-    loss = next_token_loss(model, loss_config, mesh)
+    optimizer = make_optimizer(optimizer_config, trained(logical_axes(model)))
+    loss = make_loss(model, loss_config, mesh)
     schedule = make_schedule(optimizer_config.schedule)
     parts = StepParts(loss, optimizer, schedule, optimizer_config.ema_decay, config.microbatch_size, mesh)
     with_ema = optimizer_config.ema_decay is not None
