@@ -13,7 +13,7 @@ from tqdm import tqdm
 from t5x_code.checkpoints.model_directory import read_model_directory
 from t5x_code.errors import UserError
 from t5x_code.inference.generation import GenerationConfig
-from t5x_code.inference.infilling import Completion, TextModel, complete, infill
+from t5x_code.inference.infilling import Completion, TextModel, at_strings, complete, infill
 from t5x_code.inference.prompt_file import (
     check_lines_fit,
     check_writable,
@@ -65,14 +65,14 @@ def main(argv: list[str]) -> None:
         model = load_model()
         check_lines_fit(model, lines, generation.max_new_tokens)
         with tqdm(total=len(lines), unit="prompt") as progress:
-            completions = complete_lines(model, lines, generation, FLAGS.stop, progress.update)
+            completions = complete_lines(model, lines, generation, at_strings(FLAGS.stop), progress.update)
         write_completions(FLAGS.output_file, lines, completions)
     elif FLAGS.prompt is not None:
-        samples = complete(load_model(), [FLAGS.prompt], generation, stop_strings=FLAGS.stop, names=["--prompt"])[0]
+        samples = complete(load_model(), [FLAGS.prompt], generation, stop=at_strings(FLAGS.stop), names=["--prompt"])[0]
         show(FLAGS.prompt, samples, "")
     else:
         gap = [(FLAGS.prefix, FLAGS.suffix)]
-        samples = infill(load_model(), gap, generation, stop_strings=FLAGS.stop, names=["--prefix and --suffix"])[0]
+        samples = infill(load_model(), gap, generation, stop=at_strings(FLAGS.stop), names=["--prefix and --suffix"])[0]
         show(FLAGS.prefix, samples, FLAGS.suffix)
 
 

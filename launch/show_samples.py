@@ -11,10 +11,11 @@ from absl import flags
 
 from t5x_code.checkpoints.model_directory import read_model_directory
 from t5x_code.data.declarations import VALIDATION
+from t5x_code.data.document_texts import document_texts
 from t5x_code.data.token_store import TokenStore
 from t5x_code.errors import UserError
 from t5x_code.inference.generation import GenerationConfig
-from t5x_code.inference.infilling import TextModel, complete, infill
+from t5x_code.inference.infilling import TextModel, at_strings, complete, infill
 from t5x_code.inference.sampling import Sampling
 from t5x_code.inference.side_by_side import Comparison, render
 from t5x_code.recipes.command_line import run
@@ -63,8 +64,8 @@ def main(argv: list[str]) -> None:
             f"{folder} holds no Python function of {BODY_LINES.start} to {BODY_LINES.stop - 1} lines that fits a "
             f"context of {description.config.max_length} tokens; lower --max_new_tokens or choose another store"
         )
-    completed = complete(model, [gap.prefix for gap in gaps], generation, stop_strings=NEXT_DEFINITION)
-    infilled = infill(model, [(gap.prefix, gap.suffix) for gap in gaps], generation, stop_strings=(BLANK_LINES,))
+    completed = complete(model, [gap.prefix for gap in gaps], generation, stop=at_strings(NEXT_DEFINITION))
+    infilled = infill(model, [(gap.prefix, gap.suffix) for gap in gaps], generation, stop=at_strings((BLANK_LINES,)))
     for gap, (left_to_right,), (middle,) in zip(gaps, completed, infilled, strict=True):
         before = "\n".join(gap.prefix.splitlines()[-SHOWN_LINES:])
         after = "\n".join(gap.suffix.splitlines()[:SHOWN_LINES])
@@ -80,22 +81,13 @@ def find_gaps(store: TokenStore, tokenizer: Tokenizer, context: int) -> list[Gap
     """The first fitting function of each document, until there are enough."""
     room = (context - FLAGS.max_new_tokens - 8) // 2  # for prefix and suffix each; 8 leaves space for control tokens
     gaps = []
-    for document in documents(store, tokenizer):
+    for document in document_texts(store, tokenizer):
         gap = next(document_gaps(document, tokenizer, room), None)
         if gap:
             gaps.append(gap)
         if len(gaps) == FLAGS.num:
             return gaps
     return gaps
-
-
-def documents(store: TokenStore, tokenizer: Tokenizer) -> Iterator[str]:
-    """Texts of the store's documents, their closing eod left out."""
-    for shard in range(store.num_shards):
-        start = 0
-        for end in store.document_ends(shard):
-            yield tokenizer.decode(store.read(shard, start, int(end) - 1))
-            start = int(end)
 
 
 def document_gaps(document: str, tokenizer: Tokenizer, room: int) -> Iterator[Gap]:

@@ -7,6 +7,7 @@ Legend of array names: P prompts of a batch, T prompt slots (a few sizes only, a
 together (P x samples), N new tokens, V vocabulary.
 """
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
@@ -16,12 +17,14 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from t5x_code.errors import UserError
 from t5x_code.inference.sampling import Sampling, row_key, sample
 from t5x_code.models.cache import KeyValueCache, init_cache
 from t5x_code.models.config import TransformerConfig
 from t5x_code.models.decoder import decode, logits
+from t5x_code.parallel.rules import logical_axes_on, num_batch_shards
 
 SMALLEST_BUCKET = 32  # prompt slots
 
@@ -68,22 +71,26 @@ def generate(
     prompts: Sequence[np.ndarray],
     generation: GenerationConfig,
     *,
+    mesh: Mesh | None = None,
     should_stop: Callable[[list[int]], bool] | None = None,
     names: Sequence[str] | None = None,
+    numbers: Sequence[int] | None = None,
     on_progress: Callable[[int], None] = lambda num_prompts: None,
 ) -> list[list[list[int]]]:
     """Continues each prompt `num_samples` times.
 
-    A prompt's continuations depend on its tokens, its index and the generation config, not on its batch.
+    A prompt's continuations depend on its tokens, its number and the generation config, not on its batch.
 
     Args:
         config: the model's.
         params: the model's.
         prompts: token ids, at least one each.
         generation: how.
+        mesh: what the parameters are laid out on, rows are split over its batch axes; None: one device.
         should_stop: is asked about the new tokens of each unfinished row every `check_period` tokens; True ends the
             row there.
         names: what error messages call the prompts.
+        numbers: key the draws of each prompt; its index if not given.
         on_progress: called with the number of prompts just finished.
 
     Returns:
@@ -93,25 +100,31 @@ def generate(
         UserError: a prompt is empty, or too long for the context.
     """
     names = names or [f"prompt {index + 1}" for index in range(len(prompts))]
+    numbers = range(len(prompts)) if numbers is None else numbers
     for prompt, name in zip(prompts, names, strict=True):
         check_fits(len(prompt), generation.max_new_tokens, config.max_length, name)
     samples = min(generation.num_samples, generation.batch_size)
     batch_size = min(generation.batch_size // samples, len(prompts))
+    if mesh is not None:  # every device takes as many prompts
+        batch_size = -(-max(batch_size, 1) // num_batch_shards(mesh)) * num_batch_shards(mesh)
     by_length = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
     results: list[list[list[int]]] = [[] for _ in prompts]
-    for start in range(0, len(prompts), max(batch_size, 1)):
-        indices = by_length[start : start + batch_size]
-        slots = _bucket(len(prompts[indices[0]]), config.max_length - generation.max_new_tokens)
-        inputs_PxT, pad_P = _left_pad([prompts[index] for index in indices], batch_size, slots)
-        prefilled = _prefill(config, generation.max_new_tokens, params, inputs_PxT, pad_P)
-        for first in range(0, generation.num_samples, samples):
-            rows = _start(generation, indices, range(first, first + samples), pad_P, *prefilled)
-            rows = _finish(config, params, generation, rows, slots, should_stop)
-            for row, tokens in enumerate(_new_tokens(rows)):
-                prompt, extra = divmod(row, samples)
-                if prompt < len(indices) and first + extra < generation.num_samples:
-                    results[indices[prompt]].append(tokens)
-        on_progress(len(indices))
+    with logical_axes_on(mesh) if mesh is not None else contextlib.nullcontext():
+        for start in range(0, len(prompts), max(batch_size, 1)):
+            indices = by_length[start : start + batch_size]
+            slots = _bucket(len(prompts[indices[0]]), config.max_length - generation.max_new_tokens)
+            inputs_PxT, pad_P = _left_pad([prompts[index] for index in indices], batch_size, slots)
+            prefilled = _prefill(config, generation.max_new_tokens, params, inputs_PxT, pad_P)
+            for first in range(0, generation.num_samples, samples):
+                rows = _start(
+                    generation, [numbers[index] for index in indices], range(first, first + samples), pad_P, *prefilled
+                )
+                rows = _finish(config, params, generation, rows, slots, should_stop)
+                for row, tokens in enumerate(_new_tokens(rows)):
+                    prompt, extra = divmod(row, samples)
+                    if prompt < len(indices) and first + extra < generation.num_samples:
+                        results[indices[prompt]].append(tokens)
+            on_progress(len(indices))
     return results
 
 
@@ -163,7 +176,7 @@ def _prefill(
 
 def _start(
     generation: GenerationConfig,
-    prompt_indices: Sequence[int],
+    prompt_numbers: Sequence[int],
     sample_indices: Sequence[int],
     pad_P: np.ndarray,
     cache: KeyValueCache,
@@ -171,8 +184,8 @@ def _start(
 ) -> _Rows:
     """Rows for some samples of each prompt, all from the one prefill. Rows without a prompt or sample are done."""
     num_prompts, num_samples = len(pad_P), len(sample_indices)
-    absent = num_prompts - len(prompt_indices)
-    prompt_R = np.repeat(np.array([*prompt_indices, *[-1] * absent]), num_samples)
+    absent = num_prompts - len(prompt_numbers)
+    prompt_R = np.repeat(np.array([*prompt_numbers, *[-1] * absent]), num_samples)
     sample_R = np.tile(np.array(sample_indices), num_prompts)
     rows = num_prompts * num_samples
     return _Rows(

@@ -8,9 +8,22 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol
 
 import numpy as np
+from jax.sharding import Mesh
 
 from t5x_code.inference.generation import GenerationConfig, generate
 from t5x_code.models.config import TransformerConfig
+
+StopRule = Callable[[str], int | None]  # text so far -> how much of it to keep, or None to go on
+
+
+def at_strings(strings: Sequence[str]) -> StopRule | None:
+    """Ends a text before the first occurrence of any of these; None for none."""
+
+    def first(text: str) -> int | None:
+        found = [text.find(string) for string in strings]
+        return min((at for at in found if at >= 0), default=None)
+
+    return first if strings else None
 
 
 class ControlTokens(Protocol):
@@ -42,6 +55,7 @@ class TextModel:
     params: Any
     tokenizer: TextCodec
     begin_document: bool  # trained with eod before each document's first token
+    mesh: Mesh | None = None  # what the parameters are laid out on; None: one device
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +64,7 @@ class Completion:
 
     text: str  # up to the stop token or stop string
     tokens: tuple[int, ...]  # as generated: an ending stop token included
-    ended_by: Literal["stop_token", "stop_string", "length"]
+    ended_by: Literal["stop_token", "stop_rule", "length"]
 
 
 def complete(
@@ -58,11 +72,12 @@ def complete(
     prompts: Sequence[str],
     generation: GenerationConfig,
     *,
-    stop_strings: Sequence[str] = (),
+    stop: StopRule | None = None,
     names: Sequence[str] | None = None,
+    numbers: Sequence[int] | None = None,
     on_progress: Callable[[int], None] = lambda num_prompts: None,
 ) -> list[list[Completion]]:
-    """Continues each prompt left to right until the document ends, a stop string comes or the tokens run out.
+    """Continues each prompt left to right until the document ends, the stop rule holds or the tokens run out.
 
     The control tokens of infilling are never chosen (our choice; the paper is silent).
 
@@ -70,8 +85,9 @@ def complete(
         model: the model.
         prompts: texts; an empty one asks for a whole document.
         generation: how; its stop and forbidden tokens are added to.
-        stop_strings: texts that end a completion, themselves left out.
+        stop: where in its text a completion ends.
         names: what error messages call the prompts.
+        numbers: key the draws of each prompt; its index if not given.
         on_progress: called with the number of prompts just finished.
 
     Returns:
@@ -84,7 +100,7 @@ def complete(
         forbidden_tokens=(*generation.forbidden_tokens, control.sep, control.eom, *control.masks),
     )
     ids = [left_to_right_prompt(model, prompt) for prompt in prompts]
-    return _completions(model, ids, generation, stop_strings, names, on_progress)
+    return _completions(model, ids, generation, stop, names, numbers, on_progress)
 
 
 def infill(
@@ -92,8 +108,9 @@ def infill(
     prefixes_and_suffixes: Sequence[tuple[str, str]],
     generation: GenerationConfig,
     *,
-    stop_strings: Sequence[str] = (),
+    stop: StopRule | None = None,
     names: Sequence[str] | None = None,
+    numbers: Sequence[int] | None = None,
     on_progress: Callable[[int], None] = lambda num_prompts: None,
 ) -> list[list[Completion]]:
     """Writes what stands between each prefix and suffix; it ends at `<eom>`, as in training, or at the document's end.
@@ -107,7 +124,7 @@ def infill(
         forbidden_tokens=(*generation.forbidden_tokens, control.sep, *control.masks),
     )
     ids = [infill_prompt(model, prefix, suffix) for prefix, suffix in prefixes_and_suffixes]
-    return _completions(model, ids, generation, stop_strings, names, on_progress)
+    return _completions(model, ids, generation, stop, names, numbers, on_progress)
 
 
 def left_to_right_prompt(model: TextModel, prompt: str) -> np.ndarray:
@@ -131,39 +148,37 @@ def _completions(
     model: TextModel,
     prompts: list[np.ndarray],
     generation: GenerationConfig,
-    stop_strings: Sequence[str],
+    stop: StopRule | None,
     names: Sequence[str] | None,
+    numbers: Sequence[int] | None,
     on_progress: Callable[[int], None],
 ) -> list[list[Completion]]:
     def should_stop(tokens: list[int]) -> bool:
-        return _first_stop(model.tokenizer.decode(tokens), stop_strings) is not None
+        return stop(model.tokenizer.decode(tokens)) is not None
 
     results = generate(
         model.config,
         model.params,
         prompts,
         generation,
-        should_stop=should_stop if stop_strings else None,
+        mesh=model.mesh,
+        should_stop=should_stop if stop else None,
         names=names,
+        numbers=numbers,
         on_progress=on_progress,
     )
     return [
-        [_completion(model.tokenizer, tokens, generation.stop_tokens, stop_strings) for tokens in samples]
+        [_completion(model.tokenizer, tokens, generation.stop_tokens, stop) for tokens in samples]
         for samples in results
     ]
 
 
 def _completion(
-    tokenizer: TextCodec, tokens: list[int], stop_tokens: tuple[int, ...], stop_strings: Sequence[str]
+    tokenizer: TextCodec, tokens: list[int], stop_tokens: tuple[int, ...], stop: StopRule | None
 ) -> Completion:
     ended = tokens[-1] in stop_tokens
     text = tokenizer.decode(tokens[:-1] if ended else tokens)
-    cut = _first_stop(text, stop_strings)
+    cut = stop(text) if stop else None
     if cut is not None:
-        return Completion(text[:cut], tuple(tokens), "stop_string")
+        return Completion(text[:cut], tuple(tokens), "stop_rule")
     return Completion(text, tuple(tokens), "stop_token" if ended else "length")
-
-
-def _first_stop(text: str, stop_strings: Sequence[str]) -> int | None:
-    found = [text.find(stop) for stop in stop_strings]
-    return min((at for at in found if at >= 0), default=None)

@@ -9,7 +9,7 @@ from etils import epath
 
 from t5x_code.errors import UserError
 from t5x_code.inference.generation import GenerationConfig, check_fits
-from t5x_code.inference.infilling import TextModel, complete, infill, infill_prompt, left_to_right_prompt
+from t5x_code.inference.infilling import StopRule, TextModel, complete, infill, infill_prompt, left_to_right_prompt
 
 LEFT_TO_RIGHT = {"prompt"}
 INFILL = {"prefix", "suffix"}
@@ -69,7 +69,7 @@ def complete_lines(
     model: TextModel,
     lines: Sequence[PromptLine],
     generation: GenerationConfig,
-    stop_strings: Sequence[str],
+    stop: StopRule | None,
     on_progress: Callable[[int], None],
 ) -> list[list[str]]:
     """Completions of each line, by `complete` or `infill` as its fields ask."""
@@ -79,9 +79,7 @@ def complete_lines(
         records = [lines[index].record for index in chosen]
         prompts = [(r["prefix"], r["suffix"]) if is_infill else r["prompt"] for r in records]
         names = [lines[index].name for index in chosen]
-        completions = respond(
-            model, prompts, generation, stop_strings=stop_strings, names=names, on_progress=on_progress
-        )
+        completions = respond(model, prompts, generation, stop=stop, names=names, on_progress=on_progress)
         for index, samples in zip(chosen, completions, strict=True):
             results[index] = [sample.text for sample in samples]
     return results

@@ -7,7 +7,7 @@ import pytest
 
 from t5x_code.inference import infilling
 from t5x_code.inference.generation import GenerationConfig
-from t5x_code.inference.infilling import TextModel, complete, infill, infill_prompt, left_to_right_prompt
+from t5x_code.inference.infilling import TextModel, at_strings, complete, infill, infill_prompt, left_to_right_prompt
 from t5x_code.models.config import TransformerConfig
 from t5x_code.tokens.special_tokens import SpecialTokens
 
@@ -76,7 +76,7 @@ def test_an_infill_ends_at_eom_and_a_completion_at_eod(answer):
 
 def test_the_first_stop_string_cuts_the_text(answer):
     asked = answer("x = 1\nclass A: ...\ndef f(): ...")
-    [[completion]] = complete(MODEL, ["a"], GenerationConfig(), stop_strings=["\ndef", "\nclass"])
-    assert (completion.text, completion.ended_by, asked["stops"]) == ("x = 1", "stop_string", True)
-    [[completion]] = complete(MODEL, ["a"], GenerationConfig(), stop_strings=["\nif"])
+    [[completion]] = complete(MODEL, ["a"], GenerationConfig(), stop=at_strings(["\ndef", "\nclass"]))
+    assert (completion.text, completion.ended_by, asked["stops"]) == ("x = 1", "stop_rule", True)
+    [[completion]] = complete(MODEL, ["a"], GenerationConfig(), stop=at_strings(["\nif"]))
     assert (completion.text[-3:], completion.ended_by, asked["stops"]) == ("...", "length", False)

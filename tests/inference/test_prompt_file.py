@@ -51,7 +51,7 @@ def test_a_file_without_prompts_is_refused(tmp_path, content):
 
 def test_mixed_lines_keep_their_order_and_fields(tmp_path, monkeypatch):
     def answer(kind):
-        def respond(model, prompts, generation, *, stop_strings, names, on_progress):
+        def respond(model, prompts, generation, *, stop, names, on_progress):
             on_progress(len(prompts))
             return [[Completion(f"{kind} {p} of {n[-6:]}", (), "length")] for p, n in zip(prompts, names, strict=True)]
 
@@ -64,7 +64,7 @@ def test_mixed_lines_keep_their_order_and_fields(tmp_path, monkeypatch):
     lines = read_prompt_file(str(path))
     done = []
     write_completions(
-        str(tmp_path / "out.jsonl"), lines, complete_lines(None, lines, GenerationConfig(), (), done.append)
+        str(tmp_path / "out.jsonl"), lines, complete_lines(None, lines, GenerationConfig(), None, done.append)
     )
     records = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [record["completions"][0][:8] for record in records] == ["infill (", "complete", "infill ("]

@@ -13,6 +13,8 @@ LINES = (
     ("source_code", "tokens", "objectives", "data"),
     ("models", "parallel", "checkpoints", "inference", "evaluation", "training"),
 )
+# What a room may use of the other line: benchmarks read programs and tokens.
+ALSO = {"evaluation": {"source_code", "tokens"}}
 # Rooms outside the two lines, with what they may use.
 OTHERS = {"huggingface": {"models", "tokens", "checkpoints"}, "reports": set()}
 NO_JAX = ("source_code", "tokens", "objectives")
@@ -21,7 +23,7 @@ NO_JAX = ("source_code", "tokens", "objectives")
 def allowed_rooms(room: str) -> set[str]:
     for line in LINES:
         if room in line:
-            return set(line[: line.index(room) + 1])
+            return set(line[: line.index(room) + 1]) | ALSO.get(room, set())
     return OTHERS[room] | {room}
 
 

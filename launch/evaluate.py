@@ -1,0 +1,54 @@
+"""Evaluates a model, or samples that were made elsewhere.
+
+    python launch/evaluate.py --model_dir=runs/quickstart --eval=completion --output=results.json
+    python launch/evaluate.py --model_dir=runs/quickstart --eval=humaneval --allow_code_execution --output=results.json
+    python launch/evaluate.py --eval=humaneval --samples=samples.jsonl --allow_code_execution --output=results.json
+
+A model is a model directory or a Hugging Face folder. Samples lie beside the output, results.samples.jsonl: run the
+same command again and a killed evaluation goes on where it stopped.
+"""
+
+from absl import flags
+
+from t5x_code.errors import UserError
+from t5x_code.recipes.command_line import run
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("model_dir", None, "Model directory, or a Hugging Face folder.")
+flags.DEFINE_integer("step", None, "Which checkpoint; the newest by default.")
+flags.DEFINE_string("eval", None, "Name of the evaluation; an unknown one lists them.")
+flags.DEFINE_string("output", None, "JSON file for the results.")
+flags.DEFINE_string("data", None, "The benchmark's file, or held-out code: a store's split or a folder of *.py.")
+flags.DEFINE_string("samples", None, "Score these samples ({task_id, completion} lines) with no model.")
+flags.DEFINE_string("protocol", None, "Prompts, truncation and draws by name; default: the evaluation's own.")
+flags.DEFINE_string("variant", None, "incremental: humaneval or mbpp. multilingual: python, js, ..")
+flags.DEFINE_integer("limit", None, "Take the first problems only.")
+flags.DEFINE_float("temperature", None, "Default: the protocol's.")
+flags.DEFINE_float("top_p", None, "Default: the protocol's.")
+flags.DEFINE_integer("top_k", None, "Default: the protocol's.")
+flags.DEFINE_integer("num_samples", None, "Of each problem; default: the protocol's.")
+flags.DEFINE_integer("max_new_tokens", None, "Default: the protocol's.")
+flags.DEFINE_integer("seed", 0, "Of all draws.")
+flags.DEFINE_integer("batch_size", 32, "Answers that are written at a time.")
+flags.DEFINE_bool("allow_code_execution", False, "Run programs that nobody has read, in a sandbox.")
+flags.DEFINE_bool("allow_without_isolation", False, "Run them even where only resource limits hold them.")
+flags.DEFINE_enum("isolation", None, ["bubblewrap", "namespaces", "rlimits"], "Default: the strongest that works.")
+flags.DEFINE_integer("workers", None, "Sandboxes at a time; default: one per processor.")
+
+
+def main(argv: list[str]) -> None:
+    """Checks the flags, evaluates and writes the results."""
+    if FLAGS.eval is None or FLAGS.output is None or len(argv) > 1:
+        raise UserError("give --eval and --output, and --model_dir or --samples")
+    # Imported here, so that --help and a misspelt flag answer at once.
+    from t5x_code.recipes.evaluate import EvaluationCommand, evaluate_command
+
+    names = [field for field in EvaluationCommand.__dataclass_fields__ if field in FLAGS]
+    results = evaluate_command(EvaluationCommand(**{name: FLAGS[name].value for name in names}))
+    for name, value in results["metrics"].items():
+        low_high = results.get("confidence_95", {}).get(name)
+        print(f"{name:<32}{value:.4f}" + (f"   [{low_high[0]:.4f}, {low_high[1]:.4f}]" if low_high else ""))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,39 @@
+"""Texts of documents that lie in a token store, or as files in a folder."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from etils import epath
+
+from t5x_code.data.caching.build import TOKENIZER_FOLDER
+from t5x_code.data.manifest import MANIFEST_FILE
+from t5x_code.data.token_store import TokenStore
+from t5x_code.errors import UserError
+from t5x_code.tokens.tokenizer import Tokenizer
+
+
+def document_texts(store: TokenStore, tokenizer: Tokenizer) -> Iterator[str]:
+    """Texts of the store's documents in its order, their closing eod left out."""
+    for shard in range(store.num_shards):
+        start = 0
+        for end in store.document_ends(shard):
+            yield tokenizer.decode(store.read(shard, start, int(end) - 1))
+            start = int(end)
+
+
+def held_out_texts(path: str) -> Iterator[str]:
+    """Texts under a path: a split of a token store, read by the store's own tokenizer, or a folder of Python files.
+
+    Raises:
+        UserError: neither is there.
+    """
+    folder = epath.Path(path)
+    if (folder / MANIFEST_FILE).exists():
+        tokenizer = Tokenizer.load(str(folder.parent / TOKENIZER_FOLDER))
+        yield from document_texts(TokenStore.open(folder), tokenizer)
+        return
+    files = sorted(Path(path).rglob("*.py"))
+    if not files:
+        raise UserError(f"{path} is neither a split of a token store nor a folder with Python files")
+    for file in files:
+        yield file.read_text(encoding="utf-8", errors="replace")

@@ -1,0 +1,20 @@
+"""The one table of evaluations by name. A new one is a function of a `Request` and one line here."""
+
+from t5x_code.errors import UserError
+from t5x_code.evaluation.completion import evaluate_completion
+from t5x_code.evaluation.request import Evaluation, Request, Results
+
+EVALUATIONS: dict[str, Evaluation] = {
+    "completion": evaluate_completion,
+}
+
+
+def evaluate(request: Request) -> Results:
+    """Runs the evaluation that the request names.
+
+    Raises:
+        UserError: there is none of that name, or the request lacks what it needs.
+    """
+    if request.name not in EVALUATIONS:
+        raise UserError(f"there is no evaluation {request.name!r}; choose one of {', '.join(EVALUATIONS)}")
+    return EVALUATIONS[request.name](request)

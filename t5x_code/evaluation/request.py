@@ -1,0 +1,67 @@
+"""What every evaluation is handed, and what it hands back."""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from t5x_code.errors import UserError
+from t5x_code.evaluation.sandbox.limits import Execution
+from t5x_code.inference.infilling import TextModel
+
+Arrays = dict[str, np.ndarray]
+Results = dict[str, Any]  # plain JSON; `metrics` maps names to numbers
+Evaluation = Callable[["Request"], Results]
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampled:
+    """How answers are drawn; None leaves it to the evaluation's protocol."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    num_samples: int | None = None
+    max_new_tokens: int | None = None
+    seed: int = 0
+    batch_size: int = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """One evaluation of one model, or of samples that were made elsewhere."""
+
+    name: str  # in the registry
+    model: TextModel | None = None
+    data: str | None = None  # the benchmark's file, where no package carries it
+    samples: str | None = None  # samples.jsonl to score; None: the model makes them
+    keep_samples: str | None = None  # samples.jsonl to write and to resume from
+    protocol: str | None = None  # prompts, truncation and draws by name; None: the evaluation's own
+    variant: str | None = None  # such as single-line
+    limit: int | None = None  # take the first problems only
+    sampled: Sampled = dataclasses.field(default_factory=Sampled)
+    execution: Execution = dataclasses.field(default_factory=Execution)
+    held_out: Callable[[], Iterator[str]] | None = None  # texts of documents that the model was not trained on
+    batches: Callable[[], dict[str, Callable[[], Iterator[Arrays]]]] | None = None  # by task/objective
+    show_progress: bool = True
+
+    def the_model(self) -> TextModel:
+        """The model, for an evaluation that cannot do without.
+
+        Raises:
+            UserError: there is none.
+        """
+        if self.model is None:
+            raise UserError(f"--eval={self.name} needs a model; give --model_dir")
+        return self.model
+
+    def the_held_out(self) -> Iterator[str]:
+        """Texts that the model was not trained on.
+
+        Raises:
+            UserError: there are none.
+        """
+        if self.held_out is None:
+            raise UserError(f"--eval={self.name} needs held-out code; give --data=STORE/validation")
+        return self.held_out()

@@ -1,0 +1,1 @@
+"""Runs programs that nobody has read: one clean process each, isolated, bounded, and judged from outside."""

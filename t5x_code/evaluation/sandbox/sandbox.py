@@ -1,0 +1,230 @@
+"""One sandbox as its owner sees it: a program in, an outcome out, whatever the program does."""
+
+import contextlib
+import dataclasses
+import itertools
+import json
+import os
+import secrets
+import select
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from typing import Any
+
+from t5x_code.errors import UserError
+from t5x_code.evaluation.sandbox.inside.wire import Closed, Wire
+from t5x_code.evaluation.sandbox.isolation import start_of
+from t5x_code.evaluation.sandbox.limits import IsolationName, Limits
+
+_START_SECONDS = 60
+_GRACE_SECONDS = 30  # beyond the program's own wall time, for the zygote to sweep up
+_MOST_OUTPUT = 1 << 16
+_NONCE = "NONCE"  # where a command's files take it
+_numbers = itertools.count()
+
+
+@dataclasses.dataclass(frozen=True)
+class PythonProgram:
+    """A Python program and what is asked of it, from another process."""
+
+    source: str
+    tests: str  # Python that raises when the program is wrong
+    from_program: tuple[str, ...]  # names that the tests take from the program
+    reference: str = ""  # a trusted program, for what else the tests need
+    from_reference: tuple[str, ...] = ()  # names that they take from it
+
+
+@dataclasses.dataclass(frozen=True)
+class CommandProgram:
+    """A program of another language, its tests in the same file. It passes when it prints the nonce on a line of its
+    own, which `NONCE` in the tests' last statement stands for, and ends with status 0."""
+
+    files: dict[str, str]
+    command: tuple[str, ...]
+
+
+Program = PythonProgram | CommandProgram
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What came of a program."""
+
+    passed: bool
+    result: str  # "passed", or why not
+    wall_seconds: float = 0.0
+    cpu_seconds: float = 0.0
+
+
+class Sandbox:
+    """A zygote in its isolation; a context manager, for one thread. A zygote that was lost is started again."""
+
+    def __init__(self, isolation: IsolationName, limits: Limits):
+        """Starts it.
+
+        Raises:
+            UserError: the isolation does not work here.
+        """
+        self._isolation, self._limits, self._number = isolation, limits, next(_numbers) % 256
+        self._process: subprocess.Popen | None = None
+        self._folder: str | None = None
+        try:
+            self._start()
+        except BaseException:
+            self.close()
+            raise
+
+    def run(self, program: Program) -> Outcome:
+        """Runs a program to its end, one way or another."""
+        started = time.monotonic()
+        if self._process is None:
+            self._start()
+        nonce = secrets.token_hex(16)
+        try:
+            verdict, report = self._exchange(program, nonce)
+        except (OSError, Closed):
+            self.close()
+            return Outcome(False, "the program ended its sandbox", time.monotonic() - started)
+        if report["spoiled"]:
+            self.close()
+        passed = verdict == ("passed", nonce) and report["reason"] == "ended"
+        return Outcome(
+            passed, _result(passed, verdict, report, nonce), time.monotonic() - started, report["cpu_seconds"]
+        )
+
+    def close(self) -> None:
+        """Ends the zygote and everything in it."""
+        if self._process is not None:
+            self._control.close()  # at which it leaves by itself
+            try:
+                self._process.wait(timeout=2)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            self._process = None
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
+
+    def __enter__(self) -> "Sandbox":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+    def _start(self) -> None:
+        start = start_of(self._isolation, self._limits, self._number)
+        self._folder = start.folder
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            self._process = subprocess.Popen(
+                start.command, stdin=theirs, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env={}, cwd="/"
+            )
+        except OSError as error:
+            self._process = None
+            raise UserError(f"the sandbox {self._isolation} does not start: {error}") from error
+        finally:
+            theirs.close()
+        self._control.settimeout(_START_SECONDS)
+        try:
+            ready = self._control.recv(_MOST_OUTPUT)
+        except OSError:
+            ready = b""
+        if not ready:
+            self._process.kill()
+            said = self._process.stderr.read().decode(errors="replace").strip().splitlines()
+            raise UserError(f"the sandbox {self._isolation} does not start: {said[-1] if said else 'no answer'}")
+
+    def _exchange(self, program: Program, nonce: str) -> tuple[tuple[str, str], dict[str, Any]]:
+        """Hands the program over; what was said of it, and the zygote's report."""
+        is_python = isinstance(program, PythonProgram)
+        read_source, write_source = os.pipe()
+        ours, theirs = socket.socketpair()
+        request = {"kind": "python" if is_python else "command", "limits": dataclasses.asdict(self._limits)}
+        try:
+            socket.send_fds(self._control, [json.dumps(request).encode()], [read_source, theirs.fileno()])
+        finally:
+            os.close(read_source)
+            theirs.close()
+        deadline = self._limits.wall_seconds + _GRACE_SECONDS
+        with ours:
+            ours.settimeout(deadline)
+            source = program.source if is_python else _command_task(program, nonce)
+            feeder = _feed(write_source, source.encode("utf-8", "surrogatepass"))
+            verdict = _ask_tests(ours, program, nonce) if is_python else _read_output(ours, nonce)
+            feeder.join()
+        self._control.settimeout(deadline)
+        data = self._control.recv(_MOST_OUTPUT)
+        if not data:
+            raise OSError("the zygote is gone")
+        report = json.loads(data)
+        if not is_python and report["status"]["last"] != 0:
+            verdict = ("failed", f"status {report['status']['last']}")
+        return verdict, report
+
+
+def _feed(descriptor: int, data: bytes) -> threading.Thread:
+    """Writes into a pipe that may be closed or never read; at once where it fits the pipe."""
+
+    def write() -> None:
+        with contextlib.suppress(OSError), open(descriptor, "wb", buffering=0) as file:
+            view = memoryview(data)
+            while view:
+                view = view[file.write(view) :]
+
+    thread = threading.Thread(target=write, daemon=True)
+    if len(data) <= select.PIPE_BUF * 8:
+        write()
+        thread.run = lambda: None
+    thread.start()
+    return thread
+
+
+def _ask_tests(connection: socket.socket, program: PythonProgram, nonce: str) -> tuple[str, str]:
+    """Sends the tests to the process that runs them, and waits for its word."""
+    wire = Wire(connection, None, None)
+    task = {
+        "nonce": nonce,
+        "tests": program.tests,
+        "from_program": program.from_program,
+        "reference": program.reference,
+        "from_reference": program.from_reference,
+    }
+    try:
+        wire.send(task)
+        word, echoed, reason = wire.receive()
+    except (Closed, ValueError):
+        return "failed", ""
+    if echoed != nonce:
+        return "failed", "no verdict"
+    return (word, nonce) if word == "passed" else (word, str(reason))
+
+
+def _read_output(connection: socket.socket, nonce: str) -> tuple[str, str]:
+    """Reads what a command prints, as much as anybody would."""
+    connection.shutdown(socket.SHUT_WR)
+    printed = b""
+    with contextlib.suppress(OSError):
+        while part := connection.recv(1 << 14):
+            printed += part
+            if len(printed) > _MOST_OUTPUT:
+                return "failed", "too much output"
+    return ("passed", nonce) if nonce.encode() in printed.split() else ("failed", "the tests did not reach their end")
+
+
+def _command_task(program: CommandProgram, nonce: str) -> str:
+    files = {name: text.replace(_NONCE, nonce) for name, text in program.files.items()}
+    return json.dumps({"files": files, "command": program.command})
+
+
+def _result(passed: bool, verdict: tuple[str, str], report: dict[str, Any], nonce: str) -> str:
+    if passed:
+        return "passed"
+    if report["reason"] != "ended":
+        return f"stopped: {report['reason']}"
+    if verdict[1] and verdict[1] != nonce:
+        return f"failed: {verdict[1]}"
+    return f"failed: ended with status {report['status']['program']}"

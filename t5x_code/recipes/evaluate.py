@@ -1,0 +1,166 @@
+"""Joins a model, its tokenizer and held-out data into one evaluation, and writes what came of it."""
+
+import contextlib
+import dataclasses
+import functools
+import importlib.metadata
+import json
+import platform
+import shlex
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+from etils import epath
+
+import t5x_code
+from t5x_code.checkpoints.model_directory import MODEL_FILE, TOKENIZER_FOLDER, read_model_directory
+from t5x_code.data.declarations import VALIDATION
+from t5x_code.data.document_texts import held_out_texts
+from t5x_code.errors import UserError
+from t5x_code.evaluation.registry import evaluate
+from t5x_code.evaluation.request import Request, Results, Sampled
+from t5x_code.evaluation.sandbox.limits import Execution
+from t5x_code.huggingface.conversion import CONFIG_FILE, import_model
+from t5x_code.inference.infilling import TextModel
+from t5x_code.inference.prompt_file import check_writable
+from t5x_code.parallel.mesh import MeshConfig, make_mesh
+from t5x_code.recipes.gin_files import load_recipe
+from t5x_code.recipes.inputs import evaluations_from, prepare_inputs
+from t5x_code.recipes.run import STORES_FILE, read_run_stores, use_compilation_cache
+from t5x_code.tokens.tokenizer import Tokenizer
+
+VERSIONED = ("jax", "jaxlib", "flax", "numpy", "tokenizers")
+RECIPE_FILE = "config.gin"
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationCommand:
+    """The flags of `launch/evaluate.py`, which says what each is."""
+
+    eval: str
+    output: str
+    model_dir: str | None = None
+    step: int | None = None
+    data: str | None = None
+    samples: str | None = None
+    protocol: str | None = None
+    variant: str | None = None
+    limit: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    num_samples: int | None = None
+    max_new_tokens: int | None = None
+    seed: int = 0
+    batch_size: int = 32
+    allow_code_execution: bool = False
+    allow_without_isolation: bool = False
+    isolation: str | None = None
+    workers: int | None = None
+
+
+def evaluate_command(command: EvaluationCommand) -> Results:
+    """Evaluates, and writes the results with everything that is needed to repeat them.
+
+    Raises:
+        UserError: bad input of any kind.
+    """
+    check_writable(command.output)
+    use_compilation_cache()
+    start = time.time()
+    with contextlib.ExitStack() as stack:
+        model = _open_model(command, stack) if command.model_dir and not command.samples else None
+        loaded = time.time()
+        results = evaluate(_request(command, model))
+    results = {
+        "eval": command.eval,
+        **results,
+        "settings": dataclasses.asdict(command),
+        "command": shlex.join(["python", *sys.argv]),
+        "versions": {"t5x_code": t5x_code.__version__, "python": platform.python_version()}
+        | {package: importlib.metadata.version(package) for package in VERSIONED},
+        "devices": f"{jax.device_count()} {jax.devices()[0].device_kind}",
+        "timings": {
+            **results.get("timings", {}),
+            "load_seconds": loaded - start,
+            "total_seconds": time.time() - start,
+        },
+    }
+    _write_whole(command.output, json.dumps(results, indent=2) + "\n")
+    return results
+
+
+def _request(command: EvaluationCommand, model: TextModel | None) -> Request:
+    sampled = {field.name: getattr(command, field.name) for field in dataclasses.fields(Sampled)}
+    output = epath.Path(command.output)
+    return Request(
+        name=command.eval,
+        model=model,
+        data=command.data,
+        samples=command.samples,
+        keep_samples=str(output.with_name(f"{output.stem}.samples.jsonl")),
+        protocol=command.protocol,
+        variant=command.variant,
+        limit=command.limit,
+        sampled=Sampled(**sampled),
+        execution=Execution(
+            command.allow_code_execution, command.allow_without_isolation, command.isolation, command.workers
+        ),
+        held_out=_held_out(command),
+        batches=_batches(command) if model else None,
+    )
+
+
+def _open_model(command: EvaluationCommand, stack: contextlib.ExitStack) -> TextModel:
+    """A model directory as it stands, or a Hugging Face folder, imported into a temporary one."""
+    folder = epath.Path(command.model_dir)
+    is_foreign = not (folder / MODEL_FILE).exists() and (folder / CONFIG_FILE).exists()
+    if is_foreign:
+        target = f"{stack.enter_context(tempfile.TemporaryDirectory(prefix='t5x_code.'))}/imported"
+        family = json.loads((folder / CONFIG_FILE).read_text()).get("model_type", "")
+        import_model(family, command.model_dir, target)
+        folder = epath.Path(target)
+    mesh = make_mesh(MeshConfig()) if jax.device_count() > 1 else None
+    description, params = read_model_directory(folder, command.step, mesh)
+    tokenizer = Tokenizer.load(str(folder / TOKENIZER_FOLDER))
+    return TextModel(description.config, params, tokenizer, description.begin_document, mesh)
+
+
+def _held_out(command: EvaluationCommand) -> Callable[[], Iterator[str]] | None:
+    """The text of `--data`, else what the run held back of its first task."""
+    if command.data:
+        return functools.partial(held_out_texts, command.data)
+    if command.model_dir and (epath.Path(command.model_dir) / STORES_FILE).exists():
+        first = next(iter(read_run_stores(command.model_dir).folders.values()))
+        return functools.partial(held_out_texts, f"{first}/{VALIDATION}")
+    return None
+
+
+def _batches(command: EvaluationCommand) -> Callable[[], dict[str, Callable[[], Iterator[Any]]]] | None:
+    """The run's own validation batches, made from its resolved recipe."""
+    recipe_file = epath.Path(command.model_dir) / RECIPE_FILE
+    if not recipe_file.exists():
+        return None
+
+    def make() -> dict[str, Callable[[], Iterator[Any]]]:
+        recipe, _ = load_recipe([str(recipe_file)])
+        data = dataclasses.replace(recipe.data, stores=command.data or recipe.data.stores)
+        inputs = prepare_inputs(data, recipe.model.vocab_size)
+        return evaluations_from(inputs, data, command.batch_size, 0, 1)
+
+    return make
+
+
+def _write_whole(path: str, text: str) -> None:
+    """Results are there whole or not at all."""
+    target = epath.Path(path)
+    partial = target.with_name(f"{target.name}.partial")
+    try:
+        partial.write_text(text)
+        partial.replace(target)
+    except OSError as error:
+        raise UserError(f"output file {path} cannot be written: {error}") from error
