@@ -16,7 +16,7 @@ from absl import flags
 
 from t5x_code.data.builtin_tasks import declaration_for
 from t5x_code.data.caching.build import build_store
-from t5x_code.data.caching.embedded_tokenizer import embedded_tokenizer
+from t5x_code.data.caching.embedded_tokenizer import embedded_tokenizer, fitted
 from t5x_code.data.caching.ensure import ensure_store
 from t5x_code.data.declarations import SPLITS, TRAIN, TaskDeclaration
 from t5x_code.data.manifest import Manifest
@@ -62,7 +62,8 @@ def _what_to_make() -> tuple[Sequence[TaskDeclaration], Tokenizer]:
         task, tokenizer = declaration_from_seqio(MODULE.value, TASK.value)
         return [task], tokenizer
     tasks = declaration_for(TASK.value).tasks
-    return tasks, Tokenizer.load(TOKENIZER.value or str(embedded_tokenizer(OUTPUT.value, tasks)))
+    tokenizer = Tokenizer.load(TOKENIZER.value or str(embedded_tokenizer(OUTPUT.value, tasks)))
+    return tasks, fitted(tokenizer, tasks)
 
 
 def _summary(manifest: Manifest) -> str:

@@ -30,6 +30,7 @@ from t5x_code.errors import UserError
 from t5x_code.models.config import TransformerConfig
 from t5x_code.models.decoder import init_params, logical_axes
 from t5x_code.models.lora import ADAPTERS
+from t5x_code.models.modality import VocabularySplit, split_params
 from t5x_code.parallel.rules import param_shardings
 
 MODEL_FILE, TOKENIZER_FOLDER, CHECKPOINTS_FOLDER = "model.json", "tokenizer", "checkpoints"
@@ -153,21 +154,29 @@ def read_model_directory(
     return description, read_item(checkpoints, step, item, abstract_params(description.config, mesh))
 
 
-def load_initial_params(folder: epath.PathLike, config: TransformerConfig, mesh: Mesh | None = None) -> Any:
-    """Parameters to start another run from, those of adapters excepted that only the new run has.
+def load_initial_params(
+    folder: epath.PathLike, config: TransformerConfig, mesh: Mesh | None = None, split: VocabularySplit | None = None
+) -> Any:
+    """Parameters to start another run from; of a model with the base vocabulary of `split`, its rows are copied.
+
+    Those of adapters are left out where only the new run has them.
 
     Raises:
         UserError: no model there, or its parameters have other shapes; names the first that differs.
     """
-    theirs = _shapes(read_description(folder).config)
-    ours = _shapes(config)
-    if config.lora_rank and not any(name.endswith(ADAPTERS) for name in theirs):
+    description = read_description(folder)
+    copies_rows = split is not None and description.config.vocab_size == split.base_vocab_size
+    base = dataclasses.replace(config, vocab_size=split.base_vocab_size) if copies_rows else config
+    theirs = _shapes(description.config)
+    ours = _shapes(base)
+    if config.lora_rank and not description.config.lora_rank:
         ours = {name: shape for name, shape in ours.items() if not name.endswith(ADAPTERS)}
     for name in sorted(ours.keys() | theirs.keys()):
         if ours.get(name) != theirs.get(name):
             shapes = f"{theirs.get(name, 'absent')} there, {ours.get(name, 'absent')} in this recipe"
             raise UserError(f"cannot start from {folder}: parameter {name} is {shapes}; make the models agree")
-    return read_model_directory(folder, mesh=mesh)[1]
+    params = read_model_directory(folder, mesh=mesh)[1]
+    return split_params(base, params, split.sources) if copies_rows else params
 
 
 def abstract_params(config: TransformerConfig, mesh: Mesh | None) -> Any:

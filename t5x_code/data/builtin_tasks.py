@@ -24,7 +24,7 @@ from t5x_code.tokens.modality import CODE_MODALITY, TEXT_MODALITY
 STACK_LANGUAGES = (
     "c,c++,c-sharp,dart,go,java,javascript,kotlin,lua,php,python,ruby,rust,scala,shell,sql,swift,typescript,vue"
 )
-PATH_KINDS = ("jsonl", "parquet", "text_files", "tfds")
+PATH_KINDS = ("jsonl", "jsonl_pairs", "parquet", "text_files", "tfds")
 MODALITY_NAMES = ("text", "code")  # by TEXT_MODALITY, CODE_MODALITY
 SHARED_OPTIONS = ("field", "modality")
 
@@ -33,6 +33,8 @@ PYTHON_STDLIB = TaskDeclaration("python_stdlib", SourceDeclaration("python_stdli
 PYTHON_DOCS = TaskDeclaration(
     "python_docs", SourceDeclaration("python_docs"), validation_fraction=0.04, modality=TEXT_MODALITY
 )
+# Docstrings and functions; a function is never in both splits, but near copies of one may be.
+PYTHON_PAIRS = TaskDeclaration("python_pairs", SourceDeclaration("python_pairs"), validation_fraction=0.04)
 THE_STACK = TaskDeclaration(
     "the_stack",
     SourceDeclaration("parquet", "the_stack/data/*/*.parquet", (("lang", STACK_LANGUAGES),)),
@@ -41,7 +43,7 @@ THE_STACK = TaskDeclaration(
 THE_PILE = TaskDeclaration("the_pile", SourceDeclaration("jsonl", "the_pile/train/*.jsonl.zst"), modality=TEXT_MODALITY)
 
 TASKS: Mapping[str, TaskDeclaration] = MappingProxyType(
-    {task.name: task for task in (PYTHON_STDLIB, PYTHON_DOCS, THE_STACK, THE_PILE)}
+    {task.name: task for task in (PYTHON_STDLIB, PYTHON_DOCS, PYTHON_PAIRS, THE_STACK, THE_PILE)}
 )
 MIXTURES: Mapping[str, MixtureDeclaration] = MappingProxyType(
     {
@@ -56,9 +58,9 @@ def declaration_for(name: str, stores: epath.PathLike | None = None) -> MixtureD
 
     Args:
         name: a built-in mixture; a built-in task, which stands for a mixture of itself; or `KIND:PATH[?options]` with
-            KIND one of jsonl, parquet, text_files, tfds. Options are those of the source (`lang=python,go`,
-            `suffix=.py`), and `field=`, the field of the document, and `modality=text|code`. A built-in task may be
-            told where its files lie: `the_stack:/data/stack/*/*.parquet`.
+            KIND one of `PATH_KINDS`. Options are those of the source (`lang=python,go`, `suffix=.py`), and `field=`,
+            the field of the document, and `modality=text|code`. A built-in task may be told where its files lie:
+            `the_stack:/data/stack/*/*.parquet`.
         stores: folder of token stores; the name of a store there, such as one made from a SeqIO task, is known too.
 
     Raises:

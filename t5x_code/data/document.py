@@ -1,4 +1,4 @@
-"""What a source gives: a text, or a text in parts of different kinds. The one place that says what a store knows inside.
+"""What a source gives: a text, or a text in parts of different kinds. Here stands what a store knows of the parts.
 
 A plain document is a `str`. A document in parts (docstring, signature and body of a function; the codes of one problem)
 is a `PartedDocument`: its source declares what its kinds are called (`SourceKind.part_kinds`), each part is tokenized

@@ -138,6 +138,7 @@ def data_fingerprint(streams: Sequence[Stream], layout: Layout, seed: int) -> di
         "sequence_length": str(layout.length),
         "isolate_documents": str(layout.isolate_documents),
         "special_tokens": f"{stable_hash(layout.special_tokens):016x}",
+        "modality": f"{stable_hash(layout.modality):016x}" if layout.modality else "one vocabulary",
         "streams": ", ".join(stream.name for stream in streams),
     }
     for stream in streams:

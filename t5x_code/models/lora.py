@@ -1,6 +1,6 @@
 """Low-rank adapters (LoRA, arXiv 2106.09685): each projection's kernel W is used as W + alpha / r * A B.
 
-`layers.Projection` holds A (`lora_in`, [*inputs, r]) and B (`lora_out`, [r, *outputs], 0 at the start) beside its kernel
+`layers.Projection` holds A (`lora_in`, [*inputs, r]) and B (`lora_out`, [r, *outputs], 0 at first) beside its kernel
 when the config's `lora_rank` r is above 0. A model that has adapters trains nothing else: the optimizer never sees the
 rest. Merged, it is a plain model again.
 """

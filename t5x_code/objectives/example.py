@@ -9,6 +9,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from t5x_code.tokens.characters import TokenCharacters
 from t5x_code.tokens.modality import CODE_MODALITY, ModalityTables
 from t5x_code.tokens.special_tokens import SpecialTokens
 
@@ -64,6 +65,8 @@ class Layout:
     length: int  # L
     special_tokens: SpecialTokens
     isolate_documents: bool = True  # documents of one row do not see each other
+    vocab_size: int = 0  # entries of the tokenizer
+    characters: TokenCharacters | None = None  # of the tokenizer, where it is byte-level
     modality: ModalityTables | None = None  # of a vocabulary that is split by modality
 
 

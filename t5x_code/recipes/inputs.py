@@ -11,20 +11,25 @@ from etils import epath
 
 from t5x_code.data.builtin_tasks import declaration_for
 from t5x_code.data.caching.build import TOKENIZER_FOLDER
-from t5x_code.data.caching.embedded_tokenizer import embedded_tokenizer
+from t5x_code.data.caching.embedded_tokenizer import embedded_tokenizer, fitted
 from t5x_code.data.caching.ensure import ensure_store
 from t5x_code.data.declarations import TRAIN, VALIDATION, MixtureDeclaration
 from t5x_code.data.loader import build_rows, data_fingerprint, evaluation_batches, iterate_batches
 from t5x_code.data.streams import Stream, plan_rows
 from t5x_code.data.token_store import TokenStore
 from t5x_code.errors import UserError
-from t5x_code.objectives.example import Layout
+from t5x_code.models.modality import VocabularySplit
+from t5x_code.objectives.example import Layout, Objective, PackingObjective
+from t5x_code.objectives.text_to_code import TextToCode
 from t5x_code.recipes.recipe import DataConfig
+from t5x_code.tokens.characters import TokenCharacters
+from t5x_code.tokens.modality import describe_split, split_vocabulary
 from t5x_code.tokens.tokenizer import Tokenizer
 from t5x_code.training.metrics_writer import say
 
 Arrays = dict[str, np.ndarray]
 EMBEDDED_MIXTURE = "code_nl"
+ObjectiveShares = Sequence[tuple[Objective | PackingObjective, float]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +54,7 @@ def prepare_inputs(config: DataConfig, vocab_size: int) -> Inputs:
     mixture = resolve_mixture(config)
     root = epath.Path(config.stores) if config.stores is not None else default_root()
     folder = _tokenizer_folder(config, mixture, root)
-    tokenizer = Tokenizer.load(folder)
+    tokenizer = fitted(Tokenizer.load(folder), mixture.tasks)
     if tokenizer.vocab_size > vocab_size:
         raise UserError(
             f"the tokenizer {folder} has {tokenizer.vocab_size} tokens but the model's vocabulary is {vocab_size}; "
@@ -61,7 +66,18 @@ def prepare_inputs(config: DataConfig, vocab_size: int) -> Inputs:
         task.name: ensure_store(task, tokenizer, root, compare_source=not (kept and is_embedded(task.source.kind)))
         for task in mixture.tasks
     }
-    layout = Layout(config.length, tokenizer.special_tokens, config.isolate_documents)
+    layout = Layout(
+        config.length,
+        tokenizer.special_tokens,
+        config.isolate_documents,
+        tokenizer.vocab_size,
+        TokenCharacters(tokenizer) if tokenizer.is_byte_level else None,
+        split_vocabulary(
+            config.modality_separation, tokenizer.vocabulary(), tokenizer.special_tokens.all_ids, vocab_size
+        ),
+    )
+    if layout.modality:
+        say(describe_split(layout.modality, tokenizer.vocabulary()))
     train = _streams(config, mixture, stores, TRAIN)
     return Inputs(tokenizer, stores, layout, train, _streams(config, mixture, stores, VALIDATION))
 
@@ -87,7 +103,7 @@ def _falls_back(config: DataConfig) -> bool:
 
 def is_embedded(kind: str) -> bool:
     """Whether every machine has a source of this kind."""
-    return kind in ("python_stdlib", "python_docs")
+    return kind in ("python_stdlib", "python_docs", "python_pairs")
 
 
 def default_root() -> epath.Path:
@@ -148,13 +164,44 @@ def _streams(
 ) -> tuple[Stream, ...]:
     """One stream per task and objective; its rate is the product of the two."""
     readers = {task.name: TokenStore.open(stores[task.name] / split) for task in mixture.tasks}
-    total = sum(share for _, share in config.objectives)
+    unknown = [name for name, _ in config.task_objectives if name not in readers]
+    if unknown:
+        raise UserError(f"DataConfig.task_objectives names {unknown[0]}, but the mixture has {', '.join(readers)}")
     return tuple(
-        Stream(f"{task.name}/{objective.name}", task.name, readers[task.name], objective, _scale(rate, share / total))
+        Stream(
+            f"{task.name}/{name}",
+            task.name,
+            readers[task.name],
+            objective,
+            _scale(rate, share / sum(share for _, share in config.objectives_of(task.name))),
+        )
         for task, rate in mixture.rates
-        for objective, share in config.objectives
+        for name, (objective, share) in _named(config.objectives_of(task.name))
         if readers[task.name].manifest.num_tokens
     )
+
+
+def _named(objectives: ObjectiveShares) -> Iterator[tuple[str, tuple[Objective | PackingObjective, float]]]:
+    """Each objective with its share under its name; those of the same name are numbered."""
+    names = [objective.name for objective, _ in objectives]
+    for number, (name, pair) in enumerate(zip(names, objectives, strict=True)):
+        yield (f"{name}_{names[: number + 1].count(name)}" if names.count(name) > 1 else name), pair
+
+
+def vocabulary_split(inputs: Inputs) -> VocabularySplit | None:
+    """What a model has to know of a vocabulary that is split by modality."""
+    tables = inputs.layout.modality
+    if tables is None:
+        return None
+    modalities = {modality for stream in inputs.train for modality in _target_modalities(stream)}
+    return VocabularySplit(tables.base_vocab_size, tables.sources, tables.allowed, tuple(sorted(modalities)))
+
+
+def _target_modalities(stream: Stream) -> tuple[int, ...]:
+    """The modalities of a stream's targets: of the pairs' objectives their own, else the task's."""
+    if isinstance(stream.objective, TextToCode):
+        return stream.objective.target_modalities
+    return (stream.reader.manifest.modality,)
 
 
 def _scale(rate: float | tuple[tuple[int, float], ...], share: float) -> float | tuple[tuple[int, float], ...]:

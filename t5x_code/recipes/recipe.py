@@ -7,8 +7,12 @@ from t5x_code.data.declarations import Rate
 from t5x_code.errors import UserError
 from t5x_code.models.config import TransformerConfig
 from t5x_code.objectives.causal_lm import CausalLM
-from t5x_code.objectives.example import Objective
+from t5x_code.objectives.example import Objective, PackingObjective
+from t5x_code.objectives.infill import Infill
+from t5x_code.objectives.prefix_lm import PrefixLM
 from t5x_code.objectives.span_corruption import SpanCorruption
+from t5x_code.objectives.text_to_code import TextToCode
+from t5x_code.objectives.ul2 import UL2
 from t5x_code.parallel.mesh import MeshConfig
 from t5x_code.recipes.field_types import checked
 from t5x_code.training.loop import LoopConfig
@@ -22,21 +26,28 @@ class DataConfig:
     """Where rows come from and what is made of them."""
 
     mixture: str | tuple[tuple[str, Rate], ...]  # a task or mixture by name, or ((name, rate or schedule), ..)
-    objectives: tuple[tuple[Objective, float], ...]  # each with its share of the rows
+    # Each with its share of the rows of every task.
+    objectives: tuple[tuple[Objective | PackingObjective, float], ...]
     stores: str | None = None  # folder of token stores; None: the embedded corpus
     tokenizer: str | None = None  # folder or hub name; None: the stores' own, or one trained on the corpus
     length: int = 2048
     isolate_documents: bool = True
     seed: int = 0
+    # The objectives of single tasks, in place of `objectives`: ((task, ((objective, share), ..)), ..).
+    task_objectives: tuple[tuple[str, tuple[tuple[Objective | PackingObjective, float], ...]], ...] = ()
+    modality_separation: str = "none"  # what of the vocabulary gets rows of its own for code: none, partial, full
     eval_batches: int = 4  # validation batches per task and objective
     eval_batch_size: int | None = None  # rows of one; None: the training batch size
     threads: int = 2  # that read ahead
 
     def __post_init__(self):
-        if not self.objectives or min(share for _, share in self.objectives) <= 0:
-            raise UserError(
-                f"DataConfig.objectives is {self.objectives}: write ((@CausalLM(), 1.0), ..), shares above 0"
-            )
+        for name, objectives in (("objectives", self.objectives), *self.task_objectives):
+            if not objectives or min(share for _, share in objectives) <= 0:
+                raise UserError(f"DataConfig: {name} has {objectives}: write ((@CausalLM(), 1.0), ..), shares above 0")
+
+    def objectives_of(self, task: str) -> tuple[tuple[Objective | PackingObjective, float], ...]:
+        """A task's objectives with their shares."""
+        return dict(self.task_objectives).get(task, self.objectives)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +74,11 @@ CONFIGURABLES = (
     MeshConfig,
     LoopConfig,
     CausalLM,
+    PrefixLM,
     SpanCorruption,
+    Infill,
+    UL2,
+    TextToCode,
 )
 
 

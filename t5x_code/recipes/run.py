@@ -9,6 +9,7 @@ from etils import epath
 
 from t5x_code.checkpoints.model_directory import ModelDescription
 from t5x_code.errors import UserError
+from t5x_code.models.modality import split_config
 from t5x_code.parallel.hosts import is_writer, rows_of_process, start_processes
 from t5x_code.parallel.mesh import MESH_AXES, make_mesh
 from t5x_code.recipes import inputs as recipe_inputs
@@ -60,17 +61,20 @@ def train_recipe(recipe: Recipe, resolved: str, command: str) -> int:
     if is_writer():
         axes = " x ".join(f"{name} {size}" for name, size in zip(MESH_AXES, mesh.devices.shape, strict=True))
         say(f"{mesh.size} {mesh.devices.flat[0].device_kind} devices, mesh {axes}; {jax.process_count()} processes")
+    split = recipe_inputs.vocabulary_split(data)
+    model = split_config(recipe.model, split) if split else recipe.model
     run_data = RunData(
         batches=recipe_inputs.batches_from(data, recipe.data, index, count),
         evaluations=recipe_inputs.evaluations_from(data, recipe.data, eval_batch_size, index, count),
         fingerprint=recipe_inputs.fingerprint(data, recipe.data),
+        split=split,
     )
     stores = RunStores(
         folders={task: str(epath.Path(folder).resolve()) for task, folder in data.stores.items()},
         shares=recipe_inputs.final_shares(data.train),
     )
     files = RunFiles(
-        description=ModelDescription(recipe.model),
+        description=ModelDescription(model, extra={"modality": data.layout.modality.to_json()} if split else {}),
         save_tokenizer=data.tokenizer.save,
         texts={
             "config.gin": resolved,
@@ -78,9 +82,7 @@ def train_recipe(recipe: Recipe, resolved: str, command: str) -> int:
             STORES_FILE: json.dumps(dataclasses.asdict(stores), indent=2) + "\n",
         },
     )
-    return train(
-        recipe.loop, recipe.model, recipe.optimizer, recipe.loss, mesh, run_data, files, recipe.initialize_from
-    )
+    return train(recipe.loop, model, recipe.optimizer, recipe.loss, mesh, run_data, files, recipe.initialize_from)
 
 
 def use_compilation_cache() -> None:

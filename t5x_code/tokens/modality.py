@@ -107,6 +107,19 @@ def split_vocabulary(
     return ModalityTables(separation, base_vocab_size, tuple(sources))
 
 
+def describe_split(tables: ModalityTables, vocabulary: dict[str, int]) -> str:
+    """One line for the log."""
+    words = python_words()
+    return (
+        f"modality separation {tables.separation}: {len(tables.sources):,} of {tables.base_vocab_size:,} rows doubled"
+        + (
+            f", for {len(words)} Python words of which the vocabulary holds {len(python_forms(vocabulary))} forms"
+            if tables.separation == "partial"
+            else ""
+        )
+    )
+
+
 def python_words() -> list[str]:
     """Python's own tokens: keywords, operators, functions and types that need no import, and `COMMON_NAMES`."""
     named = [name for name in dir(builtins) if not name.startswith("_") and not _is_exception(name)]

@@ -1,6 +1,8 @@
 """The special-token contract: the few ids that objectives and inference need, whatever the tokenizer."""
 
 import dataclasses
+import functools
+import itertools
 
 EOD_TEXT = "<|endoftext|>"
 SEP_TEXT = "<sep>"
@@ -61,3 +63,9 @@ class SpecialTokens:
     masks: tuple[int, ...]  # masks[k - 1] is <mask_k>
     pair: PairTokens | None = None  # where the tokenizer has them all
     fim: FimTokens | None = None  # likewise
+
+    @functools.cached_property
+    def all_ids(self) -> tuple[int, ...]:
+        """Every control token, ascending."""
+        groups = (dataclasses.astuple(group) for group in (self.pair, self.fim) if group is not None)
+        return tuple(sorted({self.eod, self.sep, self.eom, *self.masks, *itertools.chain(*groups)}))

@@ -135,6 +135,20 @@ class Tokenizer:
         ids = (pair.new_line, pair.indent, pair.dedent)
         return {mark: np.array([token], np.int32) for mark, token in zip(MARKS, ids, strict=True)}
 
+    @property
+    def is_byte_level(self) -> bool:
+        """Whether tokens are bytes, so that any text can be cut anywhere between two characters."""
+        return "ByteLevel" in json.dumps(json.loads(self._json).get("decoder"))
+
+    def token_texts(self) -> list[str]:
+        """The text of each token of a byte-level tokenizer; empty for control tokens and parts of characters."""
+        texts = (self._tokenizer.decode([token], skip_special_tokens=True) for token in range(self.vocab_size))
+        return ["" if "\ufffd" in text else text for text in texts]
+
+    def vocabulary(self) -> dict[str, int]:
+        """Id of each entry, spelt as in tokenizer.json."""
+        return self._tokenizer.get_vocab(with_added_tokens=True)
+
     def with_pair_tokens(self) -> "Tokenizer":
         """This tokenizer with those tokens of docstring-code pairs that it lacks, appended to its vocabulary."""
         description = json.loads(self._json)

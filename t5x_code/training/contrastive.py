@@ -1,7 +1,7 @@
 """The contrastive half of NTP+ (arXiv 2404.08885): codes that do the same lie close, others and broken ones far.
 
-The formula is ours, as the paper gives none. With cosine similarity s over temperature tau, query q_i, its accepted code
-a_i and the hard negatives h of the batch, over the N pairs of the whole batch, whatever devices hold them:
+The formula is ours, as the paper gives none. With cosine similarity s over temperature tau, query q_i, its accepted
+code a_i and the hard negatives h of the batch, over the N pairs of the whole batch, whatever devices hold them:
 
     L = -1/N sum_i log( exp s(q_i, a_i) / E_i )
     E_i = exp s(q_i, a_i) + sum over j of other problems of exp s(q_i, a_j) + sum over h of exp s(q_i, h)

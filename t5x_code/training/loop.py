@@ -21,6 +21,7 @@ from t5x_code.errors import UserError
 from t5x_code.models.config import TransformerConfig
 from t5x_code.models.decoder import logical_axes
 from t5x_code.models.lora import trained
+from t5x_code.models.modality import VocabularySplit
 from t5x_code.parallel.hosts import global_batch, is_writer
 from t5x_code.parallel.rules import logical_axes_on
 from t5x_code.training.batch_size import BatchSize, batch_size_at, batch_sizes_from, batch_sizes_of
@@ -73,6 +74,7 @@ class RunData:
     batches: Callable[[int, Iterator[int]], Iterator[Arrays]]  # (first row, batch sizes) -> this process's rows
     evaluations: dict[str, Callable[[], Iterator[Arrays]]]  # by task/objective
     fingerprint: dict[str, str]  # what must be unchanged on resume
+    split: VocabularySplit | None = None  # of a vocabulary that is split by modality
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +108,7 @@ def train(
     for rows in batch_sizes_of(config.batch_size):
         num_microbatches(rows, config.microbatch_size, mesh)
     optimizer = make_optimizer(optimizer_config, trained(logical_axes(model)))
-    loss = make_loss(model, loss_config, mesh)
+    loss = make_loss(model, loss_config, mesh, data.split)
     schedule = make_schedule(optimizer_config.schedule)
     parts = StepParts(loss, optimizer, schedule, optimizer_config.ema_decay, config.microbatch_size, mesh)
     with_ema = optimizer_config.ema_decay is not None
@@ -122,6 +124,7 @@ def train(
             data.fingerprint,
             config.accept_changed_data,
             initialize_from,
+            data.split,
         )
         if is_writer():
             start_run_directory(config.model_dir, files.description, files.save_tokenizer, files.texts)

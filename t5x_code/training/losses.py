@@ -19,6 +19,7 @@ from t5x_code.errors import UserError
 from t5x_code.models.config import TransformerConfig
 from t5x_code.models.cross_entropy import cross_entropy
 from t5x_code.models.decoder import head_weights, hidden_states
+from t5x_code.models.modality import VocabularySplit, predicted_head
 from t5x_code.models.pooling import Pooling, check_pooling, pool_codes
 from t5x_code.training.contrastive import contrastive_sums, num_queries
 
@@ -75,12 +76,15 @@ def ratio(total: jax.Array, count: jax.Array) -> jax.Array:
     return total / jnp.where(count == 0, 1, count)
 
 
-def make_loss(model: TransformerConfig, config: LossConfig, mesh: Mesh) -> Loss:
+def make_loss(model: TransformerConfig, config: LossConfig, mesh: Mesh, split: VocabularySplit | None = None) -> Loss:
     """The loss of a config: next-token prediction, with the contrastive term where it has a weight (NTP+)."""
-    return ntp_plus_loss(model, config, mesh) if config.contrastive else next_token_loss(model, config, mesh)
+    make = ntp_plus_loss if config.contrastive else next_token_loss
+    return make(model, config, mesh, split)
 
 
-def next_token_loss(model: TransformerConfig, config: LossConfig, mesh: Mesh) -> Loss:
+def next_token_loss(
+    model: TransformerConfig, config: LossConfig, mesh: Mesh, split: VocabularySplit | None = None
+) -> Loss:
     """Cross-entropy of the next token with z-loss, per token of weight.
 
     Reports `loss` (cross-entropy alone, nats per token), `z_loss` and `accuracy` beside the trained `next_token`.
@@ -89,15 +93,18 @@ def next_token_loss(model: TransformerConfig, config: LossConfig, mesh: Mesh) ->
         model: the decoder.
         config: weights.
         mesh: on more than one device the logits are made where their shares of the head lie.
+        split: of a vocabulary that is split by modality; a target's softmax runs over its own modality.
     """
 
     def sums(params: Any, batch: Batch) -> Sums:
-        return _next_token_sums(model, config, mesh, params, batch, _read(model, params, batch))
+        return _next_token_sums(model, config, mesh, split, params, batch, _read(model, params, batch))
 
     return Loss({"next_token": config.next_token}, _next_token_counts, sums)
 
 
-def ntp_plus_loss(model: TransformerConfig, config: LossConfig, mesh: Mesh) -> Loss:
+def ntp_plus_loss(
+    model: TransformerConfig, config: LossConfig, mesh: Mesh, split: VocabularySplit | None = None
+) -> Loss:
     """NTP+: `next_token_loss`, and beside it the contrastive term on the pooled codes of the batch.
 
     Reports `contrastive` (nats per query) and `selected` (share of queries closest to their accepted code) as well.
@@ -112,7 +119,7 @@ def ntp_plus_loss(model: TransformerConfig, config: LossConfig, mesh: Mesh) -> L
     def read(params: Any, batch: Batch) -> tuple[Sums, jax.Array]:
         x_BxLxD = _read(model, params, batch)
         codes_BxCxD = pool_codes(x_BxLxD, batch["pool_ids"], batch["code_role"].shape[1], config.pooling)
-        return _next_token_sums(model, config, mesh, params, batch, x_BxLxD), codes_BxCxD
+        return _next_token_sums(model, config, mesh, split, params, batch, x_BxLxD), codes_BxCxD
 
     def pooled_sums(codes_BxCxD: jax.Array, batch: Batch) -> Sums:
         of_codes = (batch[name] for name in ("code_pair", "code_problem", "code_role"))
@@ -137,18 +144,33 @@ def _next_token_counts(batch: Batch) -> Sums:
 
 
 def _next_token_sums(
-    model: TransformerConfig, config: LossConfig, mesh: Mesh, params: Any, batch: Batch, x_BxLxD: jax.Array
+    model: TransformerConfig,
+    config: LossConfig,
+    mesh: Mesh,
+    split: VocabularySplit | None,
+    params: Any,
+    batch: Batch,
+    x_BxLxD: jax.Array,
 ) -> Sums:
     kernel_DxV, bias_V = head_weights(model, params)
+    targets_BxL, vocab_size = batch["targets"], model.vocab_size
+    allowed_2xV = modality_BxL = None
+    if split is not None and len(split.target_modalities) == 1:
+        multiple = model.vocab_multiple * mesh.shape.get("tensor", 1)
+        kernel_DxV, bias_V, targets_BxL, vocab_size = predicted_head(split, multiple, kernel_DxV, bias_V, targets_BxL)
+    elif split is not None:
+        allowed_2xV, modality_BxL = jnp.asarray(split.allowed_2xW), batch["target_modality"]
     result = cross_entropy(
         x_BxLxD,
         kernel_DxV,
         bias_V,
-        batch["targets"],
+        targets_BxL,
         batch["loss_weights"],
-        vocab_size=model.vocab_size,
+        vocab_size=vocab_size,
         chunk=model.loss_chunk,
         z_loss=config.z_loss,
+        allowed_2xV=allowed_2xV,
+        modality_BxL=modality_BxL,
         mesh=mesh if mesh.size > 1 else None,
     )
     return {

@@ -25,6 +25,7 @@ from t5x_code.errors import UserError
 from t5x_code.models.config import TransformerConfig
 from t5x_code.models.decoder import init_params
 from t5x_code.models.lora import join, split_trained
+from t5x_code.models.modality import VocabularySplit
 from t5x_code.training.state import TrainState, abstract_state, init_state, shardings_of, state_of_params
 
 # What says how a model is computed, not what it is: a run may resume with others.
@@ -51,8 +52,11 @@ def find_start(
     data_fingerprint: dict[str, str],
     accept_changed_data: bool = False,
     initialize_from: str | None = None,
+    split: VocabularySplit | None = None,
 ) -> Start:
     """Restores or makes the state. A checkpoint in `model_dir` wins over `initialize_from`.
+
+    Where `split` is given and `initialize_from` has the base vocabulary, its rows are copied for code.
 
     Raises:
         UserError: the checkpoint is of another model, optimizer or data; names what changed. Or none is whole.
@@ -67,7 +71,7 @@ def find_start(
         state = _restore(folder, step, abstract, with_ema)
         return Start(state, step, metadata["rows_consumed"], f"resumed at step {step} of {model_dir}")
     if initialize_from is not None:
-        params = load_initial_params(initialize_from, model, mesh)
+        params = load_initial_params(initialize_from, model, mesh, split)
 
         def make(params: Any, key: jax.Array) -> TrainState:
             adapters, _ = split_trained(init_params(model, key))  # fresh ones, if the model there has none

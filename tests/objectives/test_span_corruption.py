@@ -9,7 +9,8 @@ from scipy import stats
 
 from t5x_code.errors import UserError
 from t5x_code.objectives.example import Layout, Piece, Row
-from t5x_code.objectives.span_corruption import SpanCorruption, place_spans, restore
+from t5x_code.objectives.span_corruption import SpanCorruption
+from t5x_code.objectives.spans import place_spans, restore
 from t5x_code.tokens.special_tokens import SpecialTokens
 
 EOD, SEP, EOM = 0, 1, 2

@@ -15,6 +15,7 @@ from t5x_code.data.sources.source import read_documents, source_fingerprint, sou
 from t5x_code.errors import UserError
 from t5x_code.tokens import train_bpe
 from t5x_code.tokens.special_tokens import PAIR_TEXTS
+from t5x_code.tokens.tokenizer import Tokenizer
 
 VOCAB_SIZE = 8192
 NUM_MASKS = 100
@@ -41,7 +42,7 @@ def embedded_tokenizer(root: str | Path, tasks: Sequence[TaskDeclaration]) -> Pa
     if folder.is_dir():
         return folder
     texts = [text for task in tasks for text in sample_documents(task, SAMPLE_BYTES // len(tasks))]
-    pair_tokens = PAIR_TEXTS if any(source_kind(task.source).part_kinds for task in tasks) else ()
+    pair_tokens = PAIR_TEXTS if _have_parts(tasks) else ()
     tokenizer = train_bpe.train(texts, VOCAB_SIZE, NUM_MASKS, pair_tokens)
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
     tokenizer.save(temporary)
@@ -50,6 +51,15 @@ def embedded_tokenizer(root: str | Path, tasks: Sequence[TaskDeclaration]) -> Pa
     except OSError:  # another process was first, with the same tokenizer
         shutil.rmtree(temporary)
     return folder
+
+
+def fitted(tokenizer: Tokenizer, tasks: Sequence[TaskDeclaration]) -> Tokenizer:
+    """The tokenizer with all tokens that the tasks' documents need: those of linearised code, where they are in parts."""
+    return tokenizer.with_pair_tokens() if _have_parts(tasks) else tokenizer
+
+
+def _have_parts(tasks: Sequence[TaskDeclaration]) -> bool:
+    return any(source_kind(task.source).part_kinds for task in tasks)
 
 
 def sample_documents(task: TaskDeclaration, num_bytes: int) -> list[str]:

@@ -4,7 +4,7 @@ import gzip
 import json
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import BinaryIO
 
 from etils import epath
@@ -24,21 +24,27 @@ def files(source: SourceDeclaration) -> list[SourceFile]:
 
 def documents(source: SourceDeclaration, text_field: str, skipped: Counter) -> Iterator[str]:
     """One document per line; lines that are not such an object are counted."""
+    return (text for (text,) in fields(source, (text_field,), skipped))
+
+
+def fields(source: SourceDeclaration, names: Sequence[str], skipped: Counter) -> Iterator[tuple[str, ...]]:
+    """The texts of some fields of each line; lines that have not all of them are counted."""
     for file in files(source):
         for line in _lines(file.path):
             try:
-                text = json.loads(line)[text_field]
+                record = json.loads(line)
+                texts = tuple(record[name] for name in names)
             except UnicodeDecodeError:
                 skipped["not UTF-8"] += 1
             except ValueError:
                 skipped["not JSON"] += bool(line.strip())
             except (KeyError, TypeError, IndexError):
-                skipped[f"no field {text_field}"] += 1
+                skipped[f"no field {' or '.join(names)}"] += 1
             else:
-                if isinstance(text, str):
-                    yield text
+                if all(isinstance(text, str) for text in texts):
+                    yield texts
                 else:
-                    skipped[f"field {text_field} is not text"] += 1
+                    skipped[f"field {' or '.join(names)} is not text"] += 1
 
 
 def _lines(path: epath.Path) -> Iterator[bytes]:

@@ -1,0 +1,131 @@
+"""Infilling of one gap per document: prefix-suffix-middle and suffix-prefix-middle order (arXiv 2207.14255).
+
+A document is split at two uniform points; its middle is moved to the end.
+
+    codegen2             prefix <mask_1> suffix <eod> <sep> <mask_1> middle <eom>
+    starcoder            <fim_prefix> prefix <fim_suffix> suffix <fim_middle> middle <eod>
+    starcoder, SPM       <fim_prefix> <fim_suffix> suffix <fim_middle> prefix middle <eod>
+
+Shape legend: N tokens of a piece, P pieces of a row.
+"""
+
+import dataclasses
+from typing import Literal, get_args
+
+import numpy as np
+
+from t5x_code.errors import UserError
+from t5x_code.objectives.example import Example, Layout, Piece, Row
+from t5x_code.objectives.segments import Segment, lay_out
+from t5x_code.objectives.spans import check_masks, hide_spans, simulate_raw_length
+from t5x_code.tokens.special_tokens import FIM_TEXTS, FimTokens
+
+Sentinels = Literal["codegen2", "starcoder"]
+Split = Literal["token", "character"]
+HALVES_GROWTH = 2  # tokens that one cut inside a token is counted with; a row that would not fit is cut at tokens
+
+
+@dataclasses.dataclass(frozen=True)
+class Infill:
+    """Each document is infilled with probability `rate`, else next-token prediction; loss on every token.
+
+    Points are uniform over the document, its ends included: prefix, middle or suffix may be empty. `split='character'`
+    cuts inside tokens; both halves are then tokenized by themselves. A document that the row's end cuts off gets an
+    `eod`: with CodeGen2's sentinels before `<sep>` and without loss, with StarCoder's behind its middle, which ends
+    there in truth.
+    """
+
+    rate: float = 0.9  # of the documents (arXiv 2207.14255)
+    spm_rate: float = 0.0  # of the infilled ones: suffix first
+    sentinels: str = "codegen2"
+    split: str = "token"
+
+    def __post_init__(self):
+        for name, choices in (("sentinels", Sentinels), ("split", Split)):
+            if getattr(self, name) not in get_args(choices):
+                known = ", ".join(get_args(choices))
+                raise UserError(f"Infill.{name} is {getattr(self, name)!r}: choose one of {known}")
+        for name in ("rate", "spm_rate"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"Infill.{name} is {getattr(self, name)}: it is a share, 0 to 1")
+        if self.spm_rate and self.sentinels == "codegen2":
+            raise UserError("Infill.spm_rate: suffix-prefix-middle order needs sentinels='starcoder'")
+
+    @property
+    def name(self) -> str:
+        """Short name for metrics and streams."""
+        return "infill"
+
+    def raw_length(self, layout: Layout, document_lengths_N: np.ndarray) -> int:
+        """L less the 99th percentile of the growth.
+
+        Raises:
+          UserError: the tokenizer lacks the sentinels or does not cut at characters, or L is too short.
+        """
+        if self.sentinels == "codegen2":
+            check_masks("infill", layout.special_tokens)
+        elif layout.special_tokens.fim is None:
+            raise UserError(f"this tokenizer lacks {' '.join(FIM_TEXTS)}; set Infill.sentinels='codegen2'")
+        if self.split == "character" and layout.characters is None:
+            raise UserError("Infill.split='character' needs a byte-level tokenizer; set it to 'token'")
+
+        def growth(text_lengths_P: np.ndarray, is_cut_P: np.ndarray, rng: np.random.Generator) -> int:
+            chosen_P = (rng.random(len(text_lengths_P)) < self.rate) & (text_lengths_P > 0)
+            return int((chosen_P * self._growth(is_cut_P)).sum())
+
+        return simulate_raw_length("infill", growth, layout, document_lengths_N)
+
+    def __call__(self, row: Row, layout: Layout, rng: np.random.Generator) -> Example:
+        """Infills the row's documents and lays them out."""
+        return lay_out(self.infill(row, layout, rng), layout)
+
+    def infill(self, row: Row, layout: Layout, rng: np.random.Generator) -> list[Segment]:
+        """One segment per piece. Where the row has no room for all, documents in random order stay plain."""
+        is_cut_P = np.array([not piece.is_end for piece in row.pieces])
+        has_text_P = np.array([len(piece.tokens_N) > piece.is_end for piece in row.pieces])
+        chosen_P = (rng.random(len(row.pieces)) < self.rate) & has_text_P
+        room, growth_P = layout.length - row.num_tokens, self._growth(is_cut_P)
+        order_P = rng.permutation(len(row.pieces))
+        fits_P = np.cumsum((growth_P * chosen_P)[order_P]) <= room
+        chosen_P[order_P] &= fits_P
+        return [
+            self._infill_piece(piece, layout, rng)
+            if chosen
+            else Segment(piece.lead, piece.tokens_N, modality_N=piece.modality)
+            for piece, chosen in zip(row.pieces, chosen_P, strict=True)
+        ]
+
+    def _growth(self, is_cut_P: np.ndarray) -> np.ndarray:
+        """Tokens by which each piece grows when it is infilled, at most."""
+        sentinels = 4 if self.sentinels == "codegen2" else 3
+        return sentinels + is_cut_P + 2 * HALVES_GROWTH * (self.split == "character")
+
+    def _infill_piece(self, piece: Piece, layout: Layout, rng: np.random.Generator) -> Segment:
+        text_N = piece.tokens_N[: len(piece.tokens_N) - piece.is_end]
+        cut = layout.characters.draw_cuts if self.split == "character" else draw_cuts
+        text_N, (first, second) = cut(text_N, rng)
+        is_spm = rng.random() < self.spm_rate
+        if self.sentinels == "codegen2":
+            tokens_N = np.concatenate([text_N, piece.tokens_N[len(piece.tokens_N) - piece.is_end :]])
+            piece = dataclasses.replace(piece, tokens_N=tokens_N)
+            return hide_spans(piece, np.array([first]), np.array([second - first]), layout.special_tokens)
+        fim, eod = layout.special_tokens.fim, layout.special_tokens.eod
+        parts = (text_N[:first], text_N[first:second], text_N[second:])
+        return Segment(piece.lead, arrange(*parts, fim, eod, is_spm), modality_N=piece.modality)
+
+
+def draw_cuts(text_N: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, tuple[int, int]]:
+    """Two uniform points between tokens, ends included, ascending; and the text as it is."""
+    first, second = np.sort(rng.integers(0, len(text_N) + 1, 2)).tolist()
+    return text_N, (first, second)
+
+
+def arrange(
+    prefix_N: np.ndarray, middle_N: np.ndarray, suffix_N: np.ndarray, fim: FimTokens, eod: int, is_spm: bool
+) -> np.ndarray:
+    """StarCoder's two orders, int32."""
+    if is_spm:
+        parts = [[fim.prefix, fim.suffix], suffix_N, [fim.middle], prefix_N, middle_N, [eod]]
+    else:
+        parts = [[fim.prefix], prefix_N, [fim.suffix], suffix_N, [fim.middle], middle_N, [eod]]
+    return np.concatenate(parts).astype(np.int32)

@@ -1,0 +1,62 @@
+"""Where the characters of a token sequence lie, so that a text can be cut inside a token.
+
+Shape legend: V entries of the vocabulary, N tokens of a text.
+"""
+
+import functools
+
+import numpy as np
+
+from t5x_code.tokens.tokenizer import Tokenizer
+
+
+class TokenCharacters:
+    """The characters of every token of a byte-level tokenizer."""
+
+    def __init__(self, tokenizer: Tokenizer):
+        self._tokenizer = tokenizer
+        self._texts = tokenizer.token_texts()
+        self._lengths_V = np.array([len(text) for text in self._texts], np.int64)
+        self._halves = functools.lru_cache(maxsize=1 << 16)(self._encode_halves)
+
+    def draw_cuts(self, text_N: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, tuple[int, int]]:
+        """Two points uniform over the characters of a text, ends included.
+
+        A token that a point lies in is replaced by the tokens of its two halves, where those are at most three.
+
+        Returns:
+            The text's tokens, which decode to the same text, and the points between two of them, ascending.
+        """
+        ends_N = np.cumsum(self._lengths_V[text_N])
+        num_characters = int(ends_N[-1])
+        if num_characters == 0:  # bytes of no whole character
+            return text_N, (0, len(text_N))
+        first, second = np.sort(rng.integers(0, num_characters + 1, 2)).tolist()
+        # The later point first, so that the earlier one's token is still where it was.
+        text_N, after = self._cut(text_N, ends_N, second)
+        num_tokens = len(text_N)
+        if first == second:
+            return text_N, (after, after)
+        ends_N = np.cumsum(self._lengths_V[text_N])
+        text_N, before = self._cut(text_N, ends_N, first)
+        return text_N, (before, after + len(text_N) - num_tokens)
+
+    def _cut(self, text_N: np.ndarray, ends_N: np.ndarray, point: int) -> tuple[np.ndarray, int]:
+        """The text with a token border at a character, and the number of tokens before it."""
+        index = int(ends_N.searchsorted(point, "left"))
+        if point == 0:
+            return text_N, 0
+        offset = point - (int(ends_N[index - 1]) if index else 0)
+        token = int(text_N[index])
+        if offset == self._lengths_V[token]:
+            return text_N, index + 1
+        halves = self._halves(token, offset)
+        if halves is None:
+            return text_N, index
+        left, right = halves
+        return np.concatenate([text_N[:index], left, right, text_N[index + 1 :]]), index + len(left)
+
+    def _encode_halves(self, token: int, offset: int) -> tuple[np.ndarray, np.ndarray] | None:
+        text = self._texts[token]
+        left, right = self._tokenizer.encode(text[:offset]), self._tokenizer.encode(text[offset:])
+        return (left, right) if len(left) + len(right) <= 3 else None
