@@ -2,10 +2,12 @@
 
 from t5x_code.errors import UserError
 from t5x_code.evaluation.completion import evaluate_completion
+from t5x_code.evaluation.logic_equivalence import evaluate_logic_equivalence
 from t5x_code.evaluation.request import Evaluation, Request, Results
 
 EVALUATIONS: dict[str, Evaluation] = {
     "completion": evaluate_completion,
+    "logic_equivalence": evaluate_logic_equivalence,
 }
 
 

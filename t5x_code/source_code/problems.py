@@ -4,7 +4,8 @@ The file is JSONL, plain or gzip, one problem a line:
 
     {"problem_id": "two-sum", "language": "python", "solutions": ["def ..", "class ..", ..]}
 
-Other fields are ignored. A problem is held out for testing by a hash of its id alone, so that every reader of any file
+Other fields are ignored. What stands before a `::` in a problem's id is its group, without one the id itself; problems
+of one group share their split. A group is held out for testing by its hash alone, so that every reader of any file
 agrees on it: held-out problems never become training data, and evaluation takes no others unless it is told to.
 """
 
@@ -23,6 +24,7 @@ from t5x_code.source_code.lexing import lex
 from t5x_code.source_code.obfuscation import obfuscate
 
 TEST_FRACTION = 0.2
+GROUP_END = "::"
 SHINGLE = 5  # tokens
 NEAR_DUPLICATE = 0.8  # Jaccard similarity of shingles from which two solutions count as one (ours)
 
@@ -34,6 +36,11 @@ class Problem:
     problem_id: str
     language: str
     solutions: tuple[str, ...]
+
+    @property
+    def group(self) -> str:
+        """What the problem shares its split with."""
+        return self.problem_id.partition(GROUP_END)[0]
 
 
 def read_problems(path: epath.PathLike) -> Iterator[Problem]:
@@ -66,15 +73,15 @@ def _parse(line: bytes, where: str) -> Problem:
         ) from error
 
 
-def is_held_out(problem_id: str, fraction: float = TEST_FRACTION) -> bool:
-    """Whether a problem is for testing only."""
-    digest = hashlib.blake2b(problem_id.encode(), digest_size=8, person=b"test problems").digest()
-    return int.from_bytes(digest, "big") < fraction * 2**64
+def group_number(group: str) -> int:
+    """A group's hash, below 2**56: by it a token store, and a model that was trained on it, knows the group."""
+    digest = hashlib.blake2b(group.encode("utf-8"), digest_size=16, key=bytes(8)).digest()
+    return int.from_bytes(digest[:7], "big")
 
 
-def problem_hash(problem_id: str) -> str:
-    """Hex name of a problem, which tells nothing of it."""
-    return hashlib.blake2b(problem_id.encode(), digest_size=8).hexdigest()
+def is_held_out(number: int) -> bool:
+    """Whether problems of a group of this number are for testing only."""
+    return number % 2**32 < TEST_FRACTION * 2**32
 
 
 def solution_hash(source: str, language: str) -> str:
