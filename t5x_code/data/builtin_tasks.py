@@ -24,7 +24,7 @@ from t5x_code.tokens.modality import CODE_MODALITY, TEXT_MODALITY
 STACK_LANGUAGES = (
     "c,c++,c-sharp,dart,go,java,javascript,kotlin,lua,php,python,ruby,rust,scala,shell,sql,swift,typescript,vue"
 )
-PATH_KINDS = ("jsonl", "jsonl_pairs", "parquet", "text_files", "tfds")
+PATH_KINDS = ("jsonl", "jsonl_pairs", "parquet", "problems", "text_files", "tfds")
 MODALITY_NAMES = ("text", "code")  # by TEXT_MODALITY, CODE_MODALITY
 SHARED_OPTIONS = ("field", "modality")
 
@@ -35,6 +35,8 @@ PYTHON_DOCS = TaskDeclaration(
 )
 # Docstrings and functions; a function is never in both splits, but near copies of one may be.
 PYTHON_PAIRS = TaskDeclaration("python_pairs", SourceDeclaration("python_pairs"), validation_fraction=0.04)
+# Functions of the library with what is made of them: the part of NTP+ that needs no problems with several solutions.
+NTP_PLUS = TaskDeclaration("ntp_plus", SourceDeclaration("python_functions"), validation_fraction=0.05)
 THE_STACK = TaskDeclaration(
     "the_stack",
     SourceDeclaration("parquet", "the_stack/data/*/*.parquet", (("lang", STACK_LANGUAGES),)),
@@ -43,7 +45,7 @@ THE_STACK = TaskDeclaration(
 THE_PILE = TaskDeclaration("the_pile", SourceDeclaration("jsonl", "the_pile/train/*.jsonl.zst"), modality=TEXT_MODALITY)
 
 TASKS: Mapping[str, TaskDeclaration] = MappingProxyType(
-    {task.name: task for task in (PYTHON_STDLIB, PYTHON_DOCS, PYTHON_PAIRS, THE_STACK, THE_PILE)}
+    {task.name: task for task in (PYTHON_STDLIB, PYTHON_DOCS, PYTHON_PAIRS, NTP_PLUS, THE_STACK, THE_PILE)}
 )
 MIXTURES: Mapping[str, MixtureDeclaration] = MappingProxyType(
     {

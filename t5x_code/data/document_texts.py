@@ -9,15 +9,24 @@ from t5x_code.data.caching.build import TOKENIZER_FOLDER
 from t5x_code.data.manifest import MANIFEST_FILE
 from t5x_code.data.token_store import TokenStore
 from t5x_code.errors import UserError
+from t5x_code.objectives.ntp_plus import CODE_KINDS
 from t5x_code.tokens.tokenizer import Tokenizer
 
 
 def document_texts(store: TokenStore, tokenizer: Tokenizer) -> Iterator[str]:
-    """Texts of the store's documents in its order, their closing eod left out."""
+    """Texts of the store's documents in its order, their closing eod left out.
+
+    Of codes with their variants, only the code itself: it stands first.
+    """
+    has_variants = store.manifest.part_kinds == CODE_KINDS
     for shard in range(store.num_shards):
         start = 0
         for end in store.document_ends(shard):
-            yield tokenizer.decode(store.read(shard, start, int(end) - 1))
+            stop = int(end) - 1
+            if has_variants:
+                part_ends_Q = store.part_ends(shard)
+                stop = int(part_ends_Q[part_ends_Q.searchsorted(start, "right")])
+            yield tokenizer.decode(store.read(shard, start, stop))
             start = int(end)
 
 

@@ -9,6 +9,7 @@ from t5x_code.evaluation.functional import (
     evaluate_mbpp,
     evaluate_multilingual,
 )
+from t5x_code.evaluation.logic_equivalence import evaluate_logic_equivalence
 from t5x_code.evaluation.request import Evaluation, Request, Results
 
 EVALUATIONS: dict[str, Evaluation] = {
@@ -18,6 +19,7 @@ EVALUATIONS: dict[str, Evaluation] = {
     "incremental": evaluate_incremental,
     "multilingual": evaluate_multilingual,
     "completion": evaluate_completion,
+    "logic_equivalence": evaluate_logic_equivalence,
 }
 
 

@@ -34,6 +34,8 @@ class Request:
 
     name: str  # in the registry
     model: TextModel | None = None
+    before: TextModel | None = None  # a second model to compare with
+    trained_groups: frozenset[int] = frozenset()  # groups of problems that the model was trained on, by number
     data: str | None = None  # the benchmark's file, where no package carries it
     samples: str | None = None  # samples.jsonl to score; None: the model makes them
     keep_samples: str | None = None  # samples.jsonl to write and to resume from

@@ -1,6 +1,7 @@
 """Whole models in and out: a Hugging Face folder to a model directory or onto a mesh, and back."""
 
 import contextlib
+import dataclasses
 import json
 import shutil
 import tempfile
@@ -131,13 +132,14 @@ def export_model(
         raise UserError(f"{target} exists; choose another folder or remove it")
     description = read_description(source)
     name = family or description.family
-    found = family_by_name(name) if name else family_of_config(description.config)
-    hf = write_config(found, description.config) | {"torch_dtype": dtype}
+    merged = dataclasses.replace(description.config, lora_rank=0)
+    found = family_by_name(name) if name else family_of_config(merged)
+    hf = write_config(found, merged) | {"torch_dtype": dtype}
     if mp_num is not None:
         if "mp_num" not in hf:
             raise UserError(f"--mp_num is CodeGen's, the model is {found.name}; leave it out")
         hf["mp_num"] = mp_num
-    shapes = their_shapes(found, description.config, hf)
+    shapes = their_shapes(found, merged, hf)
     arrays = read_arrays(epath.Path(source) / CHECKPOINTS_FOLDER, *find_params(source, step))
     unfinished = folder.parent / f"{folder.name}.unfinished"
     try:

@@ -76,13 +76,19 @@ class SelfAttention(nn.Module):
     def _project_in(self, name: str, axis: str, heads: int) -> Projection:
         config = self.config
         shape, axes = (config.model_dim, heads, config.head_dim), ("embed", axis, "head_dim")
-        return Projection("bld,dhe->blhe", shape, axes, 2, config.qkv_bias, config.initializer_range, name=name)
+        return self._projection(name, "bld,dhe->blhe", shape, axes, 2, config.qkv_bias)
 
     def _project_out(self) -> Projection:
         config = self.config
         shape, axes = (config.num_heads, config.head_dim, config.model_dim), ("heads", "head_dim", "embed")
-        bias = config.attention_out_bias
-        return Projection("blhe,hed->bld", shape, axes, 1, bias, config.initializer_range, name="out")
+        return self._projection("out", "blhe,hed->bld", shape, axes, 1, config.attention_out_bias)
+
+    def _projection(
+        self, name: str, spec: str, shape: tuple, axes: tuple, num_outputs: int, use_bias: bool
+    ) -> Projection:
+        config = self.config
+        rest = (use_bias, config.initializer_range, config.lora_rank, config.lora_alpha)
+        return Projection(spec, shape, axes, num_outputs, *rest, name=name)
 
 
 def _window_from(context: Context, window: jax.Array) -> jax.Array:

@@ -59,6 +59,8 @@ class TransformerConfig:
     window_pattern: tuple[int, ...] = (0,)  # attention window of each layer of the repeating group; 0 = whole context
     top_query_layer: bool = False  # one more layer after the final norm, whose queries are a position embedding
     initializer_range: float = 0.02
+    lora_rank: int = 0  # of the adapters of every projection; 0: none. With adapters nothing else is trained
+    lora_alpha: float = 16.0  # an adapter's output counts alpha / rank
     dtype: str = "bfloat16"  # of activations; parameters, norms, softmax and loss are float32
     remat: RematPolicy = "none"  # what the backward pass recomputes; see models/remat.py
     scan_layers: bool = True  # one compiled layer, scanned
@@ -86,6 +88,8 @@ def _check_config(config: TransformerConfig) -> None:
     for name in (*sizes, "loss_chunk", "vocab_multiple"):
         if getattr(config, name) < 1:
             raise UserError(f"TransformerConfig.{name} is {getattr(config, name)}: it must be at least 1")
+    if config.lora_rank < 0:
+        raise UserError(f"TransformerConfig.lora_rank is {config.lora_rank}: it must be 0 (no adapters) or more")
     choices = {
         "norm": Norm,
         "position_encoding": PositionEncoding,

@@ -13,9 +13,10 @@ Parameters (float32, one order whatever the hardware), with their logical axis n
     top_query/..                  as layers/, without N              only with a top query layer, and before it
     top_query_positions/kernel    [max_length, D]  None, embed       its queries
     every norm's scale and bias, and a bias over D                   norm
+    lora_in, lora_out beside a projection's kernel                   [.., r] and [r, ..]; see models/lora.py
 
-Every matrix is a `kernel`; the rest are `scale` or `bias`. Activations carry `batch`, `length`, `activation_embed`,
-`activation_heads`, `activation_mlp` and `activation_vocab`.
+Every other matrix is a `kernel`; the rest are `scale` or `bias`. Activations carry `batch`, `length`,
+`activation_embed`, `activation_heads`, `activation_mlp` and `activation_vocab`.
 
 Legend: B batch, L length, S cache slots, D model, H heads, K key/value heads, E head dim, F feed-forward,
 V vocabulary padded to `vocab_multiple`, N layers.

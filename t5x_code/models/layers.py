@@ -46,7 +46,8 @@ class Projection(nn.Module):
     """An affine map between groups of axes, such as D -> H x E.
 
     Parameters: `kernel` [*inputs, *outputs] and, if asked for, `bias` [*outputs]. The kernel starts normal with the
-    config's `initializer_range`, the bias at zero.
+    config's `initializer_range`, the bias at zero. With adapters also `lora_in` [*inputs, r] and `lora_out`
+    [r, *outputs]; see models/lora.py.
     """
 
     spec: str  # einsum of the input and the kernel
@@ -55,6 +56,8 @@ class Projection(nn.Module):
     num_outputs: int  # trailing axes of the kernel that the output keeps
     use_bias: bool
     initializer_range: float
+    lora_rank: int = 0
+    lora_alpha: float = 1.0
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -67,7 +70,25 @@ class Projection(nn.Module):
             axes = tuple("norm" if axis == "embed" else axis for axis in self.kernel_axes[-self.num_outputs :])
             init = nn.with_logical_partitioning(nn.initializers.zeros, axes)
             y += self.param("bias", init, tuple(self.kernel_shape[-self.num_outputs :])).astype(x.dtype)
+        if self.lora_rank:
+            y += self._adapt(x)
         return checkpoint_name(y, PROJECTION)
+
+    def _adapt(self, x: jax.Array) -> jax.Array:
+        """What the adapter adds to y."""
+        split, rank = len(self.kernel_shape) - self.num_outputs, self.lora_rank
+        # He et al.'s range for A, as the paper's code has it, and 0 for B: at the start the adapter adds nothing.
+        init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform", in_axis=range(split), out_axis=-1)
+        init = nn.with_logical_partitioning(init, (*self.kernel_axes[:split], "lora"))
+        a = self.param("lora_in", init, (*self.kernel_shape[:split], rank))
+        zeros = nn.with_logical_partitioning(nn.initializers.zeros, ("lora", *self.kernel_axes[split:]))
+        b = self.param("lora_out", zeros, (rank, *self.kernel_shape[split:]))
+        operands, result = self.spec.split("->")
+        x_spec, kernel_spec = operands.split(",")
+        inner_spec = "".join(index for index in x_spec if index not in kernel_spec) + "r"
+        inner = dot(f"{x_spec},{kernel_spec[:split]}r->{inner_spec}", x, a, x.dtype)
+        adapted = dot(f"{inner_spec},r{kernel_spec[split:]}->{result}", inner, b, x.dtype)
+        return adapted * jnp.asarray(self.lora_alpha / rank, x.dtype)
 
 
 class Mlp(nn.Module):
@@ -91,4 +112,6 @@ class Mlp(nn.Module):
     def _project(self, name: str, spec: str, axes: tuple[str, str]) -> Projection:
         size = {"embed": self.config.model_dim, "mlp": self.config.mlp_dim}
         shape = tuple(size[axis] for axis in axes)
-        return Projection(spec, shape, axes, 1, self.config.mlp_bias, self.config.initializer_range, name=name)
+        config = self.config
+        adapters = (config.lora_rank, config.lora_alpha)
+        return Projection(spec, shape, axes, 1, config.mlp_bias, config.initializer_range, *adapters, name=name)

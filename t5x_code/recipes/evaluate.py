@@ -31,7 +31,8 @@ from t5x_code.inference.prompt_file import check_writable
 from t5x_code.parallel.mesh import MeshConfig, make_mesh
 from t5x_code.recipes.gin_files import load_recipe
 from t5x_code.recipes.inputs import evaluations_from, prepare_inputs
-from t5x_code.recipes.run import STORES_FILE, read_run_stores, use_compilation_cache
+from t5x_code.recipes.run import PROBLEMS_FILE, STORES_FILE, read_run_stores, use_compilation_cache
+from t5x_code.reports.similarity_plot import draw_similarities
 from t5x_code.tokens.tokenizer import Tokenizer
 
 VERSIONED = ("jax", "jaxlib", "flax", "numpy", "tokenizers")
@@ -45,6 +46,7 @@ class EvaluationCommand:
     eval: str
     output: str
     model_dir: str | None = None
+    before: str | None = None
     step: int | None = None
     data: str | None = None
     samples: str | None = None
@@ -75,8 +77,10 @@ def evaluate_command(command: EvaluationCommand) -> Results:
     start = time.time()
     with contextlib.ExitStack() as stack:
         model = _open_model(command, stack) if command.model_dir and not command.samples else None
+        second = dataclasses.replace(command, model_dir=command.before, step=None)
+        before = _open_model(second, stack) if command.before else None
         loaded = time.time()
-        results = evaluate(_request(command, model))
+        results = evaluate(_request(command, model, before))
     results = {
         "eval": command.eval,
         **results,
@@ -92,15 +96,20 @@ def evaluate_command(command: EvaluationCommand) -> Results:
         },
     }
     _write_whole(command.output, json.dumps(results, indent=2) + "\n")
+    if "similarities" in results:
+        picture = str(epath.Path(command.output).with_suffix(".svg"))
+        _write_whole(picture, draw_similarities(results["similarities"], "Similarity to the query"))
     return results
 
 
-def _request(command: EvaluationCommand, model: TextModel | None) -> Request:
+def _request(command: EvaluationCommand, model: TextModel | None, before: TextModel | None) -> Request:
     sampled = {field.name: getattr(command, field.name) for field in dataclasses.fields(Sampled)}
     output = epath.Path(command.output)
     return Request(
         name=command.eval,
         model=model,
+        before=before,
+        trained_groups=_trained_groups(command),
         data=command.data,
         samples=command.samples,
         keep_samples=str(output.with_name(f"{output.stem}.samples.jsonl")),
@@ -131,6 +140,12 @@ def _open_model(command: EvaluationCommand, stack: contextlib.ExitStack) -> Text
     tokenizer = Tokenizer.load(str(folder / TOKENIZER_FOLDER))
     name = f"{epath.Path(command.model_dir).resolve()}, step {step}"
     return TextModel(description.config, params, tokenizer, description.begin_document, name, mesh)
+
+
+def _trained_groups(command: EvaluationCommand) -> frozenset[int]:
+    """The groups of problems that the run says it was trained on; none for a model from elsewhere."""
+    file = epath.Path(command.model_dir) / PROBLEMS_FILE if command.model_dir else None
+    return frozenset(json.loads(file.read_text())) if file is not None and file.exists() else frozenset()
 
 
 def _held_out(command: EvaluationCommand) -> Callable[[], Iterator[str]] | None:

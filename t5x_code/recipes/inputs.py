@@ -20,8 +20,10 @@ from t5x_code.data.token_store import TokenStore
 from t5x_code.errors import UserError
 from t5x_code.models.modality import VocabularySplit
 from t5x_code.objectives.example import Layout, Objective, PackingObjective
+from t5x_code.objectives.ntp_plus import CODE_KINDS
 from t5x_code.objectives.text_to_code import TextToCode
 from t5x_code.recipes.recipe import DataConfig
+from t5x_code.source_code.problems import is_held_out
 from t5x_code.tokens.characters import TokenCharacters
 from t5x_code.tokens.modality import describe_split, split_vocabulary
 from t5x_code.tokens.tokenizer import Tokenizer
@@ -79,7 +81,24 @@ def prepare_inputs(config: DataConfig, vocab_size: int) -> Inputs:
     if layout.modality:
         say(describe_split(layout.modality, tokenizer.vocabulary()))
     train = _streams(config, mixture, stores, TRAIN)
+    _refuse_held_out(train)
     return Inputs(tokenizer, stores, layout, train, _streams(config, mixture, stores, VALIDATION))
+
+
+def trained_groups(streams: Sequence[Stream]) -> list[int]:
+    """The groups of problems that streams of codes are trained on, sorted."""
+    of_codes = [stream.reader for stream in streams if stream.reader.manifest.part_kinds == CODE_KINDS]
+    return sorted({int(n) for reader in of_codes for shard in range(reader.num_shards) for n in reader.groups(shard)})
+
+
+def _refuse_held_out(streams: Sequence[Stream]) -> None:
+    """Raises a UserError if a problem that is for testing only would be trained on."""
+    held_out = [number for number in trained_groups(streams) if is_held_out(number)]
+    if held_out:
+        raise UserError(
+            f"{len(held_out)} groups of problems in the data are held out for testing; make the store again from its "
+            "source, which leaves them out"
+        )
 
 
 def resolve_mixture(config: DataConfig) -> MixtureDeclaration:
@@ -103,7 +122,7 @@ def _falls_back(config: DataConfig) -> bool:
 
 def is_embedded(kind: str) -> bool:
     """Whether every machine has a source of this kind."""
-    return kind in ("python_stdlib", "python_docs", "python_pairs")
+    return kind in ("python_stdlib", "python_docs", "python_pairs", "python_functions")
 
 
 def default_root() -> epath.Path:

@@ -13,6 +13,7 @@ import jax
 from t5x_code.models.attention.chunked import QUERY_CHUNK
 from t5x_code.models.config import TransformerConfig
 from t5x_code.models.decoder import logical_axes
+from t5x_code.models.lora import trained
 from t5x_code.training.optimizer import OptimizerConfig, make_optimizer
 from t5x_code.training.state import init_state
 
@@ -93,7 +94,7 @@ def largest_fitting_microbatch(
 
 def state_bytes(config: TransformerConfig, optimizer: OptimizerConfig) -> tuple[int, int]:
     """Bytes of the parameters, and of what the optimizer and a weight average keep beside them, over all devices."""
-    transformation = make_optimizer(optimizer, logical_axes(config))
+    transformation = make_optimizer(optimizer, trained(logical_axes(config)))
     with_ema = optimizer.ema_decay is not None
     state = jax.eval_shape(lambda key: init_state(config, transformation, with_ema, key), jax.random.key(0))
     beside = (state.opt_state, state.ema_params)

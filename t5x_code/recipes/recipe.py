@@ -7,8 +7,10 @@ from t5x_code.data.declarations import Rate
 from t5x_code.errors import UserError
 from t5x_code.models.config import RopeScaling, TransformerConfig
 from t5x_code.objectives.causal_lm import CausalLM
+from t5x_code.objectives.equivalence_text import EquivalenceText
 from t5x_code.objectives.example import Objective, PackingObjective
 from t5x_code.objectives.infill import Infill
+from t5x_code.objectives.ntp_plus import NtpPlus
 from t5x_code.objectives.prefix_lm import PrefixLM
 from t5x_code.objectives.span_corruption import SpanCorruption
 from t5x_code.objectives.text_to_code import TextToCode
@@ -83,6 +85,8 @@ CONFIGURABLES = (
     Infill,
     UL2,
     TextToCode,
+    NtpPlus,
+    EquivalenceText,
 )
 
 

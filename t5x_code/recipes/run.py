@@ -27,6 +27,7 @@ from t5x_code.training.metrics_writer import say
 from t5x_code.training.step import num_microbatches
 
 STORES_FILE = "stores.json"
+PROBLEMS_FILE = "problems.json"  # numbers of the groups of problems that were trained on
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +94,7 @@ def train_recipe(recipe: Recipe, resolved: str, command: str) -> int:
             "config.gin": resolved,
             "command.txt": command + "\n",
             STORES_FILE: json.dumps(dataclasses.asdict(stores), indent=2) + "\n",
+            PROBLEMS_FILE: json.dumps(recipe_inputs.trained_groups(data.train)) + "\n",
         },
     )
     try:

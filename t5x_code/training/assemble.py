@@ -8,8 +8,9 @@ from jax.sharding import Mesh
 
 from t5x_code.models.config import TransformerConfig
 from t5x_code.models.decoder import logical_axes
+from t5x_code.models.lora import trained
 from t5x_code.models.modality import VocabularySplit
-from t5x_code.training.losses import LossConfig, next_token_loss
+from t5x_code.training.losses import LossConfig, make_loss
 from t5x_code.training.optimizer import OptimizerConfig, make_optimizer
 from t5x_code.training.schedules import make_schedule
 from t5x_code.training.state import TrainState, shardings_of
@@ -26,8 +27,8 @@ def step_parts(
 ) -> StepParts:
     """What a step of that configuration is made of."""
     return StepParts(
-        next_token_loss(model, loss, mesh, split),
-        make_optimizer(optimizer, logical_axes(model)),
+        make_loss(model, loss, mesh, split),
+        make_optimizer(optimizer, trained(logical_axes(model))),
         make_schedule(optimizer.schedule),
         optimizer.ema_decay,
         microbatch_size,

@@ -12,6 +12,7 @@ from t5x_code.parallel.hosts import global_batch
 from t5x_code.training.losses import Sums, ratio
 
 Arrays = dict[str, np.ndarray]
+REPORTED = frozenset({"loss", "accuracy", "contrastive", "selected"})
 
 
 def evaluate(
@@ -29,7 +30,8 @@ def evaluate(
         evaluations: by `task/objective`, this process's part of each batch.
 
     Returns:
-        `validation/task/objective/loss` (nats per token) and `.../accuracy`.
+        `validation/task/objective/loss` (nats per token), `.../accuracy`, and with a contrastive term `.../contrastive`
+        (nats per query, the negatives those of a batch) and `.../selected`.
     """
     results: dict[str, float] = {}
     for name, batches in evaluations.items():
@@ -39,6 +41,6 @@ def evaluate(
             sums, counts = part if sums is None else jax.tree.map(jnp.add, (sums, counts), part)
         if sums is None:
             continue
-        for metric in ("loss", "accuracy"):
+        for metric in REPORTED & sums.keys():
             results[f"validation/{name}/{metric}"] = float(ratio(sums[metric], counts[metric]))
     return results

@@ -23,6 +23,8 @@ from t5x_code.checkpoints.manager import (
 from t5x_code.checkpoints.model_directory import CHECKPOINTS_FOLDER, load_initial_params
 from t5x_code.errors import UserError
 from t5x_code.models.config import TransformerConfig
+from t5x_code.models.decoder import init_params
+from t5x_code.models.lora import join, split_trained
 from t5x_code.models.modality import VocabularySplit
 from t5x_code.training.state import TrainState, abstract_state, init_state, shardings_of, state_of_params
 
@@ -70,8 +72,13 @@ def find_start(
         return Start(state, step, metadata["rows_consumed"], f"resumed at step {step} of {model_dir}")
     if initialize_from is not None:
         params = load_initial_params(initialize_from, model, mesh, split)
-        make = functools.partial(state_of_params, optimizer=optimizer, with_ema=with_ema)
-        state = jax.jit(make, out_shardings=shardings_of(abstract))(params)
+
+        def make(params: Any, key: jax.Array) -> TrainState:
+            adapters, _ = split_trained(init_params(model, key))  # fresh ones, if the model there has none
+            whole = join(params, adapters) if model.lora_rank else params
+            return state_of_params(whole, optimizer, with_ema)
+
+        state = jax.jit(make, out_shardings=shardings_of(abstract))(params, jax.random.key(seed))
         return Start(state, 0, 0, f"started from the parameters of {initialize_from}")
     make = functools.partial(init_state, model, optimizer, with_ema)
     state = jax.jit(make, out_shardings=shardings_of(abstract))(jax.random.key(seed))

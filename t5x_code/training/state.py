@@ -10,6 +10,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from t5x_code.models.config import TransformerConfig
 from t5x_code.models.decoder import init_params, logical_axes
+from t5x_code.models.lora import trained
 from t5x_code.parallel.rules import optimizer_shardings, param_shardings
 
 
@@ -36,7 +37,7 @@ def state_of_params(params: Any, optimizer: optax.GradientTransformation, with_e
     """A state at step 0 that starts from given parameters."""
     zero = jnp.zeros((), jnp.int32)
     ema_params = jax.tree.map(jnp.copy, params) if with_ema else None  # of their own: a step donates its state
-    return TrainState(zero, params, optimizer.init(params), ema_params, zero, zero)
+    return TrainState(zero, params, optimizer.init(trained(params)), ema_params, zero, zero)
 
 
 def abstract_state(
@@ -53,7 +54,7 @@ def abstract_state(
     shardings = TrainState(
         step=whole,
         params=params,
-        opt_state=optimizer_shardings(optimizer, shapes.opt_state, shapes.params, params, mesh),
+        opt_state=optimizer_shardings(optimizer, shapes.opt_state, trained(shapes.params), trained(params), mesh),
         ema_params=params if with_ema else None,
         skipped=whole,
         skipped_in_a_row=whole,

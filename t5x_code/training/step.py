@@ -13,7 +13,8 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from t5x_code.errors import UserError
-from t5x_code.parallel.rules import BATCH_AXES, num_batch_shards
+from t5x_code.models.lora import join, split_trained
+from t5x_code.parallel.rules import BATCH_AXES, batch_sharding, num_batch_shards
 from t5x_code.training.losses import Batch, Loss, Sums, ratio
 from t5x_code.training.state import TrainState
 
@@ -65,8 +66,9 @@ def make_train_step(parts: StepParts) -> Callable[[TrainState, Batch], tuple[Tra
         sums, grads = accumulate(parts, state.params, batch, counts)
         grad_norm = optax.global_norm(grads)
         is_good = jnp.isfinite(parts.loss.total(sums, counts)) & jnp.isfinite(grad_norm)
-        updates, opt_state = parts.optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        trained_params, other_params = split_trained(state.params)
+        updates, opt_state = parts.optimizer.update(grads, state.opt_state, trained_params)
+        params = join(optax.apply_updates(trained_params, updates), other_params)
         ema_params = state.ema_params
         if parts.ema_decay is not None:
             ema_params = optax.incremental_update(params, ema_params, 1 - parts.ema_decay)
@@ -111,33 +113,74 @@ def reported(loss: Loss, sums: Sums, counts: Sums) -> Metrics:
 def accumulate(parts: StepParts, params: Any, batch: Batch, counts: Sums) -> tuple[Sums, Any]:
     """Runs a batch in A parts, one after the other.
 
-    Since every part is divided by the counts of the whole batch, the parts' gradients simply add up.
+    Since every part is divided by the counts of the whole batch, the parts' gradients simply add up. Terms of pooled
+    codes see all codes of the batch all the same.
 
     Returns:
-        Sums over the batch, and the float32 gradient of the loss's total.
+        Sums over the batch, and the float32 gradient of the loss's total for the parameters that are trained.
     """
+    trained_params, other_params = split_trained(params)
+    A = num_microbatches(batch["inputs"].shape[0], parts.microbatch_size, parts.mesh)
+    if A > 1 and parts.loss.pooled is not None:
+        return _accumulate_pooled(parts, trained_params, other_params, batch, counts, A)
 
-    def total_of_part(params: Any, part: Batch) -> tuple[jax.Array, Sums]:
-        sums = parts.loss.sums(params, part)
+    def total_of_part(trained_params: Any, part: Batch) -> tuple[jax.Array, Sums]:
+        sums = parts.loss.sums(join(trained_params, other_params), part)
         return parts.loss.total(sums, counts), sums
 
     grad_of_part = jax.grad(total_of_part, has_aux=True)
-    A = num_microbatches(batch["inputs"].shape[0], parts.microbatch_size, parts.mesh)
     if A == 1:
-        grads, sums = grad_of_part(params, batch)
+        grads, sums = grad_of_part(trained_params, batch)
         return sums, grads
+    return _add_up(lambda part: grad_of_part(trained_params, part), split_batch(batch, A, parts.mesh))
 
-    def add_part(carry: tuple[Any, Sums], part: Batch) -> tuple[tuple[Any, Sums], None]:
-        return jax.tree.map(jnp.add, carry, grad_of_part(params, part)), None
 
+def _accumulate_pooled(
+    parts: StepParts, trained_params: Any, other_params: Any, batch: Batch, counts: Sums, A: int
+) -> tuple[Sums, Any]:
+    """Gradient caching (arXiv 2101.06983): first all codes are read, part by part, with nothing kept for a backward
+    pass; the pooled terms give the gradient for each code; then each part is read again, and its share is sent back.
+
+    Equal to the whole batch at once, for the memory of a part and one more forward pass.
+    """
+    pooled = parts.loss.pooled
     microbatches = split_batch(batch, A, parts.mesh)
+
+    def read(trained_params: Any, part: Batch) -> tuple[Sums, jax.Array]:
+        return pooled.read(join(trained_params, other_params), part)
+
+    codes_AxBxCxD = jax.lax.map(lambda part: read(trained_params, part)[1], microbatches)
+
+    def pooled_total(codes_BxCxD: jax.Array) -> tuple[jax.Array, Sums]:
+        sums = pooled.sums(codes_BxCxD, batch)
+        return parts.loss.total(sums, counts), sums
+
+    code_grads_BxCxD, pooled_sums = jax.grad(pooled_total, has_aux=True)(join_batch(codes_AxBxCxD, parts.mesh))
+
+    def total_of_part(trained_params: Any, part: tuple[Batch, jax.Array]) -> tuple[jax.Array, Sums]:
+        rows, code_grads = part
+        sums, codes = read(trained_params, rows)
+        return parts.loss.total(sums, counts) + (codes * code_grads).sum(), sums
+
+    grad_of_part = jax.grad(total_of_part, has_aux=True)
+    with_grads = (microbatches, split_batch(code_grads_BxCxD, A, parts.mesh))
+    sums, grads = _add_up(lambda part: grad_of_part(trained_params, part), with_grads)
+    return sums | pooled_sums, grads
+
+
+def _add_up(grad_of_part: Callable[[Any], tuple[Any, Sums]], microbatches: Any) -> tuple[Sums, Any]:
+    """Gradients and sums of all parts, [A, ...], added up one after the other."""
+
+    def add_part(carry: tuple[Any, Sums], part: Any) -> tuple[tuple[Any, Sums], None]:
+        return jax.tree.map(jnp.add, carry, grad_of_part(part)), None
+
     first = jax.tree.map(lambda array: array[0], microbatches)
-    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(grad_of_part, params, first))
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(grad_of_part, first))
     (grads, sums), _ = jax.lax.scan(add_part, zeros, microbatches)
     return sums, grads
 
 
-def split_batch(batch: Batch, A: int, mesh: Mesh) -> Batch:
+def split_batch(batch: Any, A: int, mesh: Mesh) -> Any:
     """[B, ...] -> [A, B / A, ...]. Each part takes rows of every device, so that no row moves."""
     sharding = NamedSharding(mesh, PartitionSpec(None, BATCH_AXES))
 
@@ -146,3 +189,13 @@ def split_batch(batch: Batch, A: int, mesh: Mesh) -> Batch:
         return jax.lax.with_sharding_constraint(parts, sharding)
 
     return jax.tree.map(split, batch)
+
+
+def join_batch(parts: Any, mesh: Mesh) -> Any:
+    """Inverse of `split_batch`."""
+
+    def join_one(array: jax.Array) -> jax.Array:
+        rows = array.swapaxes(0, 1).reshape(-1, *array.shape[2:])
+        return jax.lax.with_sharding_constraint(rows, batch_sharding(mesh))
+
+    return jax.tree.map(join_one, parts)

@@ -13,6 +13,7 @@ from t5x_code.data.document import plain_text, text_of, to_bytes
 from t5x_code.data.manifest import fingerprint_of
 from t5x_code.data.sources.source import read_documents, source_fingerprint, source_kind
 from t5x_code.errors import UserError
+from t5x_code.objectives.text_to_code import PAIR_KINDS
 from t5x_code.tokens import train_bpe
 from t5x_code.tokens.special_tokens import PAIR_TEXTS
 from t5x_code.tokens.tokenizer import Tokenizer
@@ -42,7 +43,7 @@ def embedded_tokenizer(root: str | Path, tasks: Sequence[TaskDeclaration]) -> Pa
     if folder.is_dir():
         return folder
     texts = [text for task in tasks for text in sample_documents(task, SAMPLE_BYTES // len(tasks))]
-    pair_tokens = PAIR_TEXTS if _have_parts(tasks) else ()
+    pair_tokens = PAIR_TEXTS if _have_pairs(tasks) else ()
     tokenizer = train_bpe.train(texts, VOCAB_SIZE, NUM_MASKS, pair_tokens)
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
     tokenizer.save(temporary)
@@ -54,12 +55,12 @@ def embedded_tokenizer(root: str | Path, tasks: Sequence[TaskDeclaration]) -> Pa
 
 
 def fitted(tokenizer: Tokenizer, tasks: Sequence[TaskDeclaration]) -> Tokenizer:
-    """The tokenizer with all tokens that the documents need: those of linearised code, where they are in parts."""
-    return tokenizer.with_pair_tokens() if _have_parts(tasks) else tokenizer
+    """The tokenizer with all tokens that the tasks' documents need: docstring-code pairs hold linearised code."""
+    return tokenizer.with_pair_tokens() if _have_pairs(tasks) else tokenizer
 
 
-def _have_parts(tasks: Sequence[TaskDeclaration]) -> bool:
-    return any(source_kind(task.source).part_kinds for task in tasks)
+def _have_pairs(tasks: Sequence[TaskDeclaration]) -> bool:
+    return any(source_kind(task.source).part_kinds == PAIR_KINDS for task in tasks)
 
 
 def sample_documents(task: TaskDeclaration, num_bytes: int) -> list[str]:

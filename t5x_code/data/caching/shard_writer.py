@@ -14,10 +14,10 @@ import numpy as np
 import tensorstore as ts
 from etils import epath
 
-from t5x_code.data.caching.document_hash import document_hash
 from t5x_code.data.decontamination import Decontaminator
 from t5x_code.data.document import Document, from_bytes, plain_text, text_of
 from t5x_code.data.token_store import kvstore_url, shard_folder
+from t5x_code.source_code.problems import group_number
 from t5x_code.tokens.tokenizer import Tokenizer
 
 BATCH_BYTES = 4 << 20  # text per call of the tokenizer: enough for all cores
@@ -147,7 +147,7 @@ def _encode_batch(batch: list[Document], tokenizer: Tokenizer) -> Iterator[tuple
     for document in batch:
         parts = [next(encoded) for _ in document.parts]
         lengths, kinds = [len(part) for part in parts], [part.kind for part in document.parts]
-        group = int.from_bytes(document_hash(0, document.group.encode())[:7], "big") if document.group else 0
+        group = group_number(document.group) if document.group else 0
         yield np.concatenate([np.zeros(0, np.int32), *parts]), _Structure(lengths, kinds, group)
 
 

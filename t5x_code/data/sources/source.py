@@ -10,9 +10,20 @@ from t5x_code.data.declarations import SourceDeclaration, TaskDeclaration
 from t5x_code.data.document import Document, edit_texts, text_of
 from t5x_code.data.manifest import fingerprint_of
 from t5x_code.data.preprocessors import find_preprocessors
-from t5x_code.data.sources import jsonl, pairs, parquet, python_docs, python_stdlib, seqio_task, text_files, tfds
+from t5x_code.data.sources import (
+    jsonl,
+    pairs,
+    parquet,
+    problems,
+    python_docs,
+    python_stdlib,
+    seqio_task,
+    text_files,
+    tfds,
+)
 from t5x_code.data.sources.files import SourceFile
 from t5x_code.errors import UserError
+from t5x_code.objectives.ntp_plus import CODE_KINDS
 from t5x_code.objectives.text_to_code import PAIR_KINDS
 
 HASHED_BYTES = 256 << 20  # larger sources are known by their files' sizes and times
@@ -61,6 +72,12 @@ SOURCES: Mapping[str, SourceKind] = MappingProxyType(
         ),
         "jsonl_pairs": SourceKind(
             pairs.jsonl_documents, _state_of_files(jsonl.files), ("docstring", "code"), part_kinds=PAIR_KINDS
+        ),
+        "python_functions": SourceKind(
+            problems.library_documents, _state_of_files(python_stdlib.files), ("limit",), part_kinds=CODE_KINDS
+        ),
+        "problems": SourceKind(
+            problems.file_documents, _state_of_files(problems.files), ("limit",), part_kinds=CODE_KINDS
         ),
         "tfds": SourceKind(tfds.documents, tfds.state, ("split", "data_dir"), state_needs_tensorflow=True),
         "seqio": SourceKind(seqio_task.documents, seqio_task.state),

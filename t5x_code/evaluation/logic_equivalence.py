@@ -1,0 +1,132 @@
+"""Logically Equivalent Code Selection (arXiv 2404.08885): does a model tell a program that does the same from one that
+only looks the same?
+
+A program's vector is pooled from the last layer, similarity is the cosine; what is selected from what is said by
+source_code/selection.py. Beside the model stand bag-of-tokens, TF-IDF and the same model untrained.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from t5x_code.errors import UserError
+from t5x_code.evaluation.embeddings import ATTENTIONS, POOLINGS, embed_codes
+from t5x_code.evaluation.request import Request, Results
+from t5x_code.evaluation.selection_scores import BagOfTokens, correlation, cosine, selection_scores
+from t5x_code.inference.infilling import TextModel
+from t5x_code.models.decoder import init_params
+from t5x_code.source_code.library import library_problems
+from t5x_code.source_code.problems import Problem, distinct_solutions, group_number, is_held_out, read_problems
+from t5x_code.source_code.selection import SelectionItem, selection_items
+
+MAX_SOLUTIONS = 4  # of a problem that are compared
+NUM_ITEMS = 500  # of the standard library
+ALL_PROBLEMS = "all_problems"  # the variant that also takes problems that are not held out
+
+Similarity = Callable[[int, int], float]
+
+
+def evaluate_logic_equivalence(request: Request) -> Results:
+    """Selection by the request's model, and by a second one, `before`, if there is one.
+
+    Returns:
+        `metrics` for mean pooling and causal attention: accuracies, `correlation_with_bag_of_tokens`, and, prefixed by
+        their names, those of other poolings and attention, of the baselines and of the second model. `similarities` of
+        every kind of candidate, by model, are what the picture is drawn of.
+
+    Raises:
+        UserError: no model; no problems; or the model was trained on one of them.
+    """
+    model, seed = request.the_model(), request.sampled.seed
+    items = selection_items(_problems(request), seed=seed)
+    if not items:
+        raise UserError("there is no held-out problem to select for; give --data=FILE.jsonl with more problems")
+    texts = list(dict.fromkeys(text for item in items for text in _texts(item)))
+    numbers = {text: number for number, text in enumerate(texts)}
+    codes = [model.tokenizer.encode(text) for text in texts]
+    bag = BagOfTokens(codes, weigh_by_frequency=False)
+    ways: dict[str, Similarity] = {
+        "bag_of_tokens": bag.similarity,
+        "tf_idf": BagOfTokens(codes, weigh_by_frequency=True).similarity,
+    }
+    untrained = dataclasses.replace(model, params=init_params(model.config, jax.random.key(seed)), mesh=None)
+    models = {"": model, "untrained": untrained} | ({"before": request.before} if request.before else {})
+    passes = [(name, attention) for name in models for attention in ATTENTIONS if not name or attention == "causal"]
+    with tqdm(total=len(codes) * len(passes), unit="code", disable=not request.show_progress) as progress:
+        for name, attention in passes:
+            of_model = codes if name != "before" else [models[name].tokenizer.encode(text) for text in texts]
+            vectors = embed_codes(models[name], of_model, attention, progress.update)
+            for pooling in POOLINGS if not name else POOLINGS[:1]:
+                is_main = (pooling, attention) == (POOLINGS[0], ATTENTIONS[0])
+                ways[name if is_main else f"{pooling}_{attention}"] = _by_cosine(vectors[pooling])
+    return _results(items, numbers, ways, bag.similarity, seed) | _about(request, items, codes, model)
+
+
+def _by_cosine(vectors_NxD: np.ndarray) -> Similarity:
+    return lambda first, second: cosine(vectors_NxD[first], vectors_NxD[second])
+
+
+def _problems(request: Request) -> list[Problem]:
+    """The problems of the file, or of the standard library: held out, and not trained on."""
+    found: Sequence[Problem] = list(read_problems(request.data) if request.data else library_problems())
+    if not found:
+        raise UserError(f"{request.data} has no problem; write one a line, with problem_id, language and solutions")
+    takes_all = request.variant == ALL_PROBLEMS
+    if request.variant not in (None, ALL_PROBLEMS):
+        raise UserError(f"--variant={request.variant}: --eval=logic_equivalence has {ALL_PROBLEMS} only")
+    found = [problem for problem in found if takes_all or is_held_out(group_number(problem.group))]
+    found = sorted(found, key=lambda problem: group_number(problem.problem_id))
+    found = found[: request.limit or (None if request.data else NUM_ITEMS)]
+    trained_on = [p.problem_id for p in found if group_number(p.group) in request.trained_groups]
+    if trained_on:
+        raise UserError(
+            f"the model was trained on {len(trained_on)} of these problems, such as {trained_on[0]}; leave out "
+            f"--variant={ALL_PROBLEMS}, so that only held-out problems are taken, or give other data"
+        )
+    return [dataclasses.replace(p, solutions=tuple(distinct_solutions(p, MAX_SOLUTIONS))) for p in found]
+
+
+def _texts(item: SelectionItem) -> list[str]:
+    return [item.query, *item.candidates.values(), *item.others]
+
+
+def _results(
+    items: Sequence[SelectionItem], numbers: dict[str, int], ways: dict[str, Similarity], bag: Similarity, seed: int
+) -> Results:
+    metrics: dict[str, float] = {}
+    intervals: dict[str, list[float]] = {}
+    drawn: dict[str, dict[str, list[float]]] = {}
+    for name, similarity in sorted(ways.items()):  # the model itself has the empty name
+        by_kind = [
+            {kind: similarity(numbers[item.query], numbers[text]) for kind, text in item.candidates.items()}
+            for item in items
+        ]
+        others = [[similarity(numbers[item.query], numbers[text]) for text in item.others] for item in items]
+        prefix = f"{name}/" if name else ""
+        of_way, its_intervals = selection_scores(by_kind, others, seed)
+        metrics |= {prefix + key: value for key, value in of_way.items()}
+        intervals |= {prefix + key: value for key, value in its_intervals.items()}
+        pairs = [(item.query, text) for item in items for text in item.candidates.values()]
+        model_side = [similarity(numbers[query], numbers[text]) for query, text in pairs]
+        bag_side = [bag(numbers[query], numbers[text]) for query, text in pairs]
+        if name != "bag_of_tokens":
+            metrics[f"{prefix}correlation_with_bag_of_tokens"] = correlation(model_side, bag_side)
+        kinds = dict.fromkeys(kind for similarities in by_kind for kind in similarities)
+        drawn[name or "model"] = {kind: [s[kind] for s in by_kind if kind in s] for kind in kinds}
+    shown = {name: drawn[name] for name in ("before", "model") if name in drawn}
+    return {"metrics": metrics, "confidence_95": intervals, "similarities": shown}
+
+
+def _about(
+    request: Request, items: Sequence[SelectionItem], codes: Sequence[np.ndarray], model: TextModel
+) -> dict[str, object]:
+    too_long = sum(len(code) >= model.config.max_length for code in codes)
+    return {
+        "num_problems": len(items),
+        "num_others": max(len(item.others) for item in items),
+        "codes_cut": too_long,
+        "data": request.data or "the held-out modules of the standard library",
+    }

@@ -1,0 +1,80 @@
+"""Equivalence as text: two codes, one after the other, and the words that say whether they do the same.
+
+The arm that NTP+ is compared with: the same pairs, told by next-token prediction alone. A pair is accepted with
+probability one half; a rejected second code is broken, or another document's of the row, and carries no loss itself.
+
+Shape legend: D documents of a store.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from t5x_code.objectives.example import DocumentTable, Example, Layout, Row
+from t5x_code.objectives.ntp_plus import (
+    ACCEPTED_KINDS,
+    BROKEN_KINDS,
+    check_documents,
+    check_kinds,
+    draw,
+    longest_of,
+    only,
+)
+from t5x_code.objectives.segments import Segment, lay_out
+
+
+@dataclasses.dataclass(frozen=True)
+class EquivalenceText:
+    """`query candidate verdict eod`, one segment per document."""
+
+    accepted: tuple[str, ...] = ACCEPTED_KINDS
+    negatives: tuple[str, ...] = BROKEN_KINDS
+    other_problem: float = 0.5  # of the rejected pairs, the share whose candidate is of another document where one fits
+
+    def __post_init__(self):
+        check_kinds(self.accepted, ACCEPTED_KINDS, "EquivalenceText.accepted")
+        check_kinds(self.negatives, BROKEN_KINDS, "EquivalenceText.negatives")
+
+    @property
+    def name(self) -> str:
+        """Short name for metrics and streams."""
+        return "equivalence_text"
+
+    @property
+    def max_documents(self) -> None:
+        """As many as fit."""
+        return None
+
+    def packed_lengths(self, layout: Layout, documents: DocumentTable) -> np.ndarray:
+        """Places of each document's longest choice, its eod included, int64 [D]; more than L without a choice.
+
+        Raises:
+          UserError: the task is not one of codes.
+        """
+        check_documents(documents, self.name)
+        accepted_D, negative_D = longest_of(documents, self.accepted), longest_of(documents, self.negatives)
+        verdict_D = longest_of(documents, ("equivalent", "different"))
+        lengths_D = longest_of(documents, ("code",)) + np.maximum(accepted_D, negative_D) + verdict_D + 1
+        return np.where((accepted_D == 0) | (negative_D == 0), layout.length + 1, lengths_D)
+
+    def __call__(self, row: Row, layout: Layout, rng: np.random.Generator) -> Example:
+        """Draws each document's candidate and lays the pairs out."""
+        eod = layout.special_tokens.eod
+        segments = []
+        for piece in row.pieces:
+            is_accepted = rng.random() < 0.5
+            query = only(piece, "code")
+            candidate = draw(piece, self.accepted if is_accepted else self.negatives, rng)
+            others = [
+                code
+                for other in row.pieces
+                if other.group != piece.group and len(code := only(other, "code")) <= len(candidate)
+            ]
+            if not is_accepted and others and rng.random() < self.other_problem:
+                candidate = others[rng.integers(len(others))]
+            verdict = only(piece, "equivalent" if is_accepted else "different")
+            targets = np.concatenate([query, candidate, verdict, [eod]]).astype(np.int32)
+            weights = np.ones(len(targets), np.float32)
+            weights[len(query) : len(query) + len(candidate)] = is_accepted
+            segments.append(Segment(eod, targets, weights))
+        return lay_out(segments, dataclasses.replace(layout, isolate_documents=True))

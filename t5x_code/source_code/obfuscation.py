@@ -1,0 +1,232 @@
+"""Renames what a Python program names itself: functions to FUNC_i, classes to CLASS_i, other variables to VAR_i.
+
+Comments and docstrings go, the rest of the text is laid out anew by `ast.unparse`. What the program does stays: a
+name is kept where something outside the scoping rules may reach it. Kept are
+
+* builtins, imports, attributes and what class bodies bind (attributes too), names that begin with two underscores;
+* parameters that a call may name as a keyword, unless the call is of a plain function of the program: then both change;
+* module-level names that hide a builtin or stand in a string (`__all__`, annotations in quotes), and all of them where
+  `eval`, `exec`, `globals`, `locals`, `vars` or a star import may look them up.
+"""
+
+import ast
+import builtins
+import dataclasses
+import itertools
+import warnings
+
+from t5x_code.source_code.errors import CannotTransform
+from t5x_code.source_code.scopes import FUNCTIONS, IMPORTS, Scopes, Variable, parameters_of, resolve_scopes
+
+BUILTINS = frozenset(dir(builtins))
+LOOKS_UP_NAMES = frozenset({"eval", "exec", "globals", "locals", "vars", "dir", "compile", "__import__"})
+# These call what they are given without keywords of the program's; `dict` and `type` make something that is passed on.
+SAFE_CALLEES = BUILTINS - {"dict", "type"}
+DOCUMENTED = (ast.Module, ast.ClassDef, *FUNCTIONS)
+
+
+@dataclasses.dataclass(frozen=True)
+class Obfuscation:
+    """An obfuscated program."""
+
+    text: str
+    num_renamed: int  # variables
+    module_names: dict[str, str]  # old name -> new, of the functions, classes and variables of the module
+
+
+def obfuscate(source: str) -> Obfuscation:
+    """Renames a program's own names.
+
+    The result is checked: it compiles, and with the old names put back it is the syntax tree of `source`.
+
+    Raises:
+        CannotTransform: `source` does not parse, or cannot be written back exactly.
+    """
+    original = parse(source)
+    tree = parse(source)
+    scopes = resolve_scopes(tree)
+    new_names = _choose_names(tree, scopes)
+    _rename(tree, scopes, new_names)
+    for each in (original, tree):
+        _remove_docstrings(each)
+    try:
+        text = ast.unparse(ast.fix_missing_locations(tree)) + "\n"
+    except (ValueError, RecursionError) as error:
+        raise CannotTransform(f"cannot be written back: {error}") from error
+    _verify(text, original, {new: variable.name for variable, new in new_names.items()})
+    module_names = {v.name: new for v, new in new_names.items() if v.scope is scopes.module}
+    return Obfuscation(text, len(new_names), module_names)
+
+
+def parse(source: str) -> ast.Module:
+    """A program's syntax tree.
+
+    Raises:
+        CannotTransform: Python cannot parse it, or only into a tree that it cannot compile.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a corpus is full of invalid escapes
+            tree = ast.parse(source)
+            compile(source, "<program>", "exec", dont_inherit=True)
+        return tree
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise CannotTransform(f"does not parse: {error}") from error
+
+
+def _choose_names(tree: ast.Module, scopes: Scopes) -> dict[Variable, str]:
+    """A new name for each variable that may change, numbered in the order in which the source binds them."""
+    kept = _kept_variables(tree, scopes)
+    taken = _identifiers(tree)
+    numbers = {prefix: itertools.count() for prefix in ("FUNC", "CLASS", "VAR")}
+    names: dict[Variable, str] = {}
+    for variable in sorted(
+        (v for scope in scopes.all for v in scope.variables.values() if v.bindings and v not in kept),
+        key=lambda v: (v.bindings[0].lineno, v.bindings[0].col_offset),
+    ):
+        prefix = _prefix(variable)
+        new = next(name for n in numbers[prefix] if (name := f"{prefix}_{n}") not in taken)
+        names[variable] = new
+    return names
+
+
+def _prefix(variable: Variable) -> str:
+    if any(isinstance(node, ast.ClassDef) for node in variable.bindings):
+        return "CLASS"
+    return "FUNC" if any(isinstance(node, FUNCTIONS) for node in variable.bindings) else "VAR"
+
+
+def _kept_variables(tree: ast.Module, scopes: Scopes) -> set[Variable]:
+    """Variables that something outside the scoping rules may reach."""
+    strings = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    identifiers = _identifiers(tree)
+    keywords = _keywords_of_unknown_calls(tree, scopes)
+    type_parameters = {
+        parameter.name for node in ast.walk(tree) for parameter in getattr(node, "type_params", [])
+    }  # Python 3.12
+    looked_up = bool(identifiers & LOOKS_UP_NAMES) or any(
+        isinstance(node, ast.ImportFrom) and node.names[0].name == "*" for node in ast.walk(tree)
+    )
+
+    def is_kept(variable: Variable) -> bool:
+        name = variable.name
+        if looked_up or variable.scope.kind == "class" or name.startswith("__") or name in type_parameters:
+            return True
+        if any(isinstance(node, IMPORTS) or type(node).__name__ == "TypeAlias" for node in variable.bindings):
+            return True
+        if variable.scope.kind == "module" and (name in BUILTINS or name in strings):
+            return True
+        # A class' name is part of the mangled names of its private attributes.
+        mangled = f"_{name.lstrip('_')}__"
+        is_class = any(isinstance(node, ast.ClassDef) for node in variable.bindings)
+        if is_class and (name in strings or any(other.startswith(mangled) for other in identifiers | strings)):
+            return True
+        return variable.is_parameter and (name in keywords or name in strings)
+
+    kept = {v for scope in scopes.all for v in scope.variables.values() if is_kept(v)}
+    for scope in scopes.all:
+        for variable in scope.variables.values():
+            if scope.kind == "class" and variable.is_loaded_in_class:  # before it is bound there, an outer one is read
+                outer = scope.parent.find(variable.name)
+                if outer is not None:
+                    kept.add(outer)
+    for function in _functions_called_with_a_mapping(tree, scopes):
+        kept.update(scopes.uses[parameter].variables[parameter.arg] for parameter in parameters_of(function))
+    return kept
+
+
+def _keywords_of_unknown_calls(tree: ast.Module, scopes: Scopes) -> set[str]:
+    """Keywords by which a call, whose callee is not known, may reach any function."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef) or (
+            isinstance(node, ast.Call) and not _is_safe(node, scopes) and _plain_function(node, scopes) is None
+        ):
+            found.update(keyword.arg for keyword in node.keywords if keyword.arg)
+    return found
+
+
+def _is_safe(call: ast.Call, scopes: Scopes) -> bool:
+    name = call.func
+    return isinstance(name, ast.Name) and name.id in SAFE_CALLEES and scopes.variable_of(name, name.id) is None
+
+
+def _plain_function(call: ast.Call, scopes: Scopes) -> ast.FunctionDef | ast.AsyncFunctionDef | None:
+    """The function that a call is of, if its callee is a name bound once, by an undecorated `def`."""
+    if not isinstance(call.func, ast.Name):
+        return None
+    variable = scopes.variable_of(call.func, call.func.id)
+    if variable is None or variable.scope.kind == "class" or len(variable.bindings) != 1:
+        return None
+    (function,) = variable.bindings
+    return function if isinstance(function, FUNCTIONS) and not function.decorator_list else None
+
+
+def _functions_called_with_a_mapping(tree: ast.Module, scopes: Scopes) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
+    """Plain functions that some call gives `**mapping`, whose keys are not seen here."""
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    with_mapping = [call for call in calls if any(keyword.arg is None for keyword in call.keywords)]
+    functions = [_plain_function(call, scopes) for call in with_mapping]
+    return [function for function in functions if function is not None]
+
+
+def _rename(tree: ast.Module, scopes: Scopes, new_names: dict[Variable, str]) -> None:
+    """Puts the new names into the tree."""
+
+    def new(node: ast.AST, name: str) -> str:
+        return new_names.get(scopes.variable_of(node, name), name)
+
+    renamings: list[tuple[ast.AST, str, object]] = []  # applied at the end: names are looked up by the old ones
+    for node in scopes.uses:
+        for field in ("id", "name", "arg", "rest"):
+            value = getattr(node, field, None)
+            if isinstance(value, str) and not isinstance(node, ast.keyword | ast.alias):
+                renamings.append((node, field, new(node, value)))
+        if isinstance(node, ast.Global | ast.Nonlocal):
+            renamings.append((node, "names", [new(node, name) for name in node.names]))
+        if isinstance(node, ast.Call) and (function := _plain_function(node, scopes)) is not None:
+            arguments = function.args
+            by_keyword = {parameter.arg: parameter for parameter in [*arguments.args, *arguments.kwonlyargs]}
+            for keyword in node.keywords:
+                if keyword.arg in by_keyword:
+                    renamings.append((keyword, "arg", new(by_keyword[keyword.arg], keyword.arg)))
+    for node, field, value in renamings:
+        setattr(node, field, value)
+
+
+def _identifiers(tree: ast.AST) -> set[str]:
+    """Every identifier of a program, attributes and keywords included."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        for field in ("id", "name", "arg", "attr", "rest", "asname"):
+            value = getattr(node, field, None)
+            if isinstance(value, str):
+                found.add(value)
+        if isinstance(node, ast.Global | ast.Nonlocal):
+            found.update(node.names)
+    return found
+
+
+def _remove_docstrings(tree: ast.Module) -> None:
+    """Takes docstrings out, unless the program reads one."""
+    if "__doc__" in _identifiers(tree):
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
+            del node.body[0]
+            if not node.body and not isinstance(node, ast.Module):
+                node.body.append(ast.Pass())
+
+
+def _verify(text: str, original: ast.Module, old_names: dict[str, str]) -> None:
+    """Refuses a text that is not the original program with other names."""
+    again = parse(text)
+    for node in ast.walk(again):
+        for field in ("id", "name", "arg", "rest"):
+            value = getattr(node, field, None)
+            if isinstance(value, str) and value in old_names:
+                setattr(node, field, old_names[value])
+        if isinstance(node, ast.Global | ast.Nonlocal):
+            node.names = [old_names.get(name, name) for name in node.names]
+    if ast.dump(again) != ast.dump(original):
+        raise CannotTransform("the text written back is not the same program")
