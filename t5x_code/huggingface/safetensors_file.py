@@ -13,6 +13,7 @@ import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from t5x_code.checkpoints.copying import ahead, contiguous
 from t5x_code.errors import UserError
 
 SINGLE_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
@@ -107,9 +108,10 @@ def _write_file(
     text += b" " * (-len(text) % ALIGNMENT)
     with path.open("wb") as handle:
         handle.write(len(text).to_bytes(8, "little") + text)
-        for (name, shape), tensor in zip(shard, tensors, strict=False):
+        for (name, shape), tensor in zip(shard, tensors, strict=False):  # the rest is the next file's
             if tensor.shape != shape:
                 raise ValueError(f"{name} has shape {tensor.shape}, {shape} was announced")
             rows = max(1, WRITE_BYTES * shape[0] // max(1, tensor.size * dtype.itemsize)) if shape else 1
-            for row in range(0, shape[0], rows):
-                handle.write(np.ascontiguousarray(tensor[row : row + rows], dtype).view(np.uint8).data)
+            pieces = [tensor[row : row + rows] for row in range(0, shape[0], rows)] if shape else [tensor]
+            for piece in ahead(lambda piece: contiguous(piece, dtype), pieces):
+                handle.write(piece.reshape(-1).view(np.uint8).data)
