@@ -70,7 +70,8 @@ def import_model(
         _check_tokenizer(folder, config)
     if epath.Path(target).exists():
         raise UserError(f"{target} exists; choose another folder or remove it")
-    params = lazy_params(found, config, hf, WeightsFolder(folder))
+    weights = WeightsFolder(folder)
+    params = lazy_params(found, config, hf, weights)
     # The released models read text without a token before it.
     extra = {"bos_token_id": hf["bos_token_id"]} if isinstance(hf.get("bos_token_id"), int) else {}
     description = ModelDescription(config, family=found.name, begin_document=False, extra=extra)
@@ -80,7 +81,12 @@ def import_model(
             if (folder / name).is_file():
                 shutil.copy(folder / name, tokenizer_folder)
         tree = flax.traverse_util.unflatten_dict(params, sep="/")
-        write_model_directory(target, description, tree, tokenizer_folder, DTYPES[dtype], on_progress)
+
+        def on_piece(num_bytes: int) -> None:
+            weights.release()
+            on_progress(num_bytes)
+
+        write_model_directory(target, description, tree, tokenizer_folder, DTYPES[dtype], on_piece)
     return description
 
 

@@ -1,4 +1,4 @@
-"""safetensors files: read by memory mapping, written one tensor at a time, in shards of bounded size.
+"""safetensors files: read as views of a memory map, written one tensor at a time, in shards of bounded size.
 
 The library reads a tensor into memory and writes a whole shard from memory; here neither a tensor nor a shard has to
 fit. A file is 8 bytes (the header's length), a JSON header (type, shape and byte range of each tensor) and the bytes.
@@ -36,8 +36,8 @@ DTYPES = {
 NAME_OF_DTYPE = {np.dtype(dtype): name for name, dtype in DTYPES.items()}
 
 
-def read_safetensors_file(path: Path) -> dict[str, np.ndarray]:
-    """The tensors of a file by name, memory-mapped.
+def read_safetensors_file(path: Path, whole: np.ndarray) -> dict[str, np.ndarray]:
+    """The tensors of a file by name, as views of its bytes.
 
     Raises:
         UserError: the file is damaged, or a tensor is of a type that NumPy has not.
@@ -47,7 +47,6 @@ def read_safetensors_file(path: Path) -> dict[str, np.ndarray]:
             pass
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path} is damaged ({error}); download it again") from error
-    whole = np.memmap(path, np.uint8, mode="r")
     start = 8 + int(whole[:8].view("<u8")[0])
     header = json.loads(whole[8:start].tobytes())
     header.pop("__metadata__", None)
