@@ -66,7 +66,10 @@ def read_description(folder: epath.PathLike) -> ModelDescription:
             config["rope_scaling"] = RopeScaling(**config["rope_scaling"])
         return ModelDescription(config=TransformerConfig(**config), **fields)
     except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{folder} is no model directory: it has no {MODEL_FILE}") from None
+        raise UserError(
+            f"{folder} is no model directory: it has no {MODEL_FILE} (a Hugging Face folder becomes one by "
+            "launch/convert.py import)"
+        ) from None
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{path} cannot be read by this version: {error}") from error
 

@@ -78,7 +78,9 @@ def find_start(
         state = jax.jit(make, out_shardings=shardings_of(abstract))(params)
         origin = f"started from the parameters of {initialize_from}"
         old_size = read_description(initialize_from).config.vocab_size
-        if old_size != model.vocab_size:
+        if split is not None and old_size == split.base_vocab_size:
+            origin += f"; {len(split.sources)} rows for code are copies"
+        elif old_size != model.vocab_size:
             origin += f"; {model.vocab_size - old_size} new tokens start as the mean of its {old_size}"
         return Start(state, 0, 0, origin)
     make = functools.partial(init_state, model, optimizer, with_ema)
