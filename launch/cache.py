@@ -27,6 +27,9 @@ from t5x_code.tokens.tokenizer import Tokenizer
 TASK = flags.DEFINE_string("task", None, "A built-in task or mixture, KIND:PATH, or a task of --module.")
 OUTPUT = flags.DEFINE_string("output", None, "Folder of token stores, local or a bucket.")
 TOKENIZER = flags.DEFINE_string("tokenizer", None, "Folder or hub name of a fast tokenizer; default: trained here.")
+NUM_MASKS = flags.DEFINE_integer(
+    "num_masks", None, "Add <sep>, <eom> and as many masks to a tokenizer that cannot infill, such as Llama's."
+)
 MODULE = flags.DEFINE_string("module", None, "Python module that registers --task with SeqIO.")
 MBPP = flags.DEFINE_string(
     "mbpp", None, "MBPP's JSONL file, to keep its problems out; HumanEval's are kept out anyway."
@@ -63,6 +66,8 @@ def _what_to_make() -> tuple[Sequence[TaskDeclaration], Tokenizer]:
         return [task], tokenizer
     tasks = declaration_for(TASK.value).tasks
     tokenizer = Tokenizer.load(TOKENIZER.value or str(embedded_tokenizer(OUTPUT.value, tasks)))
+    if NUM_MASKS.value is not None:
+        tokenizer = tokenizer.with_infill_tokens(NUM_MASKS.value)
     return tasks, fitted(tokenizer, tasks)
 
 

@@ -26,7 +26,7 @@ from t5x_code.checkpoints.model_directory import (
     read_description,
     write_model_directory,
 )
-from t5x_code.checkpoints.streaming import place, read_arrays
+from t5x_code.checkpoints.streaming import LazyArray, place, read_arrays
 from t5x_code.errors import UserError
 from t5x_code.huggingface.families import family_by_name, family_of_config, family_of_hf_config
 from t5x_code.huggingface.family import Family, HfConfig, read_config, write_config
@@ -46,6 +46,7 @@ TOKENIZER_FILES = (
     "merges.txt",
     "tokenizer.model",
 )
+RELEASED_BEGIN_DOCUMENT = False  # the released models read text without a token before it
 DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16, "float16": np.float16}
 
 
@@ -71,28 +72,33 @@ def import_model(
         _check_tokenizer(folder, config)
     if epath.Path(target).exists():
         raise UserError(f"{target} exists; choose another folder or remove it")
-    params = lazy_params(found, config, hf, WeightsFolder(folder))
-    # The released models read text without a token before it.
+    weights = WeightsFolder(folder)
+    params = lazy_params(found, config, hf, weights)
     extra = {"bos_token_id": hf["bos_token_id"]} if isinstance(hf.get("bos_token_id"), int) else {}
-    description = ModelDescription(config, family=found.name, begin_document=False, extra=extra)
+    description = ModelDescription(config, family=found.name, begin_document=RELEASED_BEGIN_DOCUMENT, extra=extra)
     total = sum(int(np.prod(array.shape)) for array in params.values()) * np.dtype(DTYPES[dtype]).itemsize
     with tempfile.TemporaryDirectory() as tokenizer_folder, _progress("import", total) as on_progress:
         for name in TOKENIZER_FILES:
             if (folder / name).is_file():
                 shutil.copy(folder / name, tokenizer_folder)
         tree = flax.traverse_util.unflatten_dict(params, sep="/")
-        write_model_directory(target, description, tree, tokenizer_folder, DTYPES[dtype], on_progress)
+
+        def on_piece(num_bytes: int) -> None:
+            weights.release()
+            on_progress(num_bytes)
+
+        write_model_directory(target, description, tree, tokenizer_folder, DTYPES[dtype], on_piece)
     return description
 
 
 def load_onto_mesh(
-    source: str, mesh: Mesh, family: str | None = None, mp_num: int | None = None
+    source: str, mesh: Mesh | None, family: str | None = None, mp_num: int | None = None
 ) -> tuple[TransformerConfig, dict[str, Any]]:
     """Reads a Hugging Face folder straight onto devices, each its own share, as float32.
 
     Args:
         source: as in `import_model`.
-        mesh: the devices.
+        mesh: the devices; None: the first.
         family: as in `import_model`.
         mp_num: as in `import_model`.
 
@@ -101,9 +107,15 @@ def load_onto_mesh(
     """
     found, hf = _read_config(Path(source), family, mp_num)
     config = read_config(found, hf)
-    params = flax.traverse_util.unflatten_dict(lazy_params(found, config, hf, WeightsFolder(source)), sep="/")
-    abstract = abstract_params(config, mesh)
-    return config, jax.tree.map(lambda leaf, array: place(array, np.float32, leaf.sharding), abstract, params)
+    weights = WeightsFolder(source)
+    params = flax.traverse_util.unflatten_dict(lazy_params(found, config, hf, weights), sep="/")
+
+    def place_one(leaf: jax.ShapeDtypeStruct, array: LazyArray) -> jax.Array:
+        placed = place(array, np.float32, leaf.sharding)
+        weights.release()
+        return placed
+
+    return config, jax.tree.map(place_one, abstract_params(config, mesh), params)
 
 
 def export_model(

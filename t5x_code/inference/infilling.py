@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from jax.sharding import Mesh
 
+from t5x_code.errors import UserError
 from t5x_code.inference.generation import GenerationConfig, generate
 from t5x_code.models.config import TransformerConfig
 
@@ -27,12 +28,13 @@ def at_strings(strings: Sequence[str]) -> StopRule | None:
 
 
 class ControlTokens(Protocol):
-    """The ids that shape prompts; `masks[0]` is `<mask_1>`."""
+    """The ids that shape prompts; `masks[0]` is `<mask_1>`, `infill` all but eod, empty where there are none."""
 
     eod: int
-    sep: int
-    eom: int
+    sep: int | None
+    eom: int | None
     masks: tuple[int, ...]
+    infill: tuple[int, ...]
 
 
 class TextCodec(Protocol):
@@ -103,7 +105,7 @@ def complete(
     generation = dataclasses.replace(
         generation,
         stop_tokens=(*generation.stop_tokens, control.eod),
-        forbidden_tokens=(*generation.forbidden_tokens, control.sep, control.eom, *control.masks),
+        forbidden_tokens=(*generation.forbidden_tokens, *control.infill),
     )
     ids = [left_to_right_prompt(model, prompt) for prompt in prompts]
     return _completions(model, ids, generation, stop, names, numbers, skip, on_answers)
@@ -125,6 +127,8 @@ def infill(
     `<sep>` and the masks are never chosen (our choice; the paper is silent). Arguments and result as in `complete`.
     """
     control = model.tokenizer.special_tokens
+    if not control.infill:
+        raise UserError("this model's tokenizer has no <sep>, <eom> and masks: it completes, but does not infill")
     generation = dataclasses.replace(
         generation,
         stop_tokens=(*generation.stop_tokens, control.eom, control.eod),

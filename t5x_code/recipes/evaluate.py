@@ -1,6 +1,5 @@
 """Joins a model, its tokenizer and held-out data into one evaluation, and writes what came of it."""
 
-import contextlib
 import dataclasses
 import functools
 import importlib.metadata
@@ -8,7 +7,6 @@ import json
 import platform
 import shlex
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -25,7 +23,7 @@ from t5x_code.errors import UserError
 from t5x_code.evaluation.registry import evaluate
 from t5x_code.evaluation.request import Request, Results, Sampled
 from t5x_code.evaluation.sandbox.limits import Execution
-from t5x_code.huggingface.conversion import CONFIG_FILE, import_model
+from t5x_code.huggingface.conversion import CONFIG_FILE, RELEASED_BEGIN_DOCUMENT, load_onto_mesh
 from t5x_code.inference.infilling import TextModel
 from t5x_code.inference.prompt_file import check_writable
 from t5x_code.parallel.mesh import MeshConfig, make_mesh
@@ -75,12 +73,11 @@ def evaluate_command(command: EvaluationCommand) -> Results:
     check_writable(command.output)
     use_compilation_cache()
     start = time.time()
-    with contextlib.ExitStack() as stack:
-        model = _open_model(command, stack) if command.model_dir and not command.samples else None
-        second = dataclasses.replace(command, model_dir=command.before, step=None)
-        before = _open_model(second, stack) if command.before else None
-        loaded = time.time()
-        results = evaluate(_request(command, model, before))
+    model = _open_model(command) if command.model_dir and not command.samples else None
+    second = dataclasses.replace(command, model_dir=command.before, step=None)
+    before = _open_model(second) if command.before else None
+    loaded = time.time()
+    results = evaluate(_request(command, model, before))
     results = {
         "eval": command.eval,
         **results,
@@ -125,16 +122,15 @@ def _request(command: EvaluationCommand, model: TextModel | None, before: TextMo
     )
 
 
-def _open_model(command: EvaluationCommand, stack: contextlib.ExitStack) -> TextModel:
-    """A model directory as it stands, or a Hugging Face folder, imported into a temporary one."""
+def _open_model(command: EvaluationCommand) -> TextModel:
+    """A model directory, or a Hugging Face folder as it stands."""
     folder = epath.Path(command.model_dir)
+    mesh = make_mesh(MeshConfig()) if jax.device_count() > 1 else None
     is_foreign = not (folder / MODEL_FILE).exists() and (folder / CONFIG_FILE).exists()
     if is_foreign:
-        target = f"{stack.enter_context(tempfile.TemporaryDirectory(prefix='t5x_code.'))}/imported"
-        family = json.loads((folder / CONFIG_FILE).read_text()).get("model_type", "")
-        import_model(family, command.model_dir, target)
-        folder = epath.Path(target)
-    mesh = make_mesh(MeshConfig()) if jax.device_count() > 1 else None
+        config, params = load_onto_mesh(command.model_dir, mesh)
+        tokenizer = Tokenizer.load(command.model_dir)
+        return TextModel(config, params, tokenizer, RELEASED_BEGIN_DOCUMENT, str(folder.resolve()), mesh)
     step = command.step if command.step is not None else newest_good_step(folder / CHECKPOINTS_FOLDER)
     description, params = read_model_directory(folder, step, mesh)
     tokenizer = Tokenizer.load(str(folder / TOKENIZER_FOLDER))
