@@ -79,7 +79,7 @@ def test_a_browser_shows_every_token(page):
     page.write_text(page.read_text().replace("</body>", probe))
     command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=3000", "--dump-dom"]
     dom = subprocess.run([*command, page.as_uri()], capture_output=True, text=True, timeout=60, check=True).stdout
-    assert len(re.findall(r'<span[^>]* data-at=', dom)) == 15
+    assert len(re.findall(r"<span[^>]* data-at=", dom)) == 15
     assert len(re.findall(r'class="segment"', dom)) == 3
     assert dom.count("&lt;/script&gt;") == 2  # text, never markup
     assert 'data-seen="3"' in dom  # a prefix of three inputs
