@@ -3,9 +3,10 @@
     python benchmarks/generate.py --output=generate.json
     python benchmarks/generate.py --dtype=bfloat16 --bandwidth=4800 --output=generate.json      # on an H200
 
-Greedy, prompts of 64 tokens, 128 new ones, at batch 1, 8 and 32. The models are CodeGens with random weights: `quickstart`
-(4 layers, 256 wide, vocabulary 16384) and `71m` (6 layers, 512 wide, vocabulary 51200). What is generated must be the same,
-up to near-ties: where the two best logits are within 1e-4 of each other, either may be taken (float32 only).
+Greedy, prompts of 64 tokens, 128 new ones, at batch 1, 8 and 32. The models are CodeGens with random weights:
+`quickstart` (4 layers, 256 wide, vocabulary 16384) and `71m` (6 layers, 512 wide, vocabulary 51200). What is generated
+must be the same, up to near-ties: where the two best logits are within 1e-4 of each other, either may be taken (float32
+only).
 
 The limit to compare with, where `--bandwidth` is given in GB/s: a step reads every weight that it multiplies with once.
 """
@@ -56,9 +57,8 @@ def main(argv: list[str]) -> None:
         print(json.dumps(seconds))
         return
     rows = [row for model in _MODELS.value for row in compare(model)]
-    print(
-        f"{'model':<12}{'batch':>6}{'ours tok/s':>12}{'min':>8}{'max':>8}{'peer tok/s':>12}{'ratio':>7}{'same':>7}{'limit':>8}"
-    )
+    head = f"{'model':<12}{'batch':>6}{'ours tok/s':>12}{'min':>8}{'max':>8}{'peer tok/s':>12}"
+    print(f"{head}{'ratio':>7}{'same':>7}{'limit':>8}")
     for row in rows:
         ours, peer = row["ours"], row["transformers"]
         limit = f"{row['share_of_limit']:>8.0%}" if "share_of_limit" in row else f"{'-':>8}"
@@ -160,12 +160,14 @@ def time_ours(name: str) -> tuple[dict[str, list[float]], dict[str, np.ndarray]]
 
     from t5x_code.huggingface import codegen
     from t5x_code.inference.generation import GenerationConfig, generate
+    from t5x_code.models.few_rows import decoding_params
 
     peer = peer_model(name)
     hf = peer.config.to_dict() | {"mp_num": 4}
     config = dataclasses.replace(codegen.config_from_hf(hf), dtype=_DTYPE.value)
     weights = {key: tensor.numpy() for key, tensor in peer.state_dict().items()}
     params = jax.device_put(codegen.params_from_hf(config, weights, 4))
+    decoding = decoding_params(config, params)
     del peer, weights
     seconds, tokens = {}, {}
     multiplied = jax.tree.leaves({key: value for key, value in params.items() if key != "embedding"})
@@ -173,11 +175,11 @@ def time_ours(name: str) -> tuple[dict[str, list[float]], dict[str, np.ndarray]]
     for batch in _BATCHES.value:
         rows = list(prompts(int(batch), config.vocab_size).astype(np.int32))
         generation = GenerationConfig(max_new_tokens=NEW, batch_size=int(batch))
-        tokens[f"tokens_{batch}"] = np.array([row for (row,) in generate(config, params, rows, generation)])
+        tokens[f"tokens_{batch}"] = np.array([row for (row,) in generate(config, decoding, rows, generation)])
         seconds[batch] = []
         for _ in range(_REPEATS.value):
             start = time.perf_counter()
-            generate(config, params, rows, generation)
+            generate(config, decoding, rows, generation)
             seconds[batch].append(time.perf_counter() - start)
     return seconds, tokens
 
