@@ -10,6 +10,7 @@ from t5x_code.evaluation.functional import (
     evaluate_multilingual,
 )
 from t5x_code.evaluation.request import Evaluation, Request, Results
+from t5x_code.evaluation.teacher_forced import evaluate_loss
 
 EVALUATIONS: dict[str, Evaluation] = {
     "humaneval": evaluate_humaneval,
@@ -18,6 +19,7 @@ EVALUATIONS: dict[str, Evaluation] = {
     "incremental": evaluate_incremental,
     "multilingual": evaluate_multilingual,
     "completion": evaluate_completion,
+    "loss": evaluate_loss,
 }
 
 

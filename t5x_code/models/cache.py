@@ -12,7 +12,7 @@ from t5x_code.models.config import TransformerConfig
 
 @flax.struct.dataclass
 class LayerCache:
-    """One slot per token of each row; keys are stored already rotated. A head's slots lie together: so they are read."""
+    """One slot per token of each row; keys are stored already rotated. A head has its slots together, as read."""
 
     keys_BxKxSxE: jax.Array
     values_BxKxSxE: jax.Array
