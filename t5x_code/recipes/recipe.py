@@ -5,6 +5,7 @@ import dataclasses
 import gin
 from t5x_code.data.declarations import Rate
 from t5x_code.errors import UserError
+from t5x_code.evaluation.in_training import BenchmarksConfig
 from t5x_code.models.config import RopeScaling, TransformerConfig
 from t5x_code.objectives.causal_lm import CausalLM
 from t5x_code.objectives.example import Objective, PackingObjective
@@ -62,6 +63,7 @@ class Recipe:
     loop: LoopConfig
     loss: LossConfig
     hosts: HostsConfig
+    benchmarks: BenchmarksConfig
     initialize_from: str | None = None
 
 
@@ -76,6 +78,7 @@ CONFIGURABLES = (
     LossConfig,
     MeshConfig,
     HostsConfig,
+    BenchmarksConfig,
     LoopConfig,
     CausalLM,
     PrefixLM,
