@@ -127,9 +127,9 @@ def start_of(isolation: IsolationName, limits: Limits, number: int) -> Start:
     return Start([*outside, *interpreter], folder)
 
 
-def user_of(number: int) -> int:
-    """The user that root gives to a sandbox of this process."""
-    return _FIRST_USER + ((os.getpid() << 8) + number) % 0x0FFFFFFF
+def user_of(number: int, runner: int | None = None) -> int:
+    """The user that root gives to a sandbox of a process; of this one if not said."""
+    return _FIRST_USER + (((runner or os.getpid()) << 8) + number) % 0x0FFFFFFF
 
 
 def _bubblewrap(settings: dict[str, Any]) -> list[str]:
