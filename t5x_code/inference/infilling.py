@@ -4,6 +4,7 @@ Prompts are put together from token ids, so text that spells a control token rem
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Container, Sequence
 from typing import Any, Literal, Protocol
 
@@ -13,6 +14,7 @@ from jax.sharding import Mesh
 from t5x_code.errors import UserError
 from t5x_code.inference.generation import GenerationConfig, generate
 from t5x_code.models.config import TransformerConfig
+from t5x_code.models.few_rows import Decoding, decoding_params
 
 StopRule = Callable[[str], int | None]  # text so far -> how much of it to keep, or None to go on
 
@@ -59,6 +61,11 @@ class TextModel:
     begin_document: bool  # trained with eod before each document's first token
     name: str = ""  # which model and checkpoint, for what is made with it
     mesh: Mesh | None = None  # what the parameters are laid out on; None: one device
+
+    @functools.cached_property
+    def decoding(self) -> Decoding:
+        """The parameters as generation reads them, laid out at its first use."""
+        return decoding_params(self.config, self.params)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,7 +180,7 @@ def _completions(
 
     results = generate(
         model.config,
-        model.params,
+        model.decoding,
         prompts,
         generation,
         mesh=model.mesh,

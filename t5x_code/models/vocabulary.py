@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from t5x_code.models import few_rows
 from t5x_code.models.config import TransformerConfig
 from t5x_code.models.initializers import normal
 from t5x_code.models.modality import VOCABULARY_AXES
@@ -49,7 +50,7 @@ class Head(nn.Module):
     def __call__(self) -> None:
         """Makes the parameters; `decoder.head_weights` reads them."""
         config = self.config
-        if not config.tie_embeddings:
+        if not config.tie_embeddings and not self.has_variable(few_rows.COLLECTION, "kernel"):
             init = _padded_normal((config.model_dim, config.vocab_size), config, vocabulary_axis=1)
             self.param("kernel", nn.with_logical_partitioning(init, ("embed", "vocab")))
         if config.head_bias:

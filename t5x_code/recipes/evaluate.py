@@ -9,7 +9,6 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import jax
 from etils import epath
@@ -21,17 +20,18 @@ from t5x_code.data.declarations import VALIDATION
 from t5x_code.data.document_texts import held_out_texts
 from t5x_code.errors import UserError
 from t5x_code.evaluation.registry import evaluate
-from t5x_code.evaluation.request import Request, Results, Sampled
+from t5x_code.evaluation.request import HeldOutRows, Request, Results, Sampled
 from t5x_code.evaluation.sandbox.limits import Execution
 from t5x_code.huggingface.conversion import CONFIG_FILE, RELEASED_BEGIN_DOCUMENT, load_onto_mesh
 from t5x_code.inference.infilling import TextModel
 from t5x_code.inference.prompt_file import check_writable
 from t5x_code.parallel.mesh import MeshConfig, make_mesh
 from t5x_code.recipes.gin_files import load_recipe
-from t5x_code.recipes.inputs import evaluations_from, prepare_inputs
 from t5x_code.recipes.run import PROBLEMS_FILE, STORES_FILE, read_run_stores, use_compilation_cache
 from t5x_code.reports.similarity_plot import draw_similarities
+from t5x_code.recipes.inputs import evaluations_from, prepare_inputs, vocabulary_split
 from t5x_code.tokens.tokenizer import Tokenizer
+from t5x_code.training.batch_size import batch_sizes_of
 
 VERSIONED = ("jax", "jaxlib", "flax", "numpy", "tokenizers")
 RECIPE_FILE = "config.gin"
@@ -154,17 +154,20 @@ def _held_out(command: EvaluationCommand) -> Callable[[], Iterator[str]] | None:
     return None
 
 
-def _batches(command: EvaluationCommand) -> Callable[[], dict[str, Callable[[], Iterator[Any]]]] | None:
+def _batches(command: EvaluationCommand) -> Callable[[], HeldOutRows] | None:
     """The run's own validation batches, made from its resolved recipe."""
     recipe_file = epath.Path(command.model_dir) / RECIPE_FILE
     if not recipe_file.exists():
         return None
 
-    def make() -> dict[str, Callable[[], Iterator[Any]]]:
+    def make() -> HeldOutRows:
         recipe, _ = load_recipe([str(recipe_file)])
         data = dataclasses.replace(recipe.data, stores=command.data or recipe.data.stores)
         inputs = prepare_inputs(data, recipe.model.vocab_size)
-        return evaluations_from(inputs, data, command.batch_size, 0, 1)
+        split = vocabulary_split(inputs)
+        batch_size = data.eval_batch_size or batch_sizes_of(recipe.loop.batch_size)[0]
+        batches = evaluations_from(inputs, data, batch_size, 0, 1)
+        return HeldOutRows(batches, split.allowed_2xW if split else None)
 
     return make
 
