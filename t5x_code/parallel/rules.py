@@ -28,6 +28,7 @@ LOGICAL_AXIS_RULES: tuple[tuple[str, str | tuple[str, ...] | None], ...] = (
     ("norm", None),
     # activations
     ("batch", BATCH_AXES),
+    ("lookup_batch", "data"),
     ("length", "sequence"),
     ("activation_embed", None),
     ("activation_heads", "tensor"),

@@ -10,6 +10,7 @@ from typing import Any
 from jax.sharding import Mesh
 from tqdm import tqdm
 
+from t5x_code.errors import UserError
 from t5x_code.models.config import RematPolicy
 from t5x_code.models.decoder import count_params
 from t5x_code.parallel.ahead import CompiledStep, DeviceMemory, compile_step
@@ -76,6 +77,11 @@ def compile_recipe(recipe: Recipe, topology: str, num_slices: int = 1) -> AheadR
     Raises:
         UserError: no such topology, no compiler for it, or a mesh or batch that does not fit.
     """
+    if recipe.data.modality_separation != "none":
+        raise UserError(
+            "DataConfig.modality_separation: a vocabulary split by modality has the size that its tokenizer gives; "
+            "set it to 'none' to compile the rest of the recipe ahead of time"
+        )
     devices, chip = described_devices(topology, num_slices)
     mesh = make_mesh(dataclasses.replace(recipe.mesh, num_slices=num_slices), devices)
     recipe = dataclasses.replace(recipe, model=settle_attention(recipe, mesh))
