@@ -41,8 +41,8 @@ run="echo \$\$ > pid; ~/venv/bin/python launch/train.py $(printf '%q ' "$@")>> ~
 install='rm -rf ~/t5x_code && mkdir ~/t5x_code && cd ~/t5x_code && tar -xzf ~/t5x_code.tar.gz && '\
 'python3 -m venv ~/venv && ~/venv/bin/pip install -q ".[tpu,gcp]"'
 start='cd ~/t5x_code && { [ ! -f pid ] || kill -9 -- -$(cat pid) 2> /dev/null; rm -f pid exit_code; } ; '\
-"setsid nohup bash -c $(printf '%q' "$run") > /dev/null 2>&1 < /dev/null & sleep 1"
-follow='cd ~/t5x_code && tail -n 20 -F --pid="$(cat pid)" ~/run.log; [ ! -f exit_code ] || echo "exit code $(cat exit_code)"'
+"setsid nohup bash -c $(printf '%q' "$run") > /dev/null 2>&1 < /dev/null & until [ -f pid ]; do sleep 0.1; done"
+follow='cd ~/t5x_code && tail -n 20 -s 0.2 -F --pid="$(cat pid)" ~/run.log; [ ! -f exit_code ] || echo "exit code $(cat exit_code)"'
 
 create() {
   local output

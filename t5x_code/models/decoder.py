@@ -15,8 +15,8 @@ Parameters (float32, one order whatever the hardware), with their logical axis n
     every norm's scale and bias, and a bias over D                   norm
     lora_in, lora_out beside a projection's kernel                   [.., r] and [r, ..]; see models/lora.py
 
-Every other matrix is a `kernel`; the rest are `scale` or `bias`. Activations carry `batch`, `length`,
-`activation_embed`, `activation_heads`, `activation_mlp` and `activation_vocab`.
+Every other matrix is a `kernel`; the rest are `scale` or `bias`. Activations carry `batch`, `lookup_batch` (while
+embeddings are looked up), `length`, `activation_embed`, `activation_heads`, `activation_mlp` and `activation_vocab`.
 
 Legend: B batch, L length, S cache slots, D model, H heads, K key/value heads, E head dim, F feed-forward,
 V vocabulary padded to `vocab_multiple`, N layers.
@@ -96,13 +96,19 @@ class Decoder(nn.Module):
         return block((x_BxLxD, cache), layer, context, query_BxLxD)[0]
 
     def _embed(self, inputs_BxL: jax.Array, positions_BxL: jax.Array) -> jax.Array:
-        # Gathered in float32, then rounded: the gradients of a frequent token add up in float32.
-        x_BxLxD = Embedding(self.config, name="embedding")()[inputs_BxL]
+        # Each device looks up its share of every vector, for the rows of all that share the table; then the vectors are
+        # put together where their rows are. Gathered in float32, then rounded: the gradients of a frequent token add up
+        # in float32.
+        rows, vectors = ("lookup_batch", "length"), ("lookup_batch", "length", "embed")
+        inputs_BxL = nn.with_logical_constraint(inputs_BxL, rows)
+        x_BxLxD = nn.with_logical_constraint(Embedding(self.config, name="embedding")()[inputs_BxL], vectors)
         if self.config.position_encoding == "learned":
-            x_BxLxD += Positions(self.config, name="positions")()[positions_BxL]
+            positions_BxL = nn.with_logical_constraint(positions_BxL, rows)
+            x_BxLxD += nn.with_logical_constraint(Positions(self.config, name="positions")()[positions_BxL], vectors)
         if not self.config.tie_embeddings or self.config.head_bias:
             Head(self.config, name="head")()
-        return nn.with_logical_constraint(x_BxLxD.astype(self.config.dtype), ("batch", "length", "activation_embed"))
+        x_BxLxD = nn.with_logical_constraint(x_BxLxD.astype(self.config.dtype), vectors)
+        return nn.with_logical_constraint(x_BxLxD, ("batch", "length", "activation_embed"))
 
     def _layers(self) -> nn.Module:
         config = self.config

@@ -16,7 +16,7 @@ printf '%s\\n' "$@" >> "$HOME/arguments"
 code="$(head -n 1 "$FAKE_STATE/codes")"
 sed -i 1d "$FAKE_STATE/codes"
 echo "step 1 of a fake run"
-sleep 0.5
+sleep 0.2
 exit "$code"
 """
 
