@@ -27,9 +27,9 @@ from t5x_code.inference.infilling import TextModel
 from t5x_code.inference.prompt_file import check_writable
 from t5x_code.parallel.mesh import MeshConfig, make_mesh
 from t5x_code.recipes.gin_files import load_recipe
+from t5x_code.recipes.inputs import evaluations_from, prepare_inputs, vocabulary_split
 from t5x_code.recipes.run import PROBLEMS_FILE, STORES_FILE, read_run_stores, use_compilation_cache
 from t5x_code.reports.similarity_plot import draw_similarities
-from t5x_code.recipes.inputs import evaluations_from, prepare_inputs, vocabulary_split
 from t5x_code.tokens.tokenizer import Tokenizer
 from t5x_code.training.batch_size import batch_sizes_of
 
