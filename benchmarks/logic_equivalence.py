@@ -130,7 +130,7 @@ def run_and_measure(name: str, objective: str, steps: int, seed: int, start: Pat
 def held_out_loss(name: str) -> float:
     """Next-token loss on the validation problems' queries and accepted codes, the same rows for every arm."""
     files = [RECIPE, *flags.FLAGS.gin_file, f"gin/objectives/{OBJECTIVES['ntp_only']}.gin"]
-    recipe, _ = load_recipe(files, bindings_of(name, 1, 0, Path()))
+    recipe, _ = load_recipe(files, bindings_of(name, 10, 0, Path()))
     data = dataclasses.replace(recipe.data, eval_batches=8)
     mesh = make_mesh(recipe.mesh)
     with logical_axes_on(mesh):
@@ -147,9 +147,8 @@ def measure(name: str) -> dict[str, Any]:
     tokenizer = Tokenizer.load(str(folder_of(name) / TOKENIZER_FOLDER))
     model = TextModel(description.config, params, tokenizer, description.begin_document)
     trained = frozenset(json.loads((folder_of(name) / PROBLEMS_FILE).read_text()))
-    selection = evaluate_logic_equivalence(
-        Request("logic_equivalence", model, data=_PROBLEMS.value, trained_groups=trained)
-    )
+    request = Request("logic_equivalence", model, data=_PROBLEMS.value, trained_groups=trained)
+    selection = evaluate_logic_equivalence(request, ("causal",), with_untrained=name == "base")
     completion = evaluate_completion(Request("completion", model, limit=_LINES.value, held_out=held_out_code))
     exact = infill_exact_match(model)
     return {
