@@ -47,12 +47,18 @@ EXTRAS = {
         "tree-sitter-typescript>=0.23",
     ],
     "tpu": ["jax[tpu]>=0.10,<0.13"],
-    "gpu": ["jax[cuda13]>=0.10,<0.13"],
+    # models/attention/tokamax.py calls an operation behind tokamax's public function: its version is pinned.
+    "gpu": [
+        "jax[cuda13]>=0.10,<0.13",
+        "tokamax==0.0.12; python_version<'3.12'",
+        "tokamax==0.0.17; python_version>='3.12'",
+    ],
     "gpu_aot": ["jax-cuda13-pjrt>=0.10,<0.13", "jax-cuda13-plugin>=0.10,<0.13"],
     "test": [
         "hypothesis>=6.100",
         "pytest>=8",
         "pytest-timeout>=2.3",
+        "pytest-xdist>=3.5",
         "ruff>=0.8",
         "torch==2.13.0",
         "transformers>=4.56,<6",

@@ -64,14 +64,15 @@ def main(argv: list[str]) -> None:
             f"{folder} holds no Python function of {BODY_LINES.start} to {BODY_LINES.stop - 1} lines that fits a "
             f"context of {description.config.max_length} tokens; lower --max_new_tokens or choose another store"
         )
-    completed = complete(model, [gap.prefix for gap in gaps], generation, stop=at_strings(NEXT_DEFINITION))
+    starts = [gap.prefix + indent_of(gap.body) for gap in gaps]
+    completed = complete(model, starts, generation, stop=at_strings(NEXT_DEFINITION))
     infilled = infill(model, [(gap.prefix, gap.suffix) for gap in gaps], generation, stop=at_strings((BLANK_LINES,)))
     for gap, (left_to_right,), (middle,) in zip(gaps, completed, infilled, strict=True):
         before = "\n".join(gap.prefix.splitlines()[-SHOWN_LINES:])
         after = "\n".join(gap.suffix.splitlines()[:SHOWN_LINES])
         title = f"held-out function {gap.name}"
         for comparison in (
-            Comparison(f"{title}, continued left to right", before, left_to_right.text, gap.body),
+            Comparison(f"{title}, continued left to right", before, indent_of(gap.body) + left_to_right.text, gap.body),
             Comparison(f"{title}, infilled", before, middle.text, gap.body, after),
         ):
             print(render(comparison, colour=sys.stdout.isatty()), end="\n\n")
@@ -88,6 +89,14 @@ def find_gaps(store: TokenStore, tokenizer: Tokenizer, context: int) -> list[Gap
         if len(gaps) == FLAGS.num:
             return gaps
     return gaps
+
+
+def indent_of(body: str) -> str:
+    """The blanks that a body begins with, given to a model that may else end before it has begun.
+
+    The last is left out: byte-level vocabularies hold it as the first byte of the word that follows.
+    """
+    return body[: len(body) - len(body.lstrip(" \t"))][:-1]
 
 
 def document_gaps(document: str, tokenizer: Tokenizer, room: int) -> Iterator[Gap]:

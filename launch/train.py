@@ -5,7 +5,7 @@ import sys
 
 from absl import flags
 
-from t5x_code.errors import UserError
+from t5x_code.errors import EXIT_RUN_AGAIN, UserError
 from t5x_code.recipes import command_line
 
 command_line.define_recipe_flags()
@@ -27,7 +27,9 @@ def main(argv: list[str]) -> None:
         return
     from t5x_code.recipes.run import train_recipe
 
-    train_recipe(recipe, resolved, command=shlex.join(["python", *sys.argv]))
+    steps = train_recipe(recipe, resolved, command=shlex.join(["python", *sys.argv]))
+    if steps < recipe.loop.train_steps:  # asked to stop, and saved
+        sys.exit(EXIT_RUN_AGAIN)
 
 
 if __name__ == "__main__":

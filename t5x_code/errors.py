@@ -1,5 +1,13 @@
-"""The one exception for bad input: its message is what the user reads, whole, on one line."""
+"""The two exceptions that command lines turn into one line: bad input, and a run that only has to be started again."""
+
+EXIT_BAD_INPUT = 2
+EXIT_RUN_AGAIN = 75  # EX_TEMPFAIL of sysexits.h; launchers start the same command again on any code but 0 and 2
 
 
 class UserError(Exception):
     """Bad input. The message says what is wrong, where, and what to do; command lines print it and exit with 2."""
+
+
+class RunAgain(Exception):
+    """Another process of the run is gone or stuck. The same command goes on from the newest checkpoint; command lines
+    print the message and exit with 75."""

@@ -19,8 +19,11 @@ from jax.experimental import multihost_utils
 
 from t5x_code.checkpoints.checksums import find_damage, write_checksums
 from t5x_code.errors import UserError
+from t5x_code.parallel.meeting import barrier
 
-OS_ERROR = re.compile(r"os_error_code='(\d+)'")  # within a message of TensorStore
+OS_ERROR = re.compile(r"os_error_code='(\d+)'|\[Errno (\d+)\]")  # as TensorStore and as Python write it
+
+SET_ASIDE_SECONDS = 600  # until process 0 has renamed what is damaged
 
 PARAMS, EMA_PARAMS, TRAINING, METADATA = "params", "ema_params", "training", "metadata"
 
@@ -118,7 +121,7 @@ class CheckpointWriter:
         step, self._saving = self._saving, None
         text = " ".join(str(error).split())
         from_system = OS_ERROR.search(text)
-        reason = os.strerror(int(from_system.group(1))) if from_system else text[:200]
+        reason = os.strerror(int(from_system.group(1) or from_system.group(2))) if from_system else text[:200]
         return UserError(
             f"checkpoint of step {step} could not be written to {self._folder}: {reason}; "
             "earlier checkpoints are whole: make room or set another MODEL_DIR, and run again"
@@ -185,8 +188,7 @@ def set_aside_newer(folder: epath.PathLike, step: int) -> None:
                 raise UserError(
                     f"cannot write to {folder}: {error.strerror or error}; set another MODEL_DIR"
                 ) from error
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("set aside damaged checkpoints")
+    barrier("damaged checkpoints are set aside", SET_ASIDE_SECONDS)
 
 
 def read_metadata(folder: epath.PathLike, step: int) -> dict[str, Any]:

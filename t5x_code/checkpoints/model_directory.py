@@ -12,22 +12,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import flax.traverse_util
 import jax
+import numpy as np
 from etils import epath
 from jax.sharding import Mesh, SingleDeviceSharding
 
 from t5x_code.checkpoints.manager import (
     EMA_PARAMS,
     PARAMS,
-    Checkpoint,
-    CheckpointWriter,
     has_item,
     list_steps,
     newest_good_step,
     read_item,
 )
+from t5x_code.checkpoints.streaming import LazyArray, write_step
 from t5x_code.errors import UserError
-from t5x_code.models.config import TransformerConfig
+from t5x_code.models.config import RopeScaling, TransformerConfig
 from t5x_code.models.decoder import init_params, logical_axes
 from t5x_code.models.lora import ADAPTERS
 from t5x_code.models.modality import VocabularySplit, split_params
@@ -41,7 +42,7 @@ class ModelDescription:
     """What has to be known to use a model's parameters."""
 
     config: TransformerConfig
-    family: str = "codegen"  # whose Hugging Face layout it is exported to
+    family: str | None = None  # whose Hugging Face layout it is exported to; None: the one that can say its config
     begin_document: bool = True  # prompts are led by the end-of-document token, as each document was in training
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)  # plain JSON, such as tables of a split vocabulary
 
@@ -61,6 +62,8 @@ def read_description(folder: epath.PathLike) -> ModelDescription:
         fields = json.loads(path.read_text())
         config = fields.pop("config")
         config["window_pattern"] = tuple(config["window_pattern"])
+        if config.get("rope_scaling"):
+            config["rope_scaling"] = RopeScaling(**config["rope_scaling"])
         return ModelDescription(config=TransformerConfig(**config), **fields)
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{folder} is no model directory: it has no {MODEL_FILE}") from None
@@ -100,15 +103,22 @@ def start_run_directory(
 
 
 def write_model_directory(
-    folder: epath.PathLike, description: ModelDescription, params: Any, tokenizer_folder: str | Path
+    folder: epath.PathLike,
+    description: ModelDescription,
+    params: Any,
+    tokenizer_folder: str | Path,
+    dtype: np.dtype = np.float32,
+    on_progress: Callable[[int], None] = lambda num_bytes: None,
 ) -> None:
     """Writes a whole model directory at step 0, as converters do: under a temporary name, then renamed.
 
     Args:
         folder: must not exist yet.
         description: becomes `model.json`.
-        params: as `init_params` makes them; NumPy or JAX arrays.
-        tokenizer_folder: its files are copied.
+        params: as `init_params` makes them; NumPy or JAX arrays, or `LazyArray`s, which are never here as a whole.
+        tokenizer_folder: its files are copied, if it has any.
+        dtype: that the parameters are stored in; they are restored as float32.
+        on_progress: called with the bytes just written.
 
     Raises:
         UserError: the folder exists or cannot be written.
@@ -121,11 +131,19 @@ def write_model_directory(
         if unfinished.exists():
             unfinished.rmtree()
         start_run_directory(unfinished, description, lambda to: _copy_local(tokenizer_folder, to), {})
-        with CheckpointWriter(unfinished / CHECKPOINTS_FOLDER) as writer:
-            writer.save(0, Checkpoint(params=params, metadata={"step": 0}))
+        leaves = flax.traverse_util.flatten_dict(params, sep="/")
+        lazy = {path: _as_lazy(leaf) for path, leaf in leaves.items()}
+        write_step(unfinished / CHECKPOINTS_FOLDER / "0", lazy, dtype, {"step": 0}, on_progress)
         unfinished.rename(folder)
-    except OSError as error:
-        raise UserError(f"cannot write {folder}: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:  # TensorStore says ValueError of a full disk
+        raise UserError(f"cannot write {folder}: {getattr(error, 'strerror', None) or error}") from error
+    finally:
+        if unfinished.exists():
+            unfinished.rmtree()
+
+
+def _as_lazy(leaf: Any) -> LazyArray:
+    return leaf if isinstance(leaf, LazyArray) else LazyArray(leaf.shape, np.asarray(leaf).__getitem__)
 
 
 def read_model_directory(
@@ -143,6 +161,17 @@ def read_model_directory(
         UserError: no model directory, no such step, or no step that is whole.
     """
     description = read_description(folder)
+    step, item = find_params(folder, step, use_ema)
+    abstract = abstract_params(description.config, mesh)
+    return description, read_item(epath.Path(folder) / CHECKPOINTS_FOLDER, step, item, abstract)
+
+
+def find_params(folder: epath.PathLike, step: int | None = None, use_ema: bool = True) -> tuple[int, str]:
+    """The step and the item of it that hold a model's parameters; arguments as in `read_model_directory`.
+
+    Raises:
+        UserError: there is no such step, or none that is whole.
+    """
     checkpoints = epath.Path(folder) / CHECKPOINTS_FOLDER
     if step is not None and step not in list_steps(checkpoints):
         raise UserError(f"{checkpoints} has no step {step}; it has {list_steps(checkpoints)}")
@@ -150,8 +179,7 @@ def read_model_directory(
         step = newest_good_step(checkpoints)
     if step is None:
         raise UserError(f"{checkpoints} has no checkpoint yet")
-    item = EMA_PARAMS if use_ema and has_item(checkpoints, step, EMA_PARAMS) else PARAMS
-    return description, read_item(checkpoints, step, item, abstract_params(description.config, mesh))
+    return step, EMA_PARAMS if use_ema and has_item(checkpoints, step, EMA_PARAMS) else PARAMS
 
 
 def load_initial_params(

@@ -17,7 +17,7 @@ from t5x_code.evaluation.edit_similarity import edit_similarity
 from t5x_code.evaluation.intervals import bootstrap_interval
 from t5x_code.evaluation.request import Request, Results
 from t5x_code.inference.generation import GenerationConfig
-from t5x_code.inference.infilling import TextModel, complete
+from t5x_code.inference.infilling import Completion, TextModel, complete
 from t5x_code.inference.sampling import Sampling
 
 LINES_PER_DOCUMENT = 2
@@ -53,9 +53,13 @@ def evaluate_completion(request: Request) -> Results:
         max_new_tokens, Sampling(sampled.temperature or 0.0, sampled.top_k or 0, sampled.top_p or 1.0),
         seed=sampled.seed, batch_size=sampled.batch_size,
     )  # fmt: skip
-    with tqdm(total=len(problems), unit="line", disable=not request.show_progress) as progress:
-        prompts = [problem.prompt for problem in problems]
-        written = complete(model, prompts, generation, stop=after_next_line, on_progress=progress.update)
+    prompts = [problem.prompt for problem in problems]
+    with tqdm(total=len(problems), unit="line", disable=not request.show_progress) as bar:
+
+        def count(answers: dict[int, list[Completion]]) -> None:
+            bar.update(len(answers))
+
+        written = complete(model, prompts, generation, stop=after_next_line, on_answers=count)
     guesses = [next_line(samples[0].text) for samples in written]
     exact_P = np.array([guess == problem.line for guess, problem in zip(guesses, problems, strict=True)], float)
     similar_P = np.array([edit_similarity(guess, p.line) for guess, p in zip(guesses, problems, strict=True)])

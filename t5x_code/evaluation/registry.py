@@ -2,10 +2,22 @@
 
 from t5x_code.errors import UserError
 from t5x_code.evaluation.completion import evaluate_completion
+from t5x_code.evaluation.functional import (
+    evaluate_humaneval,
+    evaluate_incremental,
+    evaluate_infilling,
+    evaluate_mbpp,
+    evaluate_multilingual,
+)
 from t5x_code.evaluation.logic_equivalence import evaluate_logic_equivalence
 from t5x_code.evaluation.request import Evaluation, Request, Results
 
 EVALUATIONS: dict[str, Evaluation] = {
+    "humaneval": evaluate_humaneval,
+    "mbpp": evaluate_mbpp,
+    "infilling": evaluate_infilling,
+    "incremental": evaluate_incremental,
+    "multilingual": evaluate_multilingual,
     "completion": evaluate_completion,
     "logic_equivalence": evaluate_logic_equivalence,
 }

@@ -1,1 +1,1 @@
-"""Hugging Face checkpoints in and out: one file per family, which maps its config and its tensors both ways."""
+"""Hugging Face checkpoints in and out: one file per family says where its config and its tensors go, both ways."""

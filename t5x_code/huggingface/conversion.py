@@ -1,104 +1,127 @@
-"""Whole models in and out: a Hugging Face folder to a model directory, and back."""
+"""Whole models in and out: a Hugging Face folder to a model directory or onto a mesh, and back."""
 
-import dataclasses
+import contextlib
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import flax.traverse_util
+import jax
+import ml_dtypes
 import numpy as np
 from etils import epath
-from safetensors import SafetensorError
+from jax.sharding import Mesh
+from tqdm import tqdm
 
 from t5x_code.checkpoints.model_directory import (
+    CHECKPOINTS_FOLDER,
     TOKENIZER_FOLDER,
     ModelDescription,
+    abstract_params,
+    find_params,
     read_description,
     read_model_directory,
     write_model_directory,
 )
+from t5x_code.checkpoints.streaming import place, read_arrays
 from t5x_code.errors import UserError
-from t5x_code.huggingface import codegen
-from t5x_code.huggingface.safetensors_folder import SafetensorsFolder, write_safetensors
+from t5x_code.huggingface.families import family_by_name, family_of_config, family_of_hf_config
+from t5x_code.huggingface.family import Family, HfConfig, read_config, write_config
+from t5x_code.huggingface.parameters import lazy_params, their_shapes, their_tensors
+from t5x_code.huggingface.safetensors_file import write_safetensors
+from t5x_code.huggingface.weights_folder import WeightsFolder
 from t5x_code.models.config import TransformerConfig
-from t5x_code.models.lora import merge_adapters
-from t5x_code.tokens.tokenizer import Tokenizer
+from t5x_code.tokens.tokenizer import TOKENIZER_FILE, Tokenizer
 
 CONFIG_FILE = "config.json"
 TOKENIZER_FILES = (
-    "tokenizer.json",
+    TOKENIZER_FILE,
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
     "vocab.json",
     "merges.txt",
+    "tokenizer.model",
 )
-
-HfConfig = dict[str, Any]  # a parsed config.json
-Params = dict[str, Any]
+DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16, "float16": np.float16}
 
 
-@dataclasses.dataclass(frozen=True)
-class Family:
-    """How the models of one family are mapped."""
-
-    config_from_hf: Callable[[HfConfig], TransformerConfig]
-    config_to_hf: Callable[[TransformerConfig, int | None, int], HfConfig]  # of a config, an mp_num, the eod
-    params_from_hf: Callable[[TransformerConfig, Mapping[str, np.ndarray], HfConfig], Params]
-    params_to_hf: Callable[[TransformerConfig, Params, HfConfig], Iterator[tuple[str, np.ndarray]]]
-
-
-FAMILIES = {
-    "codegen": Family(
-        config_from_hf=codegen.config_from_hf,
-        config_to_hf=lambda config, mp_num, eod: codegen.config_to_hf(config, mp_num or codegen.DEFAULT_MP_NUM, eod),
-        params_from_hf=lambda config, tensors, hf: codegen.params_from_hf(config, tensors, codegen.find_mp_num(hf)),
-        params_to_hf=lambda config, params, hf: codegen.params_to_hf(config, params, hf["mp_num"]),
-    )
-}
-
-
-def import_model(family: str, source: str, target: str, mp_num: int | None = None) -> ModelDescription:
+def import_model(
+    source: str, target: str, family: str | None = None, mp_num: int | None = None, dtype: str = "float32"
+) -> ModelDescription:
     """Makes a model directory of a Hugging Face folder.
 
     Args:
-        family: a name of `FAMILIES`.
-        source: folder with config.json, the tokenizer's files and safetensors.
+        source: folder with config.json, safetensors or pytorch_model.bin, and the tokenizer's files, if it has any.
         target: the model directory; must not exist.
+        family: a name of `FAMILIES`; None: as config.json says.
         mp_num: layout of a CodeGen checkpoint whose config.json does not say it; None: as the released models have it.
+        dtype: a name of `DTYPES`, that the parameters are stored in. They are computed with as float32 all the same.
 
     Raises:
         UserError: something is missing, damaged or of another family, or the target exists.
     """
-    mapping, folder = _find_family(family), Path(source)
-    hf = _read_config(folder) | ({"mp_num": mp_num} if mp_num else {})
-    config = mapping.config_from_hf(hf)
-    tokenizer = Tokenizer.load(str(folder))
-    if tokenizer.vocab_size > config.vocab_size:
-        sizes = f"{tokenizer.vocab_size} tokens, its config.json says vocab_size {config.vocab_size}"
-        raise UserError(f"the tokenizer in {source} has {sizes}; they do not belong together")
+    folder = Path(source)
+    found, hf = _read_config(folder, family, mp_num)
+    config = read_config(found, hf)
+    if (folder / TOKENIZER_FILE).is_file():
+        _check_tokenizer(folder, config)
     if epath.Path(target).exists():
         raise UserError(f"{target} exists; choose another folder or remove it")
-    params = mapping.params_from_hf(config, SafetensorsFolder(folder), hf)
+    params = lazy_params(found, config, hf, WeightsFolder(folder))
     # The released models read text without a token before it.
-    description = ModelDescription(config, family=family, begin_document=False)
-    with tempfile.TemporaryDirectory() as tokenizer_folder:
+    extra = {"bos_token_id": hf["bos_token_id"]} if isinstance(hf.get("bos_token_id"), int) else {}
+    description = ModelDescription(config, family=found.name, begin_document=False, extra=extra)
+    total = sum(int(np.prod(array.shape)) for array in params.values()) * np.dtype(DTYPES[dtype]).itemsize
+    with tempfile.TemporaryDirectory() as tokenizer_folder, _progress("import", total) as on_progress:
         for name in TOKENIZER_FILES:
             if (folder / name).is_file():
                 shutil.copy(folder / name, tokenizer_folder)
-        write_model_directory(target, description, params, tokenizer_folder)
+        tree = flax.traverse_util.unflatten_dict(params, sep="/")
+        write_model_directory(target, description, tree, tokenizer_folder, DTYPES[dtype], on_progress)
     return description
 
 
-def export_model(source: str, target: str, mp_num: int | None = None, step: int | None = None) -> ModelDescription:
-    """Makes a Hugging Face folder, float32, of a model directory: under a temporary name, then renamed.
+def load_onto_mesh(
+    source: str, mesh: Mesh, family: str | None = None, mp_num: int | None = None
+) -> tuple[TransformerConfig, dict[str, Any]]:
+    """Reads a Hugging Face folder straight onto devices, each its own share, as float32.
+
+    Args:
+        source: as in `import_model`.
+        mesh: the devices.
+        family: as in `import_model`.
+        mp_num: as in `import_model`.
+
+    Raises:
+        UserError: as `import_model`, or a parameter does not divide over the mesh.
+    """
+    found, hf = _read_config(Path(source), family, mp_num)
+    config = read_config(found, hf)
+    params = flax.traverse_util.unflatten_dict(lazy_params(found, config, hf, WeightsFolder(source)), sep="/")
+    abstract = abstract_params(config, mesh)
+    return config, jax.tree.map(lambda leaf, array: place(array, np.float32, leaf.sharding), abstract, params)
+
+
+def export_model(
+    source: str,
+    target: str,
+    family: str | None = None,
+    mp_num: int | None = None,
+    dtype: str = "float32",
+    step: int | None = None,
+) -> ModelDescription:
+    """Makes a Hugging Face folder of a model directory: under a temporary name, then renamed.
 
     Args:
         source: the model directory.
         target: a local folder; must not exist.
+        family: a name of `FAMILIES`; None: that of the model directory, else the first that has such a decoder.
         mp_num: layout of a CodeGen checkpoint; None: the one of the class built into transformers.
+        dtype: a name of `DTYPES`, that the tensors are written in.
         step: a checkpoint; None: the newest that is whole.
 
     Raises:
@@ -108,42 +131,89 @@ def export_model(source: str, target: str, mp_num: int | None = None, step: int 
     if folder.exists():
         raise UserError(f"{target} exists; choose another folder or remove it")
     description = read_description(source)
-    mapping = _find_family(description.family)
+    if description.config.lora_rank:
+        with tempfile.TemporaryDirectory(prefix="t5x_code.") as temporary:
+            merged = _merge_model(source, f"{temporary}/merged", step)
+            return export_model(merged, target, family, mp_num, dtype)
+    name = family or description.family
+    found = family_by_name(name) if name else family_of_config(description.config)
+    hf = write_config(found, description.config) | {"torch_dtype": dtype}
+    if mp_num is not None:
+        if "mp_num" not in hf:
+            raise UserError(f"--mp_num is CodeGen's, the model is {found.name}; leave it out")
+        hf["mp_num"] = mp_num
+    shapes = their_shapes(found, description.config, hf)
+    arrays = read_arrays(epath.Path(source) / CHECKPOINTS_FOLDER, *find_params(source, step))
     unfinished = folder.parent / f"{folder.name}.unfinished"
     try:
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(parents=True)
-        for path in (epath.Path(source) / TOKENIZER_FOLDER).iterdir():
-            (unfinished / path.name).write_bytes(path.read_bytes())
-        eod = Tokenizer.load(str(unfinished)).special_tokens.eod
-        config, params = merge_adapters(*_read_model(source, step))
-        hf = mapping.config_to_hf(config, mp_num, eod)
-        write_safetensors(unfinished, mapping.params_to_hf(config, params, hf))
+        hf |= _copy_tokenizer(epath.Path(source) / TOKENIZER_FOLDER, unfinished, description)
         (unfinished / CONFIG_FILE).write_text(json.dumps(hf, indent=2) + "\n")
+        total = sum(int(np.prod(shape)) for _, shape in shapes) * np.dtype(DTYPES[dtype]).itemsize
+        with _progress("export", total) as on_progress:
+            tensors = their_tensors(found, description.config, hf, arrays, DTYPES[dtype])
+            write_safetensors(unfinished, shapes, _counted(tensors, on_progress), DTYPES[dtype])
         unfinished.rename(folder)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"cannot export {source} to {target}: {error}") from error
+    except OSError as error:
+        raise UserError(f"cannot export {source} to {target}: {error.strerror or error}") from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return description
 
 
-def _read_model(source: str, step: int | None) -> tuple[TransformerConfig, Params]:
-    description, params = read_model_directory(source, step=step)
-    return description.config, params
+def _merge_model(source: str, target: str, step: int | None) -> str:
+    """Writes the model directory of a model whose adapters are part of its kernels; returns its folder."""
+    description, params = read_model_directory(source, step)
+    config, params = merge_adapters(description.config, params)
+    merged = dataclasses.replace(description, config=config)
+    with tempfile.TemporaryDirectory() as tokenizer:
+        for path in (epath.Path(source) / TOKENIZER_FOLDER).iterdir():
+            (Path(tokenizer) / path.name).write_bytes(path.read_bytes())
+        write_model_directory(target, merged, params, tokenizer)
+    return target
 
 
-def _find_family(name: str) -> Family:
-    if name not in FAMILIES:
-        raise UserError(f"there is no family {name!r}; choose one of {', '.join(FAMILIES)}")
-    return FAMILIES[name]
+def _check_tokenizer(folder: Path, config: TransformerConfig) -> None:
+    tokenizer = Tokenizer.load(str(folder))
+    if tokenizer.vocab_size > config.vocab_size:
+        sizes = f"{tokenizer.vocab_size} tokens, its config.json says vocab_size {config.vocab_size}"
+        raise UserError(f"the tokenizer in {folder} has {sizes}; they do not belong together")
 
 
-def _read_config(folder: Path) -> HfConfig:
+def _copy_tokenizer(source: epath.Path, target: Path, description: ModelDescription) -> dict[str, int]:
+    """Copies what there is of a tokenizer; returns the ids that config.json shall name."""
+    for path in source.iterdir() if source.is_dir() else ():
+        (target / path.name).write_bytes(path.read_bytes())
+    if not (target / TOKENIZER_FILE).is_file():
+        return {name: value for name, value in description.extra.items() if name == "bos_token_id"}
+    eod = Tokenizer.load(str(target)).special_tokens.eod
+    return {"bos_token_id": description.extra.get("bos_token_id", eod), "eos_token_id": eod}
+
+
+def _read_config(folder: Path, family: str | None, mp_num: int | None) -> tuple[Family, HfConfig]:
+    """The family of a folder, and its config.json."""
     path = folder / CONFIG_FILE
     try:
-        return json.loads(path.read_text())
+        hf = json.loads(path.read_text())
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); give the folder of a Hugging Face model") from error
     except ValueError as error:
         raise UserError(f"{path} is not JSON ({error}); download it again") from error
+    if not isinstance(hf, dict):
+        raise UserError(f"{path} is no JSON object; download it again")
+    found = family_by_name(family) if family else family_of_hf_config(hf)
+    return found, hf | ({"mp_num": mp_num} if mp_num is not None else {})
+
+
+@contextlib.contextmanager
+def _progress(what: str, total: int) -> Iterator[Callable[[int], Any]]:
+    """A progress bar in bytes; gives what is called with each number of them."""
+    with tqdm(total=total, desc=what, unit="B", unit_scale=True, mininterval=0.5) as bar:
+        yield bar.update
+
+
+def _counted(tensors: Iterator[np.ndarray], on_progress: Callable[[int], Any]) -> Iterator[np.ndarray]:
+    for tensor in tensors:
+        on_progress(tensor.nbytes)
+        yield tensor

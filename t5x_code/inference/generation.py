@@ -10,7 +10,7 @@ together (P x samples), N new tokens, V vocabulary.
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from typing import Any
 
 import flax.struct
@@ -75,7 +75,8 @@ def generate(
     should_stop: Callable[[list[int]], bool] | None = None,
     names: Sequence[str] | None = None,
     numbers: Sequence[int] | None = None,
-    on_progress: Callable[[int], None] = lambda num_prompts: None,
+    skip: Container[int] = (),
+    on_answers: Callable[[dict[int, list[list[int]]]], None] = lambda answers: None,
 ) -> list[list[list[int]]]:
     """Continues each prompt `num_samples` times.
 
@@ -91,10 +92,13 @@ def generate(
             row there.
         names: what error messages call the prompts.
         numbers: key the draws of each prompt; its index if not given.
-        on_progress: called with the number of prompts just finished.
+        skip: indices of prompts that need no answer. Which prompts share a batch does not depend on it, so that what
+            is left of a generation that was interrupted comes out as it would have.
+        on_answers: called with the continuations of the prompts just finished, by index.
 
     Returns:
-        New token ids by prompt and sample; a stop token that ended a continuation is its last.
+        New token ids by prompt and sample, none for a prompt whose batch was skipped; a stop token that ended a
+        continuation is its last.
 
     Raises:
         UserError: a prompt is empty, or too long for the context.
@@ -112,6 +116,8 @@ def generate(
     with logical_axes_on(mesh) if mesh is not None else contextlib.nullcontext():
         for start in range(0, len(prompts), max(batch_size, 1)):
             indices = by_length[start : start + batch_size]
+            if all(index in skip for index in indices):
+                continue
             slots = _bucket(len(prompts[indices[0]]), config.max_length - generation.max_new_tokens)
             inputs_PxT, pad_P = _left_pad([prompts[index] for index in indices], batch_size, slots)
             prefilled = _prefill(config, generation.max_new_tokens, params, inputs_PxT, pad_P)
@@ -124,7 +130,7 @@ def generate(
                     prompt, extra = divmod(row, samples)
                     if prompt < len(indices) and first + extra < generation.num_samples:
                         results[indices[prompt]].append(tokens)
-            on_progress(len(indices))
+            on_answers({index: results[index] for index in indices if index not in skip})
     return results
 
 

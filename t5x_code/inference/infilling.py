@@ -4,7 +4,7 @@ Prompts are put together from token ids, so text that spells a control token rem
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -55,6 +55,7 @@ class TextModel:
     params: Any
     tokenizer: TextCodec
     begin_document: bool  # trained with eod before each document's first token
+    name: str = ""  # which model and checkpoint, for what is made with it
     mesh: Mesh | None = None  # what the parameters are laid out on; None: one device
 
 
@@ -62,9 +63,12 @@ class TextModel:
 class Completion:
     """What the model wrote."""
 
-    text: str  # up to the stop token or stop string
+    text: str  # up to the stop token or where the stop rule says
     tokens: tuple[int, ...]  # as generated: an ending stop token included
     ended_by: Literal["stop_token", "stop_rule", "length"]
+
+
+OnAnswers = Callable[[dict[int, list[Completion]]], None]
 
 
 def complete(
@@ -75,7 +79,8 @@ def complete(
     stop: StopRule | None = None,
     names: Sequence[str] | None = None,
     numbers: Sequence[int] | None = None,
-    on_progress: Callable[[int], None] = lambda num_prompts: None,
+    skip: Container[int] = (),
+    on_answers: OnAnswers = lambda answers: None,
 ) -> list[list[Completion]]:
     """Continues each prompt left to right until the document ends, the stop rule holds or the tokens run out.
 
@@ -88,7 +93,8 @@ def complete(
         stop: where in its text a completion ends.
         names: what error messages call the prompts.
         numbers: key the draws of each prompt; its index if not given.
-        on_progress: called with the number of prompts just finished.
+        skip: indices of prompts that need no answer, as in `generate`.
+        on_answers: called with the completions of the prompts just finished, by index.
 
     Returns:
         `num_samples` completions for each prompt.
@@ -100,7 +106,7 @@ def complete(
         forbidden_tokens=(*generation.forbidden_tokens, control.sep, control.eom, *control.masks),
     )
     ids = [left_to_right_prompt(model, prompt) for prompt in prompts]
-    return _completions(model, ids, generation, stop, names, numbers, on_progress)
+    return _completions(model, ids, generation, stop, names, numbers, skip, on_answers)
 
 
 def infill(
@@ -111,7 +117,8 @@ def infill(
     stop: StopRule | None = None,
     names: Sequence[str] | None = None,
     numbers: Sequence[int] | None = None,
-    on_progress: Callable[[int], None] = lambda num_prompts: None,
+    skip: Container[int] = (),
+    on_answers: OnAnswers = lambda answers: None,
 ) -> list[list[Completion]]:
     """Writes what stands between each prefix and suffix; it ends at `<eom>`, as in training, or at the document's end.
 
@@ -124,7 +131,7 @@ def infill(
         forbidden_tokens=(*generation.forbidden_tokens, control.sep, *control.masks),
     )
     ids = [infill_prompt(model, prefix, suffix) for prefix, suffix in prefixes_and_suffixes]
-    return _completions(model, ids, generation, stop, names, numbers, on_progress)
+    return _completions(model, ids, generation, stop, names, numbers, skip, on_answers)
 
 
 def left_to_right_prompt(model: TextModel, prompt: str) -> np.ndarray:
@@ -151,10 +158,14 @@ def _completions(
     stop: StopRule | None,
     names: Sequence[str] | None,
     numbers: Sequence[int] | None,
-    on_progress: Callable[[int], None],
+    skip: Container[int],
+    on_answers: OnAnswers,
 ) -> list[list[Completion]]:
     def should_stop(tokens: list[int]) -> bool:
         return stop(model.tokenizer.decode(tokens)) is not None
+
+    def finish(samples: list[list[int]]) -> list[Completion]:
+        return [_completion(model.tokenizer, tokens, generation.stop_tokens, stop) for tokens in samples]
 
     results = generate(
         model.config,
@@ -165,12 +176,10 @@ def _completions(
         should_stop=should_stop if stop else None,
         names=names,
         numbers=numbers,
-        on_progress=on_progress,
+        skip=skip,
+        on_answers=lambda answers: on_answers({index: finish(samples) for index, samples in answers.items()}),
     )
-    return [
-        [_completion(model.tokenizer, tokens, generation.stop_tokens, stop) for tokens in samples]
-        for samples in results
-    ]
+    return [finish(samples) for samples in results]
 
 
 def _completion(

@@ -9,7 +9,15 @@ from etils import epath
 
 from t5x_code.errors import UserError
 from t5x_code.inference.generation import GenerationConfig, check_fits
-from t5x_code.inference.infilling import StopRule, TextModel, complete, infill, infill_prompt, left_to_right_prompt
+from t5x_code.inference.infilling import (
+    Completion,
+    StopRule,
+    TextModel,
+    complete,
+    infill,
+    infill_prompt,
+    left_to_right_prompt,
+)
 
 LEFT_TO_RIGHT = {"prompt"}
 INFILL = {"prefix", "suffix"}
@@ -73,13 +81,17 @@ def complete_lines(
     on_progress: Callable[[int], None],
 ) -> list[list[str]]:
     """Completions of each line, by `complete` or `infill` as its fields ask."""
+
+    def count(answers: dict[int, list[Completion]]) -> None:
+        on_progress(len(answers))
+
     results: list[list[str]] = [[] for _ in lines]
     for is_infill, respond in ((False, complete), (True, infill)):
         chosen = [index for index, line in enumerate(lines) if line.is_infill == is_infill]
         records = [lines[index].record for index in chosen]
         prompts = [(r["prefix"], r["suffix"]) if is_infill else r["prompt"] for r in records]
         names = [lines[index].name for index in chosen]
-        completions = respond(model, prompts, generation, stop=stop, names=names, on_progress=on_progress)
+        completions = respond(model, prompts, generation, stop=stop, names=names, on_answers=count)
         for index, samples in zip(chosen, completions, strict=True):
             results[index] = [sample.text for sample in samples]
     return results

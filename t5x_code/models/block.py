@@ -9,7 +9,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from t5x_code.models.attention import attention
+from t5x_code.models.attention.choice import AUTO
+from t5x_code.models.attention.dispatch import attention
 from t5x_code.models.cache import KeyValueCache
 from t5x_code.models.config import TransformerConfig
 from t5x_code.models.layers import Mlp, Norm, Projection
@@ -42,11 +43,17 @@ class SelfAttention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, h_BxLxD: jax.Array, cache: KeyValueCache | None, layer: Layer, context: Context
+        self,
+        h_BxLxD: jax.Array,
+        cache: KeyValueCache | None,
+        layer: Layer,
+        context: Context,
+        query_BxLxD: jax.Array | None = None,
     ) -> tuple[jax.Array, KeyValueCache | None]:
         """Returns what is added to the residual stream [B, L, D], and the cache with the new tokens in it."""
         config = self.config
-        q_BxLxHxE = self._project_in("query", "heads", config.num_heads)(h_BxLxD)
+        asking_BxLxD = h_BxLxD if query_BxLxD is None else query_BxLxD
+        q_BxLxHxE = self._project_in("query", "heads", config.num_heads)(asking_BxLxD)
         k_BxLxKxE = self._project_in("key", "kv_heads", config.num_kv_heads)(h_BxLxD)
         v_BxLxKxE = self._project_in("value", "kv_heads", config.num_kv_heads)(h_BxLxD)
         if context.rotation is not None:
@@ -59,8 +66,9 @@ class SelfAttention(nn.Module):
             cache, k_BxSxKxE, v_BxSxKxE = cache.write(layer.index, context.first_slot, k_BxLxKxE, v_BxLxKxE)
         attend_from_BxL = _window_from(context, layer.window)
         scale = config.head_dim**-0.5 if config.scale_attention else 1.0
+        implementation = config.attention if cache is None else AUTO  # the config names one for whole rows
         out_BxLxHxE = attention(
-            q_BxLxHxE, k_BxSxKxE, v_BxSxKxE, attend_from_BxL, context.attend_to_BxL, config.attention, scale
+            q_BxLxHxE, k_BxSxKxE, v_BxSxKxE, attend_from_BxL, context.attend_to_BxL, implementation, scale
         )
         out_BxLxHxE = nn.with_logical_constraint(out_BxLxHxE, ("batch", "length", "activation_heads", None))
         return self._project_out()(out_BxLxHxE), cache
@@ -68,17 +76,19 @@ class SelfAttention(nn.Module):
     def _project_in(self, name: str, axis: str, heads: int) -> Projection:
         config = self.config
         shape, axes = (config.model_dim, heads, config.head_dim), ("embed", axis, "head_dim")
-        return self._projection(name, "bld,dhe->blhe", shape, axes, 2)
+        return self._projection(name, "bld,dhe->blhe", shape, axes, 2, config.qkv_bias)
 
     def _project_out(self) -> Projection:
         config = self.config
         shape, axes = (config.num_heads, config.head_dim, config.model_dim), ("heads", "head_dim", "embed")
-        return self._projection("out", "blhe,hed->bld", shape, axes, 1)
+        return self._projection("out", "blhe,hed->bld", shape, axes, 1, config.attention_out_bias)
 
-    def _projection(self, name: str, spec: str, shape: tuple, axes: tuple, num_outputs: int) -> Projection:
+    def _projection(
+        self, name: str, spec: str, shape: tuple, axes: tuple, num_outputs: int, use_bias: bool
+    ) -> Projection:
         config = self.config
-        rest = (config.attention_bias, config.initializer_range, config.lora_rank, config.lora_alpha)
-        return Projection(spec, shape, axes, num_outputs, *rest, name=name)
+        rest = (config.initializer_range, config.lora_rank, config.lora_alpha)
+        return Projection(spec, shape, axes, num_outputs, use_bias, *rest, name=name)
 
 
 def _window_from(context: Context, window: jax.Array) -> jax.Array:
@@ -98,18 +108,25 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(
-        self, carry: tuple[jax.Array, KeyValueCache | None], layer: Layer, context: Context
+        self,
+        carry: tuple[jax.Array, KeyValueCache | None],
+        layer: Layer,
+        context: Context,
+        query_BxLxD: jax.Array | None = None,
     ) -> tuple[tuple[jax.Array, KeyValueCache | None], None]:
-        """Takes and returns the residual stream [B, L, D] and the cache, as `nn.scan` wants it."""
+        """Takes and returns the residual stream [B, L, D] and the cache, as `nn.scan` wants it.
+
+        Where `query_BxLxD` is given, queries are projected from it instead of from the normed residual stream.
+        """
         x_BxLxD, cache = carry
         self_attention, mlp = SelfAttention(self.config, name="attention"), Mlp(self.config, name="mlp")
         if self.config.parallel_block:
             h_BxLxD = Norm(self.config, name="norm")(x_BxLxD)
-            attended_BxLxD, cache = self_attention(h_BxLxD, cache, layer, context)
+            attended_BxLxD, cache = self_attention(h_BxLxD, cache, layer, context, query_BxLxD)
             x_BxLxD = x_BxLxD + attended_BxLxD + mlp(h_BxLxD)
         else:
             h_BxLxD = Norm(self.config, name="attention_norm")(x_BxLxD)
-            attended_BxLxD, cache = self_attention(h_BxLxD, cache, layer, context)
+            attended_BxLxD, cache = self_attention(h_BxLxD, cache, layer, context, query_BxLxD)
             x_BxLxD = x_BxLxD + attended_BxLxD
             x_BxLxD = x_BxLxD + mlp(Norm(self.config, name="mlp_norm")(x_BxLxD))
         x_BxLxD = nn.with_logical_constraint(x_BxLxD, ("batch", "length", "activation_embed"))

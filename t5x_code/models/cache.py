@@ -1,6 +1,6 @@
 """Keys and values of the tokens already read, for decoding one token at a time.
 
-Legend: N layers, B batch, S slots, K key/value heads, E head dim, L new tokens.
+Legend: N layers, a top query layer among them, B batch, S slots, K key/value heads, E head dim, L new tokens.
 """
 
 import flax.struct
@@ -50,6 +50,7 @@ def init_cache(config: TransformerConfig, batch_size: int, length: int, dtype: s
         length: S, prompt and new tokens together.
         dtype: type of the keys and values; the config's compute type if not given.
     """
-    shape = (config.num_layers, batch_size, length, config.num_kv_heads, config.head_dim)
+    num_layers = config.num_layers + config.top_query_layer
+    shape = (num_layers, batch_size, length, config.num_kv_heads, config.head_dim)
     zeros = jnp.zeros(shape, dtype or config.dtype)
     return KeyValueCache(zeros, zeros)

@@ -17,6 +17,20 @@ Dtype = Literal["bfloat16", "float32"]
 
 
 @dataclasses.dataclass(frozen=True)
+class RopeScaling:
+    """Llama 3's stretched rotation, for contexts longer than those of training (arXiv 2407.21783, as released)."""
+
+    factor: float  # by which waves longer than `original_length / low_frequency_factor` are stretched
+    low_frequency_factor: float = 1.0
+    high_frequency_factor: float = 4.0  # waves shorter than `original_length / high_frequency_factor` stay
+    original_length: int = 8192
+
+    def __post_init__(self):
+        if self.factor < 1 or not 0 < self.low_frequency_factor < self.high_frequency_factor:
+            raise UserError(f"{self}: factor must be 1 or more, and the low frequency factor below the high one")
+
+
+@dataclasses.dataclass(frozen=True)
 class TransformerConfig:
     """A decoder-only transformer. The defaults are CodeGen's block (the CodeGen2 paper, architecture)."""
 
@@ -34,20 +48,23 @@ class TransformerConfig:
     position_encoding: PositionEncoding = "rope_interleaved"
     rotary_dim: int = 64  # leading dims of each head that rotate
     rope_base: float = 10_000.0
+    rope_scaling: RopeScaling | None = None
     mlp: Mlp = "gelu_tanh"
-    attention_bias: bool = False  # on the query, key, value and output projections
+    qkv_bias: bool = False  # on the query, key and value projections
+    attention_out_bias: bool = False
     mlp_bias: bool = True
     head_bias: bool = True
     tie_embeddings: bool = False
     scale_attention: bool = True  # scores times head_dim ** -0.5
     window_pattern: tuple[int, ...] = (0,)  # attention window of each layer of the repeating group; 0 = whole context
+    top_query_layer: bool = False  # one more layer after the final norm, whose queries are a position embedding
     initializer_range: float = 0.02
     lora_rank: int = 0  # of the adapters of every projection; 0: none. With adapters nothing else is trained
     lora_alpha: float = 16.0  # an adapter's output counts alpha / rank
     dtype: str = "bfloat16"  # of activations; parameters, norms, softmax and loss are float32
     remat: RematPolicy = "none"  # what the backward pass recomputes; see models/remat.py
     scan_layers: bool = True  # one compiled layer, scanned
-    attention: str = "auto"  # implementation, by name; see models/attention.py
+    attention: str = "auto"  # implementation, by name; see models/attention/choice.py
     loss_chunk: int = 1024  # tokens whose logits exist at a time
     vocab_multiple: int = 128  # the embedding and head are padded to a multiple of this
 

@@ -10,6 +10,8 @@ Parameters (float32, one order whatever the hardware), with their logical axis n
     layers/mlp/{in,gate}/kernel   [N, D, F]     layers, embed, mlp
     layers/mlp/out/kernel         [N, F, D]     layers, mlp, embed
     head/kernel                   [D, V]        embed, vocab         absent when tied
+    top_query/..                  as layers/, without N              only with a top query layer, and before it
+    top_query_positions/kernel    [max_length, D]  None, embed       its queries
     every norm's scale and bias, and a bias over D                   norm
     lora_in, lora_out beside a projection's kernel                   [.., r] and [r, ..]; see models/lora.py
 
@@ -29,6 +31,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from t5x_code.models.attention.choice import AUTO
 from t5x_code.models.block import Block, Context, Layer
 from t5x_code.models.cache import KeyValueCache
 from t5x_code.models.config import TransformerConfig
@@ -56,16 +59,31 @@ class Decoder(nn.Module):
         cache: KeyValueCache | None = None,
         write_at: jax.Array | int = 0,
     ) -> tuple[jax.Array, KeyValueCache | None]:
-        """Returns the final norm's output [B, L, D] and the cache, if one was given, with the new tokens in it."""
+        """Returns the last hidden states [B, L, D] and the cache, if one was given, with the new tokens in it."""
         config = self.config
         x_BxLxD = self._embed(inputs_BxL, positions_BxL)
         rotates = config.position_encoding in ("rope_interleaved", "rope_half")
-        rotation = rotary_angles(positions_BxL, config.rotary_dim, config.rope_base) if rotates else None
+        rotation = None
+        if rotates:
+            rotation = rotary_angles(positions_BxL, config.rotary_dim, config.rope_base, config.rope_scaling)
         context = Context(attend_from_BxL, attend_to_BxL, jnp.asarray(write_at, jnp.int32), rotation)
         windows_N = jnp.asarray(config.window_of_layer, jnp.int32)
         each_layer = Layer(jnp.arange(config.num_layers, dtype=jnp.int32), windows_N)
         (x_BxLxD, cache), _ = self._layers()((x_BxLxD, cache), each_layer, context)
-        return Norm(config, name="final_norm")(x_BxLxD), cache
+        x_BxLxD = Norm(config, name="final_norm")(x_BxLxD)
+        if config.top_query_layer:
+            x_BxLxD, cache = self._top_query_layer(x_BxLxD, cache, positions_BxL, context)
+        return x_BxLxD, cache
+
+    def _top_query_layer(
+        self, x_BxLxD: jax.Array, cache: KeyValueCache | None, positions_BxL: jax.Array, context: Context
+    ) -> tuple[jax.Array, KeyValueCache | None]:
+        """PanGu-alpha's last layer (arXiv 2104.12369, section 2): what it asks depends on the position alone."""
+        config = self.config
+        layer = Layer(jnp.int32(config.num_layers), jnp.int32(0))
+        query_BxLxD = Positions(config, name="top_query_positions")()[positions_BxL].astype(config.dtype)
+        block = remat_block(Block, config.remat, scanned=False)(config, name="top_query")
+        return block((x_BxLxD, cache), layer, context, query_BxLxD)[0]
 
     def _embed(self, inputs_BxL: jax.Array, positions_BxL: jax.Array) -> jax.Array:
         # Gathered in float32, then rounded: the gradients of a frequent token add up in float32.
@@ -111,6 +129,7 @@ def count_params(config: TransformerConfig) -> int:
 
 def _init_boxed(config: TransformerConfig, key: jax.Array) -> Params:
     one_token = jnp.zeros((1, 1), jnp.int32)
+    config = dataclasses.replace(config, attention=AUTO)  # the config names one for whole rows
     return Decoder(config).init(key, one_token, one_token, one_token, one_token)["params"]
 
 
@@ -133,7 +152,7 @@ def hidden_states(
         attend_to_BxL: see `attend_from_BxL`.
 
     Returns:
-        The output of the final norm, [B, L, D] in the config's compute type.
+        What the head reads, [B, L, D] in the config's compute type.
     """
     variables = {"params": params}
     x_BxLxD, _ = Decoder(config).apply(variables, inputs_BxL, positions_BxL, attend_from_BxL, attend_to_BxL)
@@ -165,7 +184,7 @@ def decode(
         attend_to_BxL: see `attend_from_BxL`.
 
     Returns:
-        The final norm's output of the L tokens, [B, L, D], and the cache with them in it.
+        What the head reads of the L tokens, [B, L, D], and the cache with them in it.
     """
     variables = {"params": params}
     arrays = (inputs_BxL, positions_BxL, attend_from_BxL, attend_to_BxL)

@@ -3,15 +3,39 @@
 Legend: B batch, L length, H heads, E head dim, R rotary dim.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+from t5x_code.models.config import RopeScaling
 
 
-def rotary_angles(positions_BxL: jax.Array, rotary_dim: int, base: float) -> tuple[jax.Array, jax.Array]:
-    """Cosines and sines of `position * base ** (-2 i / R)`, float32, each [B, L, R / 2]."""
-    frequencies = base ** (-jnp.arange(0, rotary_dim, 2, dtype=jnp.float32) / rotary_dim)
+def rotary_angles(
+    positions_BxL: jax.Array, rotary_dim: int, base: float, scaling: RopeScaling | None = None
+) -> tuple[jax.Array, jax.Array]:
+    """Cosines and sines of `position * base ** (-2 i / R)`, float32, each [B, L, R / 2].
+
+    Args:
+        positions_BxL: of each token in its segment.
+        rotary_dim: R.
+        base: of the geometric series of frequencies.
+        scaling: lowers the low frequencies.
+    """
+    frequencies = (base ** (-np.arange(0, rotary_dim, 2) / rotary_dim)).astype(np.float32)
+    if scaling is not None:
+        frequencies = _scale_frequencies(frequencies, scaling)
     angles = positions_BxL[..., None].astype(jnp.float32) * frequencies
     return jnp.cos(angles), jnp.sin(angles)
+
+
+def _scale_frequencies(frequencies: np.ndarray, scaling: RopeScaling) -> np.ndarray:
+    """Divides low frequencies by the factor, keeps high ones, blends in between by waves per original length."""
+    waves = scaling.original_length * frequencies / (2 * math.pi)
+    kept = (waves - scaling.low_frequency_factor) / (scaling.high_frequency_factor - scaling.low_frequency_factor)
+    kept = np.clip(kept, 0, 1)
+    return (frequencies * (kept + (1 - kept) / scaling.factor)).astype(np.float32)
 
 
 def rotate(x_BxLxHxE: jax.Array, cos: jax.Array, sin: jax.Array, interleaved: bool) -> jax.Array:

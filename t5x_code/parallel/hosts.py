@@ -3,34 +3,71 @@
 Legend: B rows of a global batch, b rows that this process reads.
 """
 
+import dataclasses
+import glob
 import os
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from t5x_code.errors import UserError
+from t5x_code.errors import RunAgain, UserError
 from t5x_code.parallel.rules import batch_sharding
 
+PROCESS_VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
-def start_processes() -> None:
+
+@dataclasses.dataclass(frozen=True)
+class HostsConfig:
+    """How long the processes of a run wait for each other."""
+
+    start_seconds: int = 600  # until all have joined
+    heartbeat_seconds: int = 60  # of silence, after which a process is lost and the others end
+    barrier_seconds: int = 600  # for the slowest at a meeting point
+    store_seconds: int = 24 * 3600  # for the first to make missing token stores
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            if getattr(self, field.name) <= 0:
+                raise UserError(f"HostsConfig.{field.name} is {getattr(self, field.name)}: it must be positive")
+
+
+def start_processes(config: HostsConfig) -> None:
     """Joins the other processes of the run, where the environment names some; call before anything uses a device.
 
-    `JAX_COORDINATOR_ADDRESS` (host:port), `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID` name them anywhere. On TPU pods and
-    under Slurm or Open MPI, JAX finds them by itself.
+    `JAX_COORDINATOR_ADDRESS` (host:port), `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID` name them anywhere; a JobSet's
+    manifest sets them. On TPU slices, on GKE or not, and under Slurm or Open MPI, JAX finds them by itself.
 
     Raises:
         UserError: the three variables are not set together.
+        RunAgain: the others did not come in time.
     """
-    names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
-    values = [os.environ.get(name) for name in names]
+    values = [os.environ.get(name) for name in PROCESS_VARIABLES]
+    if any(values) and not all(values):
+        missing = PROCESS_VARIABLES[[not value for value in values].index(True)]
+        raise UserError(f"set all of {', '.join(PROCESS_VARIABLES)}, or none; {missing} is missing")
+    named = {}
     if all(values):
         address, count, index = values
-        jax.distributed.initialize(coordinator_address=address, num_processes=int(count), process_id=int(index))
-    elif any(values):
-        raise UserError(f"set all of {', '.join(names)}, or none; {names[values.index(None)]} is missing")
-    elif "," in os.environ.get("TPU_WORKER_HOSTNAMES", "") or int(os.environ.get("SLURM_NTASKS", "1")) > 1:
-        jax.distributed.initialize()
+        if not (count.isdigit() and index.isdigit() and int(index) < int(count)):
+            raise UserError(f"JAX_PROCESS_ID={index} and JAX_NUM_PROCESSES={count}: write numbers, ids from 0 on")
+        named = {"coordinator_address": address, "num_processes": int(count), "process_id": int(index)}
+    elif not _scheduler_started_several():
+        return
+    try:
+        jax.distributed.initialize(
+            **named,
+            initialization_timeout=config.start_seconds,
+            heartbeat_timeout_seconds=config.heartbeat_seconds,
+            shutdown_timeout_seconds=config.heartbeat_seconds,
+        )
+    except jax.errors.JaxRuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        where = f" of {values[1]} at {values[0]}" if all(values) else ""
+        raise RunAgain(
+            f"the processes{where} did not all join within {config.start_seconds} s ({reason}); see that each is "
+            "started, and that the first one's port is open to the others"
+        ) from error
 
 
 def is_writer() -> bool:
@@ -64,3 +101,15 @@ def global_batch(mesh: Mesh, rows: dict[str, np.ndarray]) -> dict[str, jax.Array
     """Puts this process's rows [b, ...] on its devices, as parts of global arrays [B, ...]."""
     sharding = batch_sharding(mesh)
     return {name: jax.make_array_from_process_local_data(sharding, array) for name, array in rows.items()}
+
+
+def _scheduler_started_several() -> bool:
+    """Whether this process is one of several that JAX can find by itself."""
+    if max(int(os.environ.get(name, "1")) for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")) > 1:
+        return True
+    if os.environ.get("JAX_PLATFORMS", "tpu").split(",")[0] != "tpu":
+        return False
+    workers = os.environ.get("TPU_WORKER_HOSTNAMES")
+    if workers is not None:  # GKE; elsewhere the metadata server knows
+        return "," in workers or int(os.environ.get("MEGASCALE_NUM_SLICES", "1")) > 1
+    return bool(glob.glob("/dev/accel[0-9]*") or glob.glob("/dev/vfio/[0-9]*"))

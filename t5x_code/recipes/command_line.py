@@ -1,6 +1,7 @@
 """What every command line shares: flags, `--gin.NAME=value`, one clear line and exit code 2 for bad input."""
 
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -8,14 +9,14 @@ from typing import Any, NoReturn
 from absl import flags
 from absl import logging as absl_logging
 
-from t5x_code.errors import UserError
+from t5x_code.errors import EXIT_BAD_INPUT, EXIT_RUN_AGAIN, RunAgain, UserError
 
-EXIT_BAD_INPUT = 2
 HELP = ("--help", "-h", "-help", "--helpfull")
 
 
 def run(main: Callable[[list[str]], None]) -> NoReturn:
-    """Parses absl flags, runs `main(argv)` and exits: 0 when it returns, 2 with one line when the input is bad."""
+    """Parses absl flags, runs `main(argv)` and exits: 0 when it returns, 2 with one line when the input is bad,
+    75 when the same command has only to be run again."""
     silence_failing_saves()
     logging.getLogger("jax").setLevel(logging.ERROR)
     argv, bindings = split_gin_bindings(sys.argv)
@@ -33,6 +34,9 @@ def run(main: Callable[[list[str]], None]) -> NoReturn:
         main(positional)
     except (UserError, flags.Error) as error:
         fail(error)
+    except RunAgain as error:
+        print(f"error: {' '.join(str(error).split())}; run the same command again", file=sys.stderr, flush=True)
+        os._exit(EXIT_RUN_AGAIN)  # a gentler exit would wait for the processes that are gone
     except KeyboardInterrupt:
         sys.exit(130)
     sys.exit(0)

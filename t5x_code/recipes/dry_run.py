@@ -1,6 +1,7 @@
 """What a recipe would do, without touching anything: its configuration, size, memory per device and batch."""
 
 import jax
+from jax.sharding import Mesh
 
 from t5x_code.errors import UserError
 from t5x_code.models.decoder import count_params
@@ -75,6 +76,26 @@ def check_memory(recipe: Recipe) -> None:
     raise UserError(
         f"{count_params(recipe.model) / 1e9:.3f} B parameters with {microbatch} rows of {recipe.data.length} per "
         f"device need about {estimate.total / GIB:.1f} GiB but a device has {limit / GIB:.1f} GiB; {advice}"
+    )
+
+
+def describe_mesh(recipe: Recipe, mesh: Mesh) -> str:
+    """The line at a run's start: devices, what each axis does, bytes per device."""
+    work = {
+        "data": "copies, each with its rows",
+        "fsdp": "shares of the parameters, each with its rows",
+        "sequence": "shares of each row's tokens",
+        "tensor": "shares of heads, MLP and vocabulary",
+    }
+    axes = [f"{name} {size} ({work[name]})" for name, size in mesh.shape.items() if size > 1]
+    slices = f" of {recipe.mesh.num_slices} slices" if recipe.mesh.num_slices > 1 else ""
+    sizes = tuple(mesh.shape.values())
+    estimate, _ = recipe_memory(recipe, sizes)
+    state = estimate.parameters + estimate.optimizer
+    return (
+        f"{mesh.size} {mesh.devices.flat[0].device_kind} devices{slices} in {jax.process_count()} processes; "
+        f"mesh {' x '.join(axes) or 'of one device'}; per device {state / GIB:.3f} GiB of parameters and optimizer, "
+        f"about {estimate.total / GIB:.3f} GiB in all"
     )
 
 

@@ -17,7 +17,8 @@ import jax
 from etils import epath
 
 import t5x_code
-from t5x_code.checkpoints.model_directory import MODEL_FILE, TOKENIZER_FOLDER, read_model_directory
+from t5x_code.checkpoints.manager import newest_good_step
+from t5x_code.checkpoints.model_directory import CHECKPOINTS_FOLDER, MODEL_FILE, TOKENIZER_FOLDER, read_model_directory
 from t5x_code.data.declarations import VALIDATION
 from t5x_code.data.document_texts import held_out_texts
 from t5x_code.errors import UserError
@@ -134,9 +135,11 @@ def _open_model(command: EvaluationCommand, stack: contextlib.ExitStack) -> Text
         import_model(family, command.model_dir, target)
         folder = epath.Path(target)
     mesh = make_mesh(MeshConfig()) if jax.device_count() > 1 else None
-    description, params = read_model_directory(folder, command.step, mesh)
+    step = command.step if command.step is not None else newest_good_step(folder / CHECKPOINTS_FOLDER)
+    description, params = read_model_directory(folder, step, mesh)
     tokenizer = Tokenizer.load(str(folder / TOKENIZER_FOLDER))
-    return TextModel(description.config, params, tokenizer, description.begin_document, mesh)
+    name = f"{epath.Path(command.model_dir).resolve()}, step {step}"
+    return TextModel(description.config, params, tokenizer, description.begin_document, name, mesh)
 
 
 def _trained_groups(command: EvaluationCommand) -> frozenset[int]:

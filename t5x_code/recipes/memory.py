@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from t5x_code.models.attention import MAX_DENSE_SCORES, QUERY_CHUNK
+from t5x_code.models.attention.chunked import QUERY_CHUNK
 from t5x_code.models.config import TransformerConfig
 from t5x_code.models.decoder import logical_axes
 from t5x_code.models.lora import trained
@@ -57,8 +57,7 @@ def estimate_memory(
     wide = config.model_dim * activation_bytes * tokens
     kept = KEPT_PER_LAYER[config.remat] * config.num_layers * wide
     one_layer = KEPT_PER_LAYER["none"] * wide / tensor_size
-    queries = min(config.max_length, QUERY_CHUNK if config.max_length**2 > MAX_DENSE_SCORES else config.max_length)
-    scores = FLOAT32_BYTES * microbatch_size * config.num_heads * queries * config.max_length / tensor_size
+    scores = FLOAT32_BYTES * microbatch_size * config.num_heads * min(config.max_length, QUERY_CHUNK) ** 2 / tensor_size
     chunk = min(config.loss_chunk, tokens)
     head_gradient = FLOAT32_BYTES * config.model_dim * config.vocab_size // tensor_size
     return MemoryEstimate(

@@ -5,7 +5,7 @@ import dataclasses
 import gin
 from t5x_code.data.declarations import Rate
 from t5x_code.errors import UserError
-from t5x_code.models.config import TransformerConfig
+from t5x_code.models.config import RopeScaling, TransformerConfig
 from t5x_code.objectives.causal_lm import CausalLM
 from t5x_code.objectives.equivalence_text import EquivalenceText
 from t5x_code.objectives.example import Objective, PackingObjective
@@ -15,6 +15,7 @@ from t5x_code.objectives.prefix_lm import PrefixLM
 from t5x_code.objectives.span_corruption import SpanCorruption
 from t5x_code.objectives.text_to_code import TextToCode
 from t5x_code.objectives.ul2 import UL2
+from t5x_code.parallel.hosts import HostsConfig
 from t5x_code.parallel.mesh import MeshConfig
 from t5x_code.recipes.field_types import checked
 from t5x_code.training.loop import LoopConfig
@@ -62,6 +63,7 @@ class Recipe:
     data: DataConfig
     loop: LoopConfig
     loss: LossConfig
+    hosts: HostsConfig
     initialize_from: str | None = None
 
 
@@ -70,10 +72,12 @@ CONFIGURABLES = (
     Recipe,
     DataConfig,
     TransformerConfig,
+    RopeScaling,
     OptimizerConfig,
     ScheduleConfig,
     LossConfig,
     MeshConfig,
+    HostsConfig,
     LoopConfig,
     CausalLM,
     PrefixLM,

@@ -1,19 +1,25 @@
 """Joins the two lines of the house: a recipe's data and its model, in one training run."""
 
 import dataclasses
+import hashlib
 import json
 import os
+from pathlib import Path
 
 import jax
 from etils import epath
 
+import t5x_code
 from t5x_code.checkpoints.model_directory import ModelDescription
-from t5x_code.errors import UserError
+from t5x_code.errors import RunAgain, UserError
+from t5x_code.models.attention.choice import AUTO
 from t5x_code.models.modality import split_config
 from t5x_code.parallel.hosts import is_writer, rows_of_process, start_processes
-from t5x_code.parallel.mesh import MESH_AXES, make_mesh
+from t5x_code.parallel.meeting import agree, first_alone, in_every_process
+from t5x_code.parallel.mesh import make_mesh
 from t5x_code.recipes import inputs as recipe_inputs
-from t5x_code.recipes.dry_run import check_memory
+from t5x_code.recipes.attention_choice import settle_attention
+from t5x_code.recipes.dry_run import check_memory, describe_mesh
 from t5x_code.recipes.recipe import Recipe
 from t5x_code.training.batch_size import batch_sizes_of
 from t5x_code.training.loop import RunData, RunFiles, train
@@ -46,9 +52,11 @@ def train_recipe(recipe: Recipe, resolved: str, command: str) -> int:
     Raises:
         UserError: bad input of any kind, before the run's folder is written.
     """
-    start_processes()
+    start_processes(recipe.hosts)
     use_compilation_cache()
+    agree("start", start_facts(resolved), recipe.hosts.barrier_seconds)
     mesh = make_mesh(recipe.mesh)
+    model = settle_attention(recipe, mesh)
     check_memory(recipe)
     if recipe.data.length > recipe.model.max_length:
         raise UserError(
@@ -58,24 +66,29 @@ def train_recipe(recipe: Recipe, resolved: str, command: str) -> int:
     eval_batch_size = recipe.data.eval_batch_size or batch_sizes_of(recipe.loop.batch_size)[0]
     num_microbatches(eval_batch_size, None, mesh)  # refuses what the devices do not divide
     index, count = rows_of_process(mesh)
-    data = recipe_inputs.prepare_inputs(recipe.data, recipe.model.vocab_size)
     if is_writer():
-        axes = " x ".join(f"{name} {size}" for name, size in zip(MESH_AXES, mesh.devices.shape, strict=True))
-        say(f"{mesh.size} {mesh.devices.flat[0].device_kind} devices, mesh {axes}; {jax.process_count()} processes")
+        say(describe_mesh(recipe, mesh))
+        say(f"attention: {model.attention}")
+    data = _prepare_inputs(recipe)
     split = recipe_inputs.vocabulary_split(data)
-    model = split_config(recipe.model, split) if split else recipe.model
+    model = split_config(model, split) if split else model
     run_data = RunData(
         batches=recipe_inputs.batches_from(data, recipe.data, index, count),
         evaluations=recipe_inputs.evaluations_from(data, recipe.data, eval_batch_size, index, count),
         fingerprint=recipe_inputs.fingerprint(data, recipe.data),
         split=split,
     )
+    agree("the data", run_data.fingerprint, recipe.hosts.barrier_seconds)
     stores = RunStores(
         folders={task: str(epath.Path(folder).resolve()) for task, folder in data.stores.items()},
         shares=recipe_inputs.final_shares(data.train),
     )
     files = RunFiles(
-        description=ModelDescription(model, extra={"modality": data.layout.modality.to_json()} if split else {}),
+        # How attention is computed is the reader's choice: it may have other devices.
+        description=ModelDescription(
+            dataclasses.replace(model, attention=AUTO),
+            extra={"modality": data.layout.modality.to_json()} if split else {},
+        ),
         save_tokenizer=data.tokenizer.save,
         texts={
             "config.gin": resolved,
@@ -84,7 +97,45 @@ def train_recipe(recipe: Recipe, resolved: str, command: str) -> int:
             PROBLEMS_FILE: json.dumps(recipe_inputs.trained_groups(data.train)) + "\n",
         },
     )
-    return train(recipe.loop, model, recipe.optimizer, recipe.loss, mesh, run_data, files, recipe.initialize_from)
+    try:
+        return train(recipe.loop, model, recipe.optimizer, recipe.loss, mesh, run_data, files, recipe.initialize_from)
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1 or "RESOURCE_EXHAUSTED" in str(error):
+            raise
+        reason = " ".join(str(error).split())[:200]
+        raise RunAgain(f"process {jax.process_index()} lost the others: {reason}") from error
+
+
+def _prepare_inputs(recipe: Recipe) -> recipe_inputs.Inputs:
+    """Process 0 first: it makes the stores that are missing, and the others find them, or make their own disk's."""
+    hosts = recipe.hosts
+
+    def prepare() -> recipe_inputs.Inputs:
+        return recipe_inputs.prepare_inputs(recipe.data, recipe.model.vocab_size)
+
+    return in_every_process(
+        "inputs", lambda: first_alone("token stores", prepare, hosts.store_seconds), hosts.store_seconds
+    )
+
+
+def start_facts(resolved: str) -> dict[str, str]:
+    """What the processes of a run must have in common before anything else."""
+    return {
+        "the code": f"{t5x_code.__version__} {_code_hash()}",
+        "jax": jax.__version__,
+        "the recipe": resolved,
+        "the kind of device": jax.local_devices()[0].device_kind,
+        "the number of devices": str(jax.local_device_count()),
+    }
+
+
+def _code_hash() -> str:
+    """Of this package's source."""
+    root = Path(t5x_code.__file__).parent
+    digest = hashlib.blake2b(digest_size=6)
+    for path in sorted(root.rglob("*.py")):
+        digest.update(str(path.relative_to(root)).encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
 def use_compilation_cache() -> None:

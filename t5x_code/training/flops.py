@@ -9,25 +9,9 @@ import jax
 
 from t5x_code.models.config import TransformerConfig
 from t5x_code.models.decoder import count_params
+from t5x_code.parallel.chips import chip_of
 
 CONVENTION = "6N + causal attention"
-
-# Dense bfloat16 FLOP/s of one device, by the start of `jax.Device.device_kind`. Sources: the vendors' data sheets
-# (Google Cloud TPU system architecture pages; NVIDIA A100, H100 SXM, H200 and B200 data sheets, without sparsity).
-PEAK_FLOPS = (
-    ("TPU v2", 22.5e12),
-    ("TPU v3", 61.5e12),
-    ("TPU v4", 275e12),
-    ("TPU v5 lite", 197e12),
-    ("TPU v5e", 197e12),
-    ("TPU v5", 459e12),
-    ("TPU v6 lite", 918e12),
-    ("TPU v6e", 918e12),
-    ("NVIDIA A100", 312e12),
-    ("NVIDIA H100", 989e12),
-    ("NVIDIA H200", 989e12),
-    ("NVIDIA B200", 2250e12),
-)
 
 
 def train_flops_per_token(config: TransformerConfig) -> float:
@@ -35,18 +19,30 @@ def train_flops_per_token(config: TransformerConfig) -> float:
     looked_up = 0 if config.tie_embeddings else config.vocab_size * config.model_dim
     if config.position_encoding == "learned":
         looked_up += config.max_length * config.model_dim
+    if config.top_query_layer:
+        looked_up += config.max_length * config.model_dim
     products = 6 * (count_params(config) - looked_up)
     return float(products + attention_flops_per_token(config))
 
 
 def attention_flops_per_token(config: TransformerConfig) -> float:
     """Scores and weighted sum, forward (2 products) and backward (4), over half of the keys of each window."""
-    keys = [min(window, config.max_length) if window else config.max_length for window in config.window_of_layer]
+    windows = [*config.window_of_layer, *[0] * config.top_query_layer]
+    keys = [min(window, config.max_length) if window else config.max_length for window in windows]
     width = config.num_heads * config.head_dim
     return sum(6 * 2 * width * seen / 2 for seen in keys)
 
 
+def recomputed_flops_per_token(config: TransformerConfig) -> float:
+    """What the remat policy adds per token: under `full`, the forward pass of every layer. Attention's own
+    recomputation, which every policy has, and the little that `dots` makes again are left out."""
+    if config.remat != "full":
+        return 0.0
+    of_vocabulary = 6 * config.vocab_size * config.model_dim
+    return (train_flops_per_token(config) - of_vocabulary) / 3
+
+
 def peak_flops(device: jax.Device) -> float | None:
     """Peak FLOP/s of a device in bfloat16, or None where it is not known (a CPU's depends on its clock)."""
-    kind = device.device_kind
-    return next((peak for name, peak in PEAK_FLOPS if kind.startswith(name)), None)
+    chip = chip_of(device.device_kind)
+    return None if chip is None else chip.peak_flops

@@ -19,23 +19,21 @@ from t5x_code.checkpoints.manager import CheckpointWriter
 from t5x_code.checkpoints.model_directory import CHECKPOINTS_FOLDER, ModelDescription, start_run_directory
 from t5x_code.errors import UserError
 from t5x_code.models.config import TransformerConfig
-from t5x_code.models.decoder import logical_axes
-from t5x_code.models.lora import trained
 from t5x_code.models.modality import VocabularySplit
 from t5x_code.parallel.hosts import global_batch, is_writer
 from t5x_code.parallel.rules import logical_axes_on
+from t5x_code.training.assemble import jit_train_step, step_parts
 from t5x_code.training.batch_size import BatchSize, batch_size_at, batch_sizes_from, batch_sizes_of
 from t5x_code.training.evaluation import evaluate
-from t5x_code.training.losses import LossConfig, make_loss
+from t5x_code.training.losses import LossConfig
 from t5x_code.training.metrics_writer import MetricsWriter, progress_line, say
-from t5x_code.training.optimizer import OptimizerConfig, make_optimizer
+from t5x_code.training.optimizer import OptimizerConfig
 from t5x_code.training.profiling import ProfilerWindow
 from t5x_code.training.resume import Start, checkpoint_of, find_start, model_facts
-from t5x_code.training.schedules import make_schedule
 from t5x_code.training.speedometer import Speedometer
-from t5x_code.training.state import shardings_of
-from t5x_code.training.step import StepParts, make_eval_step, make_train_step, num_microbatches
+from t5x_code.training.step import make_eval_step, num_microbatches
 from t5x_code.training.stopping import StopRequest
+from t5x_code.training.watchdog import Watchdog
 
 Arrays = dict[str, np.ndarray]
 
@@ -56,6 +54,7 @@ class LoopConfig:
     keep_every: int | None = None  # steps divisible by this are kept for good
     max_skipped_in_a_row: int = 20  # steps without a finite loss and gradient before giving up
     accept_changed_data: bool = False  # resume although the data is not what the checkpoint was trained on
+    watchdog_minutes: float = 30.0  # without a finished step until stacks are printed; after twice that the run ends
     profile_steps: tuple[int, int] | None = None  # [first, last) step traced into MODEL_DIR/profile
 
     def __post_init__(self):
@@ -64,6 +63,8 @@ class LoopConfig:
         for name in ("train_steps", "log_period", "eval_period", "checkpoint_period", "keep_last"):
             if getattr(self, name) < 1:
                 raise UserError(f"LoopConfig.{name} is {getattr(self, name)}: it must be 1 or more")
+        if self.watchdog_minutes <= 0:
+            raise UserError(f"LoopConfig.watchdog_minutes is {self.watchdog_minutes}: it must be positive")
         batch_sizes_of(self.batch_size)
 
 
@@ -107,17 +108,14 @@ def train(
     """
     for rows in batch_sizes_of(config.batch_size):
         num_microbatches(rows, config.microbatch_size, mesh)
-    optimizer = make_optimizer(optimizer_config, trained(logical_axes(model)))
-    loss = make_loss(model, loss_config, mesh, data.split)
-    schedule = make_schedule(optimizer_config.schedule)
-    parts = StepParts(loss, optimizer, schedule, optimizer_config.ema_decay, config.microbatch_size, mesh)
+    parts = step_parts(model, optimizer_config, loss_config, config.microbatch_size, mesh, data.split)
     with_ema = optimizer_config.ema_decay is not None
 
     with logical_axes_on(mesh):
         start = find_start(
             config.model_dir,
             model,
-            optimizer,
+            parts.optimizer,
             with_ema,
             mesh,
             config.seed,
@@ -130,9 +128,8 @@ def train(
             start_run_directory(config.model_dir, files.description, files.save_tokenizer, files.texts)
             say(start.origin)
         steps = _Steps(
-            # The layout is that of the start at every step: left to the compiler, it could change after the first.
-            jax.jit(make_train_step(parts), donate_argnums=0, out_shardings=(shardings_of(start.state), None)),
-            jax.jit(make_eval_step(loss)),
+            jit_train_step(parts, start.state),
+            jax.jit(make_eval_step(parts.loss)),
             with_ema,
             model,
             mesh,
@@ -176,6 +173,7 @@ def _run(config: LoopConfig, steps: _Steps, start: Start, data: RunData) -> int:
         with (
             CheckpointWriter(folder / CHECKPOINTS_FOLDER, config.keep_last, config.keep_every) as checkpoints,
             StopRequest() as stop,
+            Watchdog(config.watchdog_minutes) as watchdog,
             ProfilerWindow(folder / "profile", config.profile_steps) as profiler,
         ):
             while step < config.train_steps:
@@ -208,11 +206,13 @@ def _run(config: LoopConfig, steps: _Steps, start: Start, data: RunData) -> int:
                     if writer:
                         writer.write(step, record)
 
+                watchdog.step_done()
                 checkpoints.check()
                 stops = stop.arrived(step)
                 if stops or is_last or step % config.checkpoint_period == 0:
                     checkpoints.save(step, checkpoint_of(state, metadata()))
                     speed.restart()
+                    watchdog.step_done()
                 if stops:
                     if is_writer():
                         say(f"{stop.reason}: saved step {step}, run the same command to go on")

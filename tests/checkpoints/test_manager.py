@@ -1,5 +1,6 @@
 """What is saved is what is read; every damage is found and named; a failed save does not pass in silence."""
 
+import errno
 import os
 import shutil
 import subprocess
@@ -181,6 +182,19 @@ def test_a_full_disk_is_said_at_the_next_look(tmp_path):
         assert newest_good_step(disk) == 2
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_full_disk_is_named_whichever_file_meets_it(tmp_path, monkeypatch):
+    def no_room(folder):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
+
+    monkeypatch.setattr("t5x_code.checkpoints.manager.write_checksums", no_room)
+    with (
+        pytest.raises(UserError, match=r"step 1 could not be written .*: No space left on device; "),
+        CheckpointWriter(tmp_path / "run") as writer,
+    ):
+        writer.save(1, make_checkpoint(1))
+    assert list_steps(tmp_path / "run") == []
 
 
 def test_a_relative_folder_will_do(tmp_path, monkeypatch):

@@ -51,8 +51,8 @@ def test_a_file_without_prompts_is_refused(tmp_path, content):
 
 def test_mixed_lines_keep_their_order_and_fields(tmp_path, monkeypatch):
     def answer(kind):
-        def respond(model, prompts, generation, *, stop, names, on_progress):
-            on_progress(len(prompts))
+        def respond(model, prompts, generation, *, stop, names, on_answers):
+            on_answers(dict.fromkeys(range(len(prompts))))
             return [[Completion(f"{kind} {p} of {n[-6:]}", (), "length")] for p, n in zip(prompts, names, strict=True)]
 
         return respond

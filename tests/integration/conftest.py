@@ -9,9 +9,10 @@ import contextlib
 import io
 import os
 import runpy
+import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,24 @@ def start(environment) -> Callable[..., subprocess.Popen]:
         command = [sys.executable, str(ROOT / "launch" / name), *arguments]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         return subprocess.Popen(command, cwd=cwd, env={**environment, **variables}, **pipes)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def start_many(start) -> Callable[..., list[subprocess.Popen]]:
+    """A function that starts train.py as several processes of one run; `own` gives each its further arguments."""
+
+    def run(count: int, arguments: list[str], own: Sequence[Sequence[str]] = (), **variables: str):
+        with socket.socket() as probe:
+            probe.bind(("localhost", 0))
+            address = f"localhost:{probe.getsockname()[1]}"
+        names = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": str(count)}
+        more = own or [()] * count
+        return [
+            start("train.py", *arguments, *more[index], **names, JAX_PROCESS_ID=str(index), **variables)
+            for index in range(count)
+        ]
 
     return run
 

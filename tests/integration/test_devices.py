@@ -1,7 +1,5 @@
 """The same run on eight devices, and in two processes, has the losses of one device."""
 
-import socket
-
 import numpy as np
 import pytest
 from command_lines import finish, metrics_of
@@ -42,22 +40,9 @@ def test_what_eight_devices_saved_one_goes_on_from(start, tiny, whole_run, tmp_p
 
 
 @pytest.mark.slow
-def test_two_processes_are_one(start, tiny, whole_run, tmp_path):
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        port = probe.getsockname()[1]
+def test_two_processes_are_one(start, start_many, tiny, whole_run, tmp_path):
     run = tmp_path / "run"
-    arguments = tiny(run, f"TRAIN_STEPS={STEPS_COMPARED}", "CHECKPOINT_PERIOD=3")
-    processes = [
-        start(
-            "train.py",
-            *arguments,
-            JAX_COORDINATOR_ADDRESS=f"localhost:{port}",
-            JAX_NUM_PROCESSES="2",
-            JAX_PROCESS_ID=str(index),
-        )
-        for index in range(2)
-    ]
+    processes = start_many(2, tiny(run, f"TRAIN_STEPS={STEPS_COMPARED}", "CHECKPOINT_PERIOD=3"))
     ended = [finish(process) for process in processes]
     assert [end.code for end in ended] == [0, 0], ended[0].err + ended[1].err
     np.testing.assert_allclose(losses_of(run), losses_of(whole_run), rtol=0, atol=1e-5)

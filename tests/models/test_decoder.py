@@ -33,7 +33,7 @@ SERIAL = dataclasses.replace(
     parallel_block=False,
     position_encoding="learned",
     mlp="swiglu",
-    attention_bias=True,
+    qkv_bias=True,
     tie_embeddings=True,
 )
 

@@ -22,7 +22,7 @@ def by_name(tree) -> dict:
 
 
 def test_matrices_decay_and_vectors_do_not(tiny_model):
-    axes = logical_axes(dataclasses.replace(tiny_model, attention_bias=True))
+    axes = logical_axes(dataclasses.replace(tiny_model, qkv_bias=True, attention_out_bias=True))
     for name, decays in by_name(decay_mask(axes)).items():
         assert decays == name.endswith("kernel"), name
 

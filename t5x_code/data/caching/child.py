@@ -6,12 +6,11 @@ from pathlib import Path
 
 from t5x_code.data.caching.build import build_store
 from t5x_code.data.declarations import TaskDeclaration
-from t5x_code.errors import UserError
+from t5x_code.errors import EXIT_BAD_INPUT, UserError
 from t5x_code.tokens.tokenizer import Tokenizer
 
 REQUEST_FILE = "request.json"
 ERROR_FILE = "error.txt"
-EXIT_BAD_INPUT = 2
 
 
 def write_request(folder: Path, task: TaskDeclaration, root: str) -> None:

@@ -1,0 +1,54 @@
+"""Compiles a recipe's training step for hardware that is not here: memory, collectives, lower bounds of its time.
+
+    python launch/compile_ahead.py --gin_file=gin/codegen2_7b.gin --gin_file=gin/meshes/tpu_v5p_64.gin \\
+        --topology=v5p:4x4x4 [--num_slices=2] [--search] [--output=report.json]
+
+Needs a CPU and the vendor's compiler: pip install '.[tpu]' for TPU, '.[gpu_aot]' for GPUs (h100:32x8 is 32 hosts of 8).
+With --search it finds the largest microbatch under each remat policy. Exits with 1 if the step does not fit.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from absl import flags
+
+from t5x_code.errors import UserError
+from t5x_code.recipes import command_line
+
+command_line.define_recipe_flags()
+TOPOLOGY = flags.DEFINE_string("topology", None, "Chip and arrangement, such as v5e:4x4, v5p:8x8x8 or h100:1x8.")
+NUM_SLICES = flags.DEFINE_integer("num_slices", 1, "TPU slices, joined by the data-centre network.", lower_bound=1)
+SEARCH = flags.DEFINE_bool("search", False, "Look for the best remat policy and microbatch size that fit.")
+OUTPUT = flags.DEFINE_string("output", None, "JSON file for the report, or with --search the list of them.")
+
+
+def main(argv: list[str]) -> None:
+    """Compiles, prints, writes."""
+    if len(argv) > 1:
+        raise UserError(f"unexpected argument {argv[1]}; flags are written --name=value")
+    if TOPOLOGY.value is None:
+        raise UserError("--topology is needed, as in --topology=v5p:8x8x8 or --topology=h100:1x8")
+    if OUTPUT.value and not Path(OUTPUT.value).absolute().parent.is_dir():
+        raise UserError(f"--output={OUTPUT.value}: there is no such folder")
+    from t5x_code.recipes.ahead_text import describe_report, describe_search
+    from t5x_code.recipes.compile_ahead import compile_recipe, search
+    from t5x_code.recipes.gin_files import load_recipe
+
+    recipe, _ = load_recipe(flags.FLAGS.gin_file, flags.FLAGS.gin_binding)
+    if SEARCH.value:
+        reports = search(recipe, TOPOLOGY.value, NUM_SLICES.value)
+        print(describe_search(reports))
+        fits, written = bool(reports), [report.to_json() for report in reports]
+    else:
+        report = compile_recipe(recipe, TOPOLOGY.value, NUM_SLICES.value)
+        print(describe_report(report))
+        fits, written = report.fits, report.to_json()
+    if OUTPUT.value:
+        Path(OUTPUT.value).write_text(json.dumps(written, indent=2) + "\n")
+    if not fits:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    command_line.run(main)

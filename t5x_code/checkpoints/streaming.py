@@ -1,0 +1,151 @@
+"""Parameters written to and read from a checkpoint piece by piece, so that a model larger than memory can be converted.
+
+A piece is one layer of a stacked parameter, or some of its rows. What is written is Orbax's own layout (zarr arrays
+under the parameter's path and a description of the tree), so that whatever restores a training checkpoint restores
+this one too.
+"""
+
+import collections
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import tensorstore as ts
+from etils import epath
+
+from t5x_code.checkpoints.checksums import write_checksums
+from t5x_code.checkpoints.manager import METADATA, PARAMS
+
+PIECE_BYTES = 32 << 20  # of a chunk on the disk
+BYTES_IN_FLIGHT = 128 << 20  # handed to TensorStore and not yet on the disk
+
+Index = tuple[slice, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class LazyArray:
+    """An array that is made piece by piece when it is asked for."""
+
+    shape: tuple[int, ...]
+    read: Callable[[Index], np.ndarray]  # of a slice of each axis
+
+
+def write_step(
+    folder: epath.PathLike,
+    params: Mapping[str, LazyArray],
+    dtype: np.dtype,
+    metadata: dict[str, Any],
+    on_progress: Callable[[int], None] = lambda num_bytes: None,
+) -> None:
+    """Writes one step of a checkpoint with its checksums.
+
+    Args:
+        folder: of the step; is made. Its parent should bear a temporary name: a half-written step looks whole.
+        params: by path, such as `layers/mlp/in/kernel`.
+        dtype: that they are stored in.
+        metadata: plain JSON.
+        on_progress: called with the bytes just handed over.
+    """
+    folder, dtype = epath.Path(folder), np.dtype(dtype)
+    stand_ins = {tuple(path.split("/")): np.zeros(1, dtype) for path in params}  # right tree, wrong shapes
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_ocdbt=False)) as checkpointer:
+        checkpointer.save(folder.absolute() / PARAMS, args=ocp.args.PyTreeSave(_nested(stand_ins)))
+    for path, array in params.items():
+        _write_array(folder / PARAMS, path, array, dtype, on_progress)
+    (folder / METADATA).mkdir()
+    (folder / METADATA / METADATA).write_text(json.dumps(metadata))
+    write_checksums(folder)
+
+
+def _write_array(
+    folder: epath.Path, path: str, array: LazyArray, dtype: np.dtype, on_progress: Callable[[int], None]
+) -> None:
+    chunk = _chunk_shape(path, array.shape, dtype.itemsize)
+    spec = _spec(folder, path, use_ocdbt=False, use_zarr3=False)
+    spec["metadata"] = {"chunks": chunk, "compressor": None}
+    store = ts.open(
+        spec, create=True, delete_existing=True, dtype=dtype.name, shape=array.shape, context=_context()
+    ).result()
+    in_flight: collections.deque[tuple[int, ts.WriteFutures]] = collections.deque()
+    for index in _pieces(array.shape, chunk):
+        piece = np.ascontiguousarray(array.read(index), dtype)
+        in_flight.append((piece.nbytes, store[index].write(piece)))
+        while sum(size for size, _ in in_flight) > BYTES_IN_FLIGHT:
+            in_flight.popleft()[1].result()
+        on_progress(piece.nbytes)
+    for _, written in in_flight:
+        written.result()
+
+
+def read_arrays(folder: epath.PathLike, step: int, item: str) -> dict[str, ts.TensorStore]:
+    """The arrays of one tree of a step by path, opened and not read; arguments as in `manager.read_item`."""
+    folder = epath.Path(folder) / str(step) / item
+    description = json.loads((folder / "_METADATA").read_text())
+    layout = {name: description.get(name, False) for name in ("use_ocdbt", "use_zarr3")}
+    keys = (entry["key_metadata"] for entry in description["tree_metadata"].values())
+    paths = ["/".join(str(key["key"]) for key in path) for path in keys]
+    return {path: ts.open(_spec(folder, path, **layout), open=True, context=_context()).result() for path in paths}
+
+
+def read_layers(array: ts.TensorStore, dtype: np.dtype) -> Iterator[np.ndarray]:
+    """The layers of a stacked parameter one by one; where the disk holds many in one chunk, that is read once."""
+    per_chunk = array.chunk_layout.read_chunk.shape[0]
+    for start in range(0, array.shape[0], per_chunk):
+        layers = array[start : start + per_chunk].read().result()
+        for layer in layers:
+            yield layer.astype(dtype, copy=False)
+
+
+def _chunk_shape(path: str, shape: tuple[int, ...], itemsize: int) -> list[int]:
+    """One layer of a stacked parameter, or as many rows of it as a piece has room for."""
+    layered = path.startswith("layers/")
+    rows_axis = 1 if layered else 0
+    chunk = [1, *shape[1:]] if layered else list(shape)
+    row_bytes = itemsize * math.prod(shape[rows_axis + 1 :])
+    if rows_axis < len(shape):
+        chunk[rows_axis] = min(shape[rows_axis], max(1, PIECE_BYTES // row_bytes))
+    return chunk
+
+
+def _pieces(shape: tuple[int, ...], chunk: list[int]) -> Iterator[Index]:
+    counts = [-(-size // length) for size, length in zip(shape, chunk, strict=True)]
+    for number in np.ndindex(*counts):
+        starts = [n * length for n, length in zip(number, chunk, strict=True)]
+        yield tuple(
+            slice(start, min(start + length, size)) for start, length, size in zip(starts, chunk, shape, strict=True)
+        )
+
+
+def _spec(folder: epath.Path, path: str, use_ocdbt: bool, use_zarr3: bool) -> dict[str, Any]:
+    """How TensorStore finds one array in Orbax's layout: its keys joined by dots."""
+    root = str(folder) if "://" in str(folder) else f"file://{folder.absolute()}"
+    name = path.replace("/", ".")
+    kvstore = {"driver": "ocdbt", "base": f"{root}/", "path": f"{name}/"} if use_ocdbt else f"{root}/{name}/"
+    return {"driver": "zarr3" if use_zarr3 else "zarr", "kvstore": kvstore}
+
+
+def _context() -> ts.Context:
+    """No cache: what was written or read once is not needed again."""
+    return ts.Context({"cache_pool": {"total_bytes_limit": 0}, "file_io_sync": False})
+
+
+def _nested(flat: Mapping[tuple[str, ...], Any]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for (*parents, last), leaf in flat.items():
+        node = tree
+        for key in parents:
+            node = node.setdefault(key, {})
+        node[last] = leaf
+    return tree
+
+
+def place(array: LazyArray, dtype: np.dtype, sharding: jax.sharding.Sharding) -> jax.Array:
+    """The array on devices; each reads its own share."""
+    return jax.make_array_from_callback(
+        array.shape, sharding, lambda index: np.ascontiguousarray(array.read(index), dtype)
+    )

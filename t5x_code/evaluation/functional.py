@@ -1,0 +1,190 @@
+"""Evaluations whose answers are run: draw samples or take given ones, run each in a sandbox, estimate pass@k.
+
+Programs run while the model writes the next ones.
+"""
+
+import contextlib
+import dataclasses
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from t5x_code.errors import UserError
+from t5x_code.evaluation.incremental import incremental_problems
+from t5x_code.evaluation.intervals import bootstrap_interval
+from t5x_code.evaluation.pass_at_k import each_pass_at_k, incremental_pass_at_k, usable_k
+from t5x_code.evaluation.problems import Problem, read_humaneval, read_infilling, read_mbpp, read_multilingual
+from t5x_code.evaluation.protocols import PROTOCOLS, Protocol, resolve_protocol
+from t5x_code.evaluation.request import Request, Results
+from t5x_code.evaluation.sample_problems import draw_samples, made_with
+from t5x_code.evaluation.samples_file import SamplesFile, read_samples
+from t5x_code.evaluation.sandbox.pool import SandboxPool
+from t5x_code.evaluation.sandbox.sandbox import Outcome
+
+
+def evaluate_humaneval(request: Request) -> Results:
+    """HumanEval (arXiv 2107.03374)."""
+    return _evaluate(request, read_humaneval(request.data), "greedy")
+
+
+def evaluate_mbpp(request: Request) -> Results:
+    """MBPP (arXiv 2108.07732), its test split; `--variant=all` takes every problem."""
+    return _evaluate(request, read_mbpp(request.data, request.variant == "all"), "mbpp")
+
+
+def evaluate_infilling(request: Request) -> Results:
+    """HumanEval-Infilling (arXiv 2207.14255): single-line, multi-line, random-span or light, as the file is."""
+    return _evaluate(request, read_infilling(request.data), "infill")
+
+
+def evaluate_multilingual(request: Request) -> Results:
+    """HumanEval-X (arXiv 2303.17568), for languages whose interpreter is installed."""
+    return _evaluate(request, read_multilingual(request.data), "greedy")
+
+
+def evaluate_incremental(request: Request) -> Results:
+    """Incremental pass@k (arXiv 2402.05783) over HumanEval, or over MBPP with `--variant=mbpp`."""
+    if request.variant not in (None, "humaneval", "mbpp"):
+        raise UserError(f"--eval=incremental has no variant {request.variant!r}; choose humaneval or mbpp")
+    is_mbpp = request.variant == "mbpp"
+    problems = read_mbpp(request.data) if is_mbpp else read_humaneval(request.data)
+    parts = [part for problem in problems[: request.limit] for part in incremental_problems(problem)]
+    return _evaluate(dataclasses.replace(request, limit=None), parts, "mbpp" if is_mbpp else "greedy")
+
+
+def _evaluate(request: Request, problems: Sequence[Problem], default_protocol: str) -> Results:
+    problems = problems[: request.limit]
+    name = request.protocol or default_protocol
+    protocol = resolve_protocol(name, request.sampled)
+    with SandboxPool(request.execution) as pool:
+        judge = _Judge(pool, problems, request)
+        started = time.monotonic()
+        if request.samples is not None:
+            for task_id, completions in read_samples(request.samples, [p.task_id for p in problems]).items():
+                judge.take([(task_id, completion) for completion in completions])
+            facts: dict[str, Any] = {"samples": request.samples}
+        else:
+            facts = _draw(request, problems, name, protocol, judge)
+        drawn = time.monotonic()
+        with judge:
+            outcomes = judge.outcomes()
+    ks = protocol.ks if request.samples is None else sorted({k for p in PROTOCOLS.values() for k in p.ks})
+    timings = {"draw_seconds": drawn - started, "judge_seconds": time.monotonic() - drawn}
+    return {
+        **summarise(problems, outcomes, ks, request.sampled.seed),
+        **facts,
+        "isolation": pool.isolation,
+        "limits": dataclasses.asdict(request.execution.limits),
+        "timings": timings,
+    }
+
+
+def _draw(
+    request: Request, problems: Sequence[Problem], name: str, protocol: Protocol, judge: "_Judge"
+) -> dict[str, Any]:
+    """Draws what is missing from the samples file, and hands all of it to the judge as it comes."""
+    model = request.the_model()
+    settings = made_with(request, problems, name, protocol)
+    file = SamplesFile(request.keep_samples, settings)
+    with contextlib.closing(file):
+        done = {task_id for task_id, texts in file.samples.items() if len(texts) >= protocol.num_samples}
+        for task_id in done:
+            judge.take([(task_id, text) for text in file.samples[task_id]])
+        truncated = draw_samples(model, problems, protocol, request.sampled, file, done, judge.take)
+    return {"protocol": name, "made_with": settings, "truncated_prompts": truncated}
+
+
+class _Judge:
+    """Sends programs to the pool and counts what comes back, on a progress bar."""
+
+    def __init__(self, pool: SandboxPool, problems: Sequence[Problem], request: Request):
+        self._pool, self._problems = pool, {problem.task_id: problem for problem in problems}
+        self._futures: dict[str, list[Future[Outcome]]] = {}
+        self._passed = self._ended = 0
+        self._bar = tqdm(total=0, unit="program", disable=not request.show_progress)
+
+    def take(self, samples: Sequence[tuple[str, str]]) -> None:
+        """Queues samples (task id, completion)."""
+        self._bar.total += len(samples)
+        for task_id, completion in samples:
+            future = self._pool.submit(self._problems[task_id].program(completion))
+            self._futures.setdefault(task_id, []).append(future)
+            future.add_done_callback(self._count)
+
+    def outcomes(self) -> dict[str, list[Outcome]]:
+        """By task id, in the order of the samples, once all are there."""
+        return {task_id: [future.result() for future in futures] for task_id, futures in self._futures.items()}
+
+    def __enter__(self) -> "_Judge":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._bar.close()
+
+    def _count(self, future: "Future[Outcome]") -> None:
+        with self._bar.get_lock():
+            self._ended += 1
+            self._passed += not future.cancelled() and future.exception() is None and future.result().passed
+            self._bar.set_postfix_str(f"{self._passed / self._ended:.1%} passed", refresh=False)
+            self._bar.update(1)
+
+
+def summarise(problems: Sequence[Problem], outcomes: dict[str, list[Outcome]], ks: Sequence[int], seed: int) -> Results:
+    """pass@k with its interval, and what came of each problem.
+
+    Problems without a sample count as not attempted: they are left out of the means and reported.
+
+    Raises:
+        UserError: no problem has a sample.
+    """
+    attempted = [problem for problem in problems if outcomes.get(problem.task_id)]
+    if not attempted:
+        raise UserError("no problem has a sample; nothing to score")
+    counts = {p.task_id: _counts(outcomes[p.task_id]) for p in attempted}
+    metrics, intervals = {}, {}
+    for name, values_P in _pass_at(attempted, counts, ks):
+        metrics[name] = float(values_P.mean())
+        intervals[name] = bootstrap_interval(values_P, seed)
+    reasons = Counter(_kind(outcome.result) for results in outcomes.values() for outcome in results)
+    return {
+        "metrics": metrics,
+        "confidence_95": intervals,
+        "num_problems": len(attempted),
+        "not_attempted": [p.task_id for p in problems if p not in attempted],
+        "num_samples": sum(n for n, _ in counts.values()),
+        "results": dict(reasons.most_common()),
+        "problems": {
+            task_id: {"samples": n, "passed": c, "results": [outcome.result for outcome in outcomes[task_id]]}
+            for task_id, (n, c) in counts.items()
+        },
+    }
+
+
+def _pass_at(
+    problems: Sequence[Problem], counts: dict[str, tuple[int, int]], ks: Sequence[int]
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Names of metrics with the values of each problem, [P]."""
+    groups: dict[str, list[tuple[int, int]]] = {}
+    for problem in problems:
+        groups.setdefault(problem.group or problem.task_id, []).append(counts[problem.task_id])
+    is_incremental = any(problem.group for problem in problems)
+    for k in usable_k(list(counts.values()), ks):
+        if is_incremental:
+            yield f"incremental_pass@{k}", incremental_pass_at_k(groups, k)
+            yield f"macro_pass@{k}", each_pass_at_k(list(counts.values()), k)
+        else:
+            yield f"pass@{k}", each_pass_at_k(list(counts.values()), k)
+
+
+def _counts(outcomes: Sequence[Outcome]) -> tuple[int, int]:
+    return len(outcomes), sum(outcome.passed for outcome in outcomes)
+
+
+def _kind(result: str) -> str:
+    """A result without what is particular to it: `failed: ValueError`."""
+    return ":".join(result.split(":")[:2])

@@ -1,0 +1,103 @@
+"""Draws answers to problems from a model, in batches that are fixed by the problems alone."""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Container, Sequence
+from typing import Any
+
+from t5x_code.evaluation.problems import Problem
+from t5x_code.evaluation.protocols import Protocol
+from t5x_code.evaluation.request import Request, Sampled
+from t5x_code.evaluation.samples_file import SamplesFile
+from t5x_code.inference.generation import GenerationConfig
+from t5x_code.inference.infilling import Completion, TextModel, complete, infill, infill_prompt, left_to_right_prompt
+from t5x_code.inference.sampling import Sampling
+
+_CONTROL_TOKENS = 6  # of the infill format, at most
+
+
+def made_with(request: Request, problems: Sequence[Problem], name: str, protocol: Protocol) -> dict[str, Any]:
+    """What determines the samples, plain JSON."""
+    model = request.the_model()
+    texts = "\0".join(f"{p.task_id}\0{p.prompt}\0{p.suffix}" for p in problems)
+    return {
+        "model": model.name,
+        "problems": hashlib.sha256(texts.encode()).hexdigest(),
+        "protocol": name,
+        "temperature": protocol.temperature,
+        "top_p": protocol.top_p,
+        "top_k": request.sampled.top_k or 0,
+        "num_samples": protocol.num_samples,
+        "max_new_tokens": protocol.max_new_tokens,
+        "seed": request.sampled.seed,
+        "batch_size": request.sampled.batch_size,
+    }
+
+
+def draw_samples(
+    model: TextModel,
+    problems: Sequence[Problem],
+    protocol: Protocol,
+    sampled: Sampled,
+    file: SamplesFile,
+    done: Container[str],
+    on_samples: Callable[[list[tuple[str, str]]], None],
+) -> int:
+    """Draws `protocol.num_samples` of each problem that is not done, appends them and passes them on.
+
+    Returns:
+        How many prompts were longer than the context; they lose their beginning (and suffixes their end).
+    """
+    max_new_tokens = min(protocol.max_new_tokens, model.config.max_length // 2)
+    generation = GenerationConfig(
+        max_new_tokens=max_new_tokens,
+        sampling=Sampling(protocol.temperature, sampled.top_k or 0, protocol.top_p),
+        num_samples=protocol.num_samples,
+        seed=sampled.seed,
+        batch_size=sampled.batch_size,
+    )
+    room = model.config.max_length - max_new_tokens
+    fitting = [fit(model, problem, room) for problem in problems]
+    truncated = sum(one.prompt != p.prompt or one.suffix != p.suffix for one, p in zip(fitting, problems, strict=True))
+
+    def keep(answers: dict[int, list[Completion]], indices: Sequence[int]) -> None:
+        samples = [
+            (problems[indices[at]].task_id, completion.text)
+            for at, completions in answers.items()
+            for completion in completions[len(file.samples.get(problems[indices[at]].task_id, [])) :]
+        ]
+        held = {task_id: list(file.samples.get(task_id, [])) for task_id, _ in samples}
+        file.add(samples)
+        on_samples([(task_id, text) for task_id, texts in held.items() for text in texts] + samples)
+
+    for is_infill, respond in ((False, complete), (True, infill)):
+        indices = [index for index, problem in enumerate(problems) if bool(problem.suffix) == is_infill]
+        chosen = [fitting[index] for index in indices]
+        if chosen:
+            respond(
+                model,
+                [(p.prompt, p.suffix) if is_infill else p.prompt for p in chosen],
+                generation,
+                stop=protocol.stop,
+                names=[p.task_id for p in chosen],
+                numbers=indices,
+                skip={at for at, problem in enumerate(chosen) if problem.task_id in done},
+                on_answers=lambda answers, indices=indices: keep(answers, indices),
+            )
+    return truncated
+
+
+def fit(model: TextModel, problem: Problem, room: int) -> Problem:
+    """The problem with as much of its prompt's end, and its suffix's beginning, as the context takes."""
+    encode, decode = model.tokenizer.encode, model.tokenizer.decode
+    if not problem.suffix:
+        if len(left_to_right_prompt(model, problem.prompt)) <= room:
+            return problem
+        return dataclasses.replace(problem, prompt=decode(encode(problem.prompt)[-(room - _CONTROL_TOKENS) :]))
+    if len(infill_prompt(model, problem.prompt, problem.suffix)) <= room:
+        return problem
+    prompt, suffix = encode(problem.prompt), encode(problem.suffix)
+    half = (room - _CONTROL_TOKENS) // 2
+    of_suffix = min(len(suffix), max(half, room - _CONTROL_TOKENS - len(prompt)))
+    of_prompt = room - _CONTROL_TOKENS - of_suffix
+    return dataclasses.replace(problem, prompt=decode(prompt[-of_prompt:]), suffix=decode(suffix[:of_suffix]))

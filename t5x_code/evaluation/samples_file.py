@@ -1,0 +1,120 @@
+"""samples.jsonl, OpenAI's format: one line {"task_id", "completion"} per sample, added as they are made.
+
+Beside it lies what they were made with, so that a killed run goes on and another's samples are not mistaken for it.
+"""
+
+import gzip
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from etils import epath
+
+from t5x_code.errors import UserError
+
+Samples = dict[str, list[str]]  # completions by task id, in the order in which they were drawn
+
+
+def read_samples(path: str, known: Sequence[str]) -> Samples:
+    """Samples that were made elsewhere; the file may be gzipped.
+
+    Raises:
+        UserError: it cannot be read, or a line is not a sample of a known problem.
+    """
+    try:
+        data = epath.Path(path).read_bytes()
+        lines = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode().split("\n")
+    except (OSError, UnicodeDecodeError, EOFError) as error:
+        raise UserError(f"samples file {path} cannot be read as UTF-8 text: {error}") from error
+    samples: Samples = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        sample = _parse(line)
+        if sample is None:
+            raise UserError(f'{path} line {number} is not {{"task_id": text, "completion": text}}')
+        if sample["task_id"] not in known:
+            raise UserError(f"{path} line {number} answers {sample['task_id']}, which is none of the problems")
+        samples.setdefault(sample["task_id"], []).append(sample["completion"])
+    if not samples:
+        raise UserError(f"samples file {path} has no lines")
+    return samples
+
+
+class SamplesFile:
+    """Samples that this run makes: what is there already, and a way to add to it."""
+
+    def __init__(self, path: str, made_with: Mapping[str, Any]):
+        """Opens it, or starts it.
+
+        Args:
+            path: a local file.
+            made_with: what determines the samples, plain JSON.
+
+        Raises:
+            UserError: the file there holds samples that were made otherwise, or cannot be written.
+        """
+        self._path = Path(path)
+        self.samples: Samples = {}
+        try:
+            self._compare(json.loads(json.dumps(made_with)))
+            kept = self._read()
+            self._file = self._path.open("r+b" if self._path.exists() else "wb")
+            self._file.truncate(kept)  # a line that a killed run left unfinished
+            self._file.seek(kept)
+        except OSError as error:
+            raise UserError(f"samples file {path} cannot be written: {error.strerror or error}") from error
+
+    def add(self, samples: Sequence[tuple[str, str]]) -> None:
+        """Appends lines (task id, completion), and has them on the disk when it returns."""
+        lines = [json.dumps({"task_id": task_id, "completion": text}) + "\n" for task_id, text in samples]
+        self._file.write("".join(lines).encode())
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        for task_id, text in samples:
+            self.samples.setdefault(task_id, []).append(text)
+
+    def close(self) -> None:
+        """Ends writing."""
+        self._file.close()
+
+    def _read(self) -> int:
+        """Takes in the whole lines; how many bytes they are."""
+        if not self._path.exists():
+            return 0
+        data = self._path.read_bytes()
+        kept = 0
+        for line in data.splitlines(keepends=True):
+            sample = _parse(line.decode(errors="replace")) if line.endswith(b"\n") else None
+            if sample is None:
+                break
+            self.samples.setdefault(sample["task_id"], []).append(sample["completion"])
+            kept += len(line)
+        return kept
+
+    def _compare(self, made_with: Mapping[str, Any]) -> None:
+        described = self._path.with_name(f"{self._path.name}.made_with.json")
+        if self._path.exists() and described.exists():
+            before = json.loads(described.read_text())
+            for name in sorted(before.keys() | made_with.keys()):
+                if before.get(name) != made_with.get(name):
+                    raise UserError(
+                        f"{self._path} was made with {name} {before.get(name)!r}, now it is {made_with.get(name)!r}; "
+                        "choose another --output or remove the file"
+                    )
+            return
+        self._path.unlink(missing_ok=True)
+        partial = described.with_name(f"{described.name}.partial")
+        partial.write_text(json.dumps(made_with, indent=2) + "\n")
+        partial.replace(described)
+
+
+def _parse(line: str) -> dict[str, str] | None:
+    try:
+        sample = json.loads(line)
+    except ValueError:
+        return None
+    is_sample = isinstance(sample, dict) and all(isinstance(sample.get(k), str) for k in ("task_id", "completion"))
+    return sample if is_sample else None

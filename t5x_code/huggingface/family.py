@@ -1,0 +1,162 @@
+"""What a family is to the converters, and how its config.json is read and written.
+
+A family's file says, as data, which field of ours is which field of theirs, and which tensor holds which parameter.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from t5x_code.errors import UserError
+from t5x_code.huggingface.tensor_rules import TensorRule
+from t5x_code.models.config import RopeScaling, TransformerConfig
+
+HfConfig = Mapping[str, Any]  # a parsed config.json
+
+# Fields of our config that say how a model is computed or stored, not what it is: config.json has none of them.
+UNSAID = ("dtype", "remat", "scan_layers", "attention", "loss_chunk", "vocab_multiple")
+ROTARY = ("rotary_dim", "rope_base", "rope_scaling")  # say nothing where nothing rotates
+ACTIVATIONS = {"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu_fast": "gelu_tanh", "gelu": "gelu"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """How the models of one family are mapped."""
+
+    name: str
+    model_types: tuple[str, ...]  # of config.json; the first is written
+    config_from_hf: Callable[[HfConfig], TransformerConfig]
+    config_to_hf: Callable[[TransformerConfig], dict[str, Any]]
+    tensor_rules: Callable[[TransformerConfig, HfConfig], tuple[TensorRule, ...]]
+    architecture: str | None = None  # transformers' class
+    ignored: tuple[str, ...] = ()  # endings of constants that older checkpoints carry
+
+
+def read_config(family: Family, hf: HfConfig) -> TransformerConfig:
+    """Our config of a family's config.json.
+
+    Raises:
+        UserError: it is another family's, lacks something, or asks for what the decoder does not have.
+    """
+    model_type = hf.get("model_type")
+    if model_type not in family.model_types:
+        wanted = " or ".join(map(repr, family.model_types))
+        raise UserError(f"config.json has model_type {model_type!r}, not {wanted}; choose another --family")
+    try:
+        return family.config_from_hf(hf)
+    except TypeError as error:  # a text where a number belongs
+        raise UserError(f"config.json cannot be read as {family.name}'s: {error}") from error
+
+
+def write_config(family: Family, config: TransformerConfig) -> dict[str, Any]:
+    """The config.json of a decoder.
+
+    Raises:
+        UserError: the family has no such decoder; names the first difference.
+    """
+    hf = {"model_type": family.model_types[0]}
+    if family.architecture:
+        hf["architectures"] = [family.architecture]
+    hf |= family.config_to_hf(config)
+    said = family.config_from_hf(hf)
+    for name in (field.name for field in dataclasses.fields(TransformerConfig)):
+        if name in UNSAID or (name in ROTARY and not config.position_encoding.startswith("rope")):
+            continue
+        what = "window_of_layer" if name == "window_pattern" else name
+        ours, theirs = getattr(config, what), getattr(said, what)
+        if ours != theirs:
+            raise UserError(f"the model has {what} {ours}, {family.name} has {theirs}; choose another --family")
+    return hf
+
+
+def read_sizes(hf: HfConfig, names: Mapping[str, str]) -> dict[str, int]:
+    """Our fields of config.json's; `names` maps ours to theirs.
+
+    Raises:
+        UserError: one is missing.
+    """
+    missing = [theirs for theirs in names.values() if not isinstance(hf.get(theirs), int)]
+    if missing:
+        raise UserError(f"config.json has no {missing[0]}; take the config.json that came with the checkpoint")
+    return {ours: hf[theirs] for ours, theirs in names.items()}
+
+
+def read_options(hf: HfConfig, names: Mapping[str, tuple[str, Any]]) -> dict[str, Any]:
+    """Our fields that config.json may leave out; `names` maps ours to theirs and the value that it then has."""
+    return {ours: hf.get(theirs, default) for ours, (theirs, default) in names.items()}
+
+
+def write_fields(config: TransformerConfig, *tables: Mapping[str, str | tuple[str, Any]]) -> dict[str, Any]:
+    """The inverse of `read_sizes` and `read_options`, for any of their tables."""
+    pairs = [(ours, theirs) for table in tables for ours, theirs in table.items()]
+    return {theirs if isinstance(theirs, str) else theirs[0]: getattr(config, ours) for ours, theirs in pairs}
+
+
+def head_dim_of(hf: HfConfig, width: str, heads: str) -> int:
+    """Width of a head that config.json does not say.
+
+    Raises:
+        UserError: the heads do not divide the width.
+    """
+    if hf[width] % hf[heads]:
+        raise UserError(f"config.json: {heads} {hf[heads]} does not divide {width} {hf[width]}")
+    return hf[width] // hf[heads]
+
+
+def read_activation(hf: HfConfig, name: str, default: str) -> str:
+    """Our `mlp` of an activation function.
+
+    Raises:
+        UserError: the decoder does not have it.
+    """
+    theirs = hf.get(name, default)
+    if theirs not in ACTIVATIONS:
+        raise UserError(f"config.json: {name} {theirs!r} is not one of {', '.join(ACTIVATIONS)}")
+    return ACTIVATIONS[theirs]
+
+
+def write_activation(config: TransformerConfig, tanh: str) -> str:
+    """The name of our `mlp` in a family that calls the tanh approximation `tanh`."""
+    return {"gelu_tanh": tanh}.get(config.mlp, config.mlp)
+
+
+def refuse_unless(hf: HfConfig, name: str, value: Any) -> None:
+    """Raises UserError if config.json says something of `name` that the decoder does not have."""
+    if hf.get(name, value) != value:
+        raise UserError(f"config.json: {name} {hf[name]!r} is not supported; only {value!r} is")
+
+
+def read_rope(hf: HfConfig) -> dict[str, Any]:
+    """Our fields of the rotation, as transformers 4 (`rope_theta`, `rope_scaling`) or 5 (`rope_parameters`) says it.
+
+    Raises:
+        UserError: a kind of scaling that the decoder does not have.
+    """
+    parameters = hf.get("rope_parameters") or {}
+    scaling = hf.get("rope_scaling") or parameters
+    kind = scaling.get("rope_type", scaling.get("type", "default"))
+    base = float(parameters.get("rope_theta", hf.get("rope_theta", 10_000.0)))
+    if kind == "default":
+        return {"rope_base": base, "rope_scaling": None}
+    if kind != "llama3":
+        raise UserError(f"config.json: rope scaling {kind!r} is not supported; only 'default' and 'llama3' are")
+    names = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
+    missing = [name for name in names if name not in scaling]
+    if missing:
+        raise UserError(f"config.json: its rope scaling has no {missing[0]}")
+    return {"rope_base": base, "rope_scaling": RopeScaling(*(scaling[name] for name in names))}
+
+
+def write_rope(config: TransformerConfig) -> dict[str, Any]:
+    """The inverse of `read_rope`, in the words of transformers 4, which 5 reads too."""
+    scaling = config.rope_scaling
+    if scaling is None:
+        return {"rope_theta": config.rope_base, "rope_scaling": None}
+    said = {
+        "rope_type": "llama3",
+        "factor": scaling.factor,
+        "low_freq_factor": scaling.low_frequency_factor,
+        "high_freq_factor": scaling.high_frequency_factor,
+        "original_max_position_embeddings": scaling.original_length,
+    }
+    return {"rope_theta": config.rope_base, "rope_scaling": said}

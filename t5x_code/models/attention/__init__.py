@@ -1,0 +1,1 @@
+"""Attention by the interval rule: one function, and one file per way to compute it."""

@@ -1,0 +1,112 @@
+"""Attention on TPU: JAX's splash kernels, steered by intervals that are known only when they run.
+
+Splash asks a function of (a number per query, key index) who sees whom, and reads from arrays which tiles to visit at
+all. Both ends of a query's interval go into its number, and the arrays are made from the intervals of each tile: so
+prefixes, packed documents and windows skip what they do not see, as causal attention does, in O(L) memory.
+
+Legend: B batch, L queries, S keys, H heads, K key/value heads, E head dim, Q tiles of queries, T tiles of keys.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel, splash_attention_mask_info
+
+MAX_KEYS = 1 << 15  # both ends of an interval share one int32
+TILES = (512, 256, 128)  # sizes that the kernel takes, the best first
+
+
+def splash_attention(
+    q_BxLxHxE: jax.Array,
+    k_BxSxKxE: jax.Array,
+    v_BxSxKxE: jax.Array,
+    attend_from_BxL: jax.Array,
+    attend_to_BxL: jax.Array,
+    scale: float,
+    interpret: bool = False,
+) -> jax.Array:
+    """One kernel per row, over tiles of `tile_size(L, S)`.
+
+    Args:
+        interpret: run the kernel's steps as plain JAX, for tests without a TPU.
+    """
+    L, S = q_BxLxHxE.shape[1], k_BxSxKxE.shape[1]
+    tile = tile_size(L, S)
+    # The kernel has no answer for a query without keys: it looks at the first key, and the answer is dropped.
+    is_empty_BxL = attend_to_BxL <= attend_from_BxL
+    attend_from_BxL = jnp.where(is_empty_BxL, 0, attend_from_BxL)
+    attend_to_BxL = jnp.where(is_empty_BxL, 1, attend_to_BxL)
+    q_BxLxHxE = (q_BxLxHxE.astype(jnp.float32) * scale).astype(q_BxLxHxE.dtype)
+    one_row = functools.partial(_one_row, tile, interpret)
+    heads_first = (jnp.swapaxes(x, 1, 2) for x in (q_BxLxHxE, k_BxSxKxE, v_BxSxKxE))
+    out_BxHxLxE = jax.vmap(one_row)(*heads_first, attend_from_BxL, attend_to_BxL)
+    return jnp.where(is_empty_BxL[..., None, None], 0, jnp.swapaxes(out_BxHxLxE, 1, 2))
+
+
+def tile_size(queries: int, keys: int) -> int | None:
+    """The largest tile that divides both; None where there is none."""
+    return next((tile for tile in TILES if queries % tile == 0 and keys % tile == 0), None)
+
+
+def _one_row(tile, interpret, q_HxLxE, k_KxSxE, v_KxSxE, attend_from_L, attend_to_L):
+    """-> [H, L, E]."""
+    blocks = splash_attention_kernel.BlockSizes(
+        block_q=tile,
+        block_kv=tile,
+        block_kv_compute=tile,
+        block_q_dkv=tile,
+        block_kv_dkv=tile,
+        block_kv_dkv_compute=tile,
+        block_q_dq=tile,
+        block_kv_dq=tile,
+    )
+    by_queries, by_keys = _tiles_to_visit(tile, attend_from_L, attend_to_L, k_KxSxE.shape[1])
+    kernel = splash_attention_kernel.SplashAttentionKernel(
+        by_queries,
+        by_queries,
+        by_keys,
+        block_sizes=blocks,
+        is_mqa=False,
+        save_residuals=False,
+        mask_value=splash_attention_kernel.DEFAULT_MASK_VALUE,
+        attn_logits_soft_cap=None,
+        residual_checkpoint_name=None,
+        mask_function=_sees,
+        interpret=interpret,
+    )
+    return kernel(q_HxLxE, k_KxSxE, v_KxSxE)
+
+
+def _sees(interval, key):
+    """Whether a query sees a key, from the two ends in one number: `from << 16 | to - 1`."""
+    return (key >= interval >> 16) & (key <= interval & 0xFFFF)
+
+
+def _tiles_to_visit(tile, attend_from_L, attend_to_L, num_keys):
+    """What the kernels read of the mask: one that goes through the keys of each tile of queries (forward, dq), and one
+    that goes through the queries of each tile of keys (dk, dv).
+
+    Both visit the same tiles. Where one is skipped, `data_next` names the nearest that is not, so that nothing is
+    fetched in vain.
+    """
+    first_Q = attend_from_L.reshape(-1, tile).min(1) // tile
+    last_Q = (attend_to_L.reshape(-1, tile).max(1) - 1) // tile
+    key_T, query_Q = jnp.arange(num_keys // tile), jnp.arange(first_Q.shape[0])
+    visited_QxT = (key_T >= first_Q[:, None]) & (key_T <= last_Q[:, None])
+    next_key_QxT = jnp.clip(key_T, first_Q[:, None], last_Q[:, None])
+    first_query_T = jnp.argmax(visited_QxT, axis=0)
+    last_query_T = query_Q.size - 1 - jnp.argmax(visited_QxT[::-1], axis=0)
+    next_query_QxT = jnp.clip(query_Q[:, None], first_query_T, last_query_T)
+    interval_L = attend_from_L << 16 | (attend_to_L - 1)
+
+    def info(next_tile_QxT):
+        return splash_attention_mask_info.MaskInfo(
+            data_next=next_tile_QxT[None].astype(jnp.int32),
+            mask_next=None,
+            block_mask=visited_QxT[None].astype(jnp.int32),
+            partial_mask_blocks=None,
+            q_sequence=interval_L,
+        )
+
+    return info(next_key_QxT), info(next_query_QxT)

@@ -1,0 +1,86 @@
+"""Compiles a step for devices that are not here, and reads from the result what it takes of each of them."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from t5x_code.parallel.chips import Chip
+from t5x_code.parallel.collectives import Collective, read_operations, summarise
+from t5x_code.parallel.rules import logical_axes_on
+
+OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"
+
+
+@dataclasses.dataclass(frozen=True)
+class DeviceMemory:
+    """Bytes of one device's memory."""
+
+    arguments: int  # state and batch
+    outputs: int  # those that do not take an argument's place
+    temporary: int  # everything else while the step runs
+    peak: int  # the compiler's figure for the fullest moment
+    available: int
+
+    @property
+    def needed(self) -> int:
+        """What has to be there: the larger of the peak and the sum of the buffers."""
+        return max(self.peak, self.arguments + self.outputs + self.temporary)
+
+    @property
+    def headroom(self) -> int:
+        return self.available - self.needed
+
+
+@dataclasses.dataclass(frozen=True)
+class CompiledStep:
+    """What the compiler said of a step: either it fits, or why not."""
+
+    refusal: str | None  # the compiler's own words where it ran out of memory
+    memory: DeviceMemory | None
+    collectives: tuple[Collective, ...] = ()
+
+    @property
+    def fits(self) -> bool:
+        return self.memory is not None and self.memory.headroom >= 0
+
+
+def compile_step(step: Callable[..., Any], state: Any, batch: Any, mesh: Mesh, chip: Chip) -> CompiledStep:
+    """Lowers and compiles.
+
+    Args:
+        step: jitted.
+        state: its first argument, `jax.ShapeDtypeStruct`s with shardings.
+        batch: its second.
+        mesh: of described devices.
+        chip: what they are.
+    """
+    with logical_axes_on(mesh):
+        lowered = step.lower(state, batch)
+    try:
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        if OUT_OF_MEMORY not in str(error):
+            raise
+        return CompiledStep(" ".join(str(error).split())[:300], None)
+    stats = compiled.memory_analysis()
+    memory = DeviceMemory(
+        arguments=stats.argument_size_in_bytes,
+        outputs=stats.output_size_in_bytes - stats.alias_size_in_bytes,
+        temporary=stats.temp_size_in_bytes + stats.generated_code_size_in_bytes,
+        peak=stats.peak_memory_in_bytes,
+        available=chip.memory_bytes,
+    )
+    operations = read_operations(compiled.as_text(), mesh.size)
+    return CompiledStep(None, memory, tuple(summarise(operations, mesh, islands_of(mesh))))
+
+
+def islands_of(mesh: Mesh) -> list[int]:
+    """Of each device, in the mesh's order, the slice (TPU) or node (GPU) whose fast interconnect it is part of."""
+    devices = mesh.devices.flat
+    if mesh.devices.flat[0].platform != "tpu":
+        return [device.process_index for device in devices]
+    is_multi_slice = hasattr(mesh.devices.flat[0], "slice_index")
+    return [device.slice_index if is_multi_slice else 0 for device in devices]

@@ -1,0 +1,39 @@
+"""How long a step takes at the least: what has to be computed, moved through memory and sent, over the chip's peaks.
+
+Bounds, not predictions: no chip reaches all its peaks, and no schedule hides everything. The step's bound is the
+largest of them, as if all overlapped perfectly.
+"""
+
+import dataclasses
+
+from t5x_code.parallel.chips import Chip
+
+
+@dataclasses.dataclass(frozen=True)
+class StepBounds:
+    """Seconds, each a lower bound by itself."""
+
+    compute: float
+    memory: float
+    interconnect: float  # within a slice or node
+    network: float  # between slices or nodes
+
+    @property
+    def step(self) -> float:
+        """No step is shorter."""
+        return max(dataclasses.astuple(self))
+
+    @property
+    def limit(self) -> str:
+        """What the largest bound is made of."""
+        return max(dataclasses.asdict(self).items(), key=lambda item: item[1])[0]
+
+
+def step_bounds(chip: Chip, flops: float, memory_bytes: float, bytes_inside: float, bytes_across: float) -> StepBounds:
+    """All four, of one device's part of a step."""
+    return StepBounds(
+        compute=flops / chip.peak_flops,
+        memory=memory_bytes / chip.memory_bandwidth,
+        interconnect=bytes_inside / chip.interconnect,
+        network=bytes_across / chip.network,
+    )

@@ -1,0 +1,50 @@
+"""What one accelerator can do at most: the numbers that bounds and utilisation are made of.
+
+A TPU's row is of one device as JAX counts them: a core of v2 and v3, a chip from v4 on.
+
+Sources: Google Cloud TPU system architecture pages (v2 to v6e: HBM capacity and bandwidth, bfloat16 peak, "interchip
+interconnect bandwidth" per chip); the network per TPU is the JAX scaling book's ("How to Think About TPUs"). NVIDIA's
+data sheets of A100 SXM 80 GB, H100 SXM, H200 SXM and B200 (dense figures, without sparsity; NVLink is half of the
+quoted sum of both directions; the network is that of a DGX node, one adapter per GPU: 200 Gbit/s for A100, 400 else).
+"""
+
+import dataclasses
+
+GB, TERA, GIB = 1e9, 1e12, 1 << 30
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """Peak figures of one device."""
+
+    name: str  # in a topology: v5p, h100
+    kinds: tuple[str, ...]  # what `jax.Device.device_kind` starts with
+    peak_flops: float  # per second, dense bfloat16
+    memory_bytes: int
+    memory_bandwidth: float  # bytes/s
+    interconnect: float  # bytes/s that a device can send within its slice or node, over all its links together
+    network: float  # bytes/s that a device can send to other slices or nodes
+
+    @property
+    def is_tpu(self) -> bool:
+        return self.kinds[0].startswith("TPU")
+
+
+# Where one kind's name begins like another's, the longer stands first.
+CHIPS = (
+    Chip("v2", ("TPU v2",), 22.5 * TERA, 8 * GIB, 350 * GB, 31 * GB, 3.125 * GB),
+    Chip("v3", ("TPU v3",), 61.5 * TERA, 16 * GIB, 450 * GB, 41 * GB, 3.125 * GB),
+    Chip("v4", ("TPU v4",), 275 * TERA, 32 * GIB, 1228 * GB, 300 * GB, 6.25 * GB),
+    Chip("v5e", ("TPU v5 lite", "TPU v5e"), 197 * TERA, 16 * GIB, 819 * GB, 200 * GB, 3.125 * GB),
+    Chip("v5p", ("TPU v5",), 459 * TERA, 95 * GIB, 2765 * GB, 600 * GB, 6.25 * GB),
+    Chip("v6e", ("TPU v6 lite", "TPU v6e"), 918 * TERA, 32 * GIB, 1640 * GB, 400 * GB, 12.5 * GB),
+    Chip("a100", ("NVIDIA A100",), 312 * TERA, 80 * GIB, 2039 * GB, 300 * GB, 25 * GB),
+    Chip("h100", ("NVIDIA H100",), 989 * TERA, 80 * GIB, 3350 * GB, 450 * GB, 50 * GB),
+    Chip("h200", ("NVIDIA H200",), 989 * TERA, 141 * 10**9, 4800 * GB, 450 * GB, 50 * GB),
+    Chip("b200", ("NVIDIA B200",), 2250 * TERA, 180 * 10**9, 8000 * GB, 900 * GB, 50 * GB),
+)
+
+
+def chip_of(device_kind: str) -> Chip | None:
+    """The row of a device's kind, or None where it is not known (a CPU's peak depends on its clock)."""
+    return next((chip for chip in CHIPS if device_kind.startswith(chip.kinds)), None)

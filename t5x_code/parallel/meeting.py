@@ -1,0 +1,149 @@
+"""Where the processes of a run meet: they compare what must be alike, wait for each other, and hear of errors by name.
+
+All of it goes through the coordinator's key-value store, before and beside the devices: a process that computes
+something else, or is missing, would otherwise show as a hang in a collective.
+"""
+
+import json
+import socket
+from collections.abc import Callable
+from typing import TypeVar
+
+import jax
+
+# The store has no public name; its three calls here are used by Orbax and JAX's own tools alike.
+from jax._src import distributed
+
+from t5x_code.errors import RunAgain, UserError
+
+Result = TypeVar("Result")
+Facts = dict[str, str]
+NEVER_SAME = "host"  # a fact that only names the process
+
+
+def agree(name: str, facts: Facts, seconds: int) -> None:
+    """Refuses to go on, in every process, unless the facts of all are alike.
+
+    Args:
+        name: of the meeting, the same in all; used once in a run.
+        facts: by name what must be alike; long texts are compared line by line.
+        seconds: how long to wait for the others.
+
+    Raises:
+        UserError: names the first process that differs from process 0, and what differs.
+        RunAgain: not all came in time.
+    """
+    if jax.process_count() == 1:
+        return
+    _meet(name, facts | {NEVER_SAME: socket.gethostname()}, _first_difference, seconds)
+
+
+def in_every_process(name: str, make: Callable[[], Result], seconds: int) -> Result:
+    """Calls `make` in each process. A UserError in one is raised in all, by the process' name; else its own result.
+
+    Raises:
+        UserError: of this process or another.
+        RunAgain: not all came in time.
+    """
+    if jax.process_count() == 1:
+        return make()
+    result, error = None, ""
+    try:
+        result = make()
+    except UserError as own:
+        error = str(own)
+    _meet(name, {NEVER_SAME: socket.gethostname(), "error": error}, _first_error, seconds)
+    return result
+
+
+def first_alone(name: str, make: Callable[[], Result], seconds: int) -> Result:
+    """Calls `make` in process 0, and when it is done in the others, which then find what it left on a shared disk.
+
+    Raises:
+        UserError: process 0's, in all; or this process' own.
+        RunAgain: process 0 is not done in time.
+    """
+    if jax.process_count() == 1:
+        return make()
+    if jax.process_index() == 0:
+        error = ""
+        try:
+            return make()
+        except UserError as own:
+            error = str(own)
+            raise
+        finally:
+            _publish(f"{name}/done", json.dumps(error))
+    error = json.loads(_read(f"{name}/done", seconds, 0))
+    if error:
+        raise UserError(f"process 0: {error}")
+    return make()
+
+
+def barrier(name: str, seconds: int) -> None:
+    """Waits until every process is here.
+
+    Raises:
+        RunAgain: some did not come in time.
+    """
+    if jax.process_count() == 1:
+        return
+    try:
+        distributed.global_state.client.wait_at_barrier(f"t5x_code/{name}", timeout_in_ms=1000 * seconds)
+    except jax.errors.JaxRuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise RunAgain(f"not every process came to '{name}' within {seconds} s: {reason}") from error
+
+
+def _meet(name: str, own: Facts, judge: Callable[[list[Facts]], str], seconds: int) -> None:
+    """Process 0 hears all and judges; its verdict, where it is not empty, is raised in every process."""
+    _publish(f"{name}/{jax.process_index()}", json.dumps(own))
+    if jax.process_index() == 0:
+        try:
+            heard = [json.loads(_read(f"{name}/{index}", seconds, index)) for index in range(jax.process_count())]
+            verdict = [False, judge(heard)]
+        except RunAgain as missing:
+            verdict = [True, str(missing)]
+        _publish(f"{name}/verdict", json.dumps(verdict))
+    someone_is_missing, message = json.loads(_read(f"{name}/verdict", 2 * seconds, 0))
+    if message:
+        raise (RunAgain if someone_is_missing else UserError)(message)
+
+
+def _publish(key: str, value: str) -> None:
+    distributed.global_state.client.key_value_set(f"t5x_code/{key}", value)
+
+
+def _read(key: str, seconds: int, publisher: int) -> str:
+    try:
+        return distributed.global_state.client.blocking_key_value_get(f"t5x_code/{key}", 1000 * seconds)
+    except jax.errors.JaxRuntimeError as error:
+        raise RunAgain(
+            f"process {publisher} did not say '{key.split('/')[0]}' within {seconds} s: it is slow, stuck or gone"
+        ) from error
+
+
+def _first_difference(facts: list[Facts]) -> str:
+    """One line on the first process that is not like process 0; empty where all are alike."""
+    first = facts[0]
+    for index, other in enumerate(facts):
+        for name in first:
+            if name != NEVER_SAME and other[name] != first[name]:
+                mine, theirs = _differing_lines(first[name], other[name])
+                there = f"{theirs!r} in process {index} ({other[NEVER_SAME]})"
+                here = f"{mine!r} in process 0 ({first[NEVER_SAME]})"
+                return f"{name} is {there} but {here}; start all with the same command, code and data"
+    return ""
+
+
+def _first_error(outcomes: list[Facts]) -> str:
+    failed = [(index, outcome) for index, outcome in enumerate(outcomes) if outcome["error"]]
+    return "".join(f"process {index} ({of_one[NEVER_SAME]}): {of_one['error']}" for index, of_one in failed[:1])
+
+
+def _differing_lines(one: str, other: str) -> tuple[str, str]:
+    """The first lines that only one of two texts has."""
+    ours, theirs = one.splitlines(), other.splitlines()
+    only_ours = [line for line in ours if line not in theirs]
+    only_theirs = [line for line in theirs if line not in ours]
+    return (only_ours or ["nothing"])[0].strip(), (only_theirs or ["nothing"])[0].strip()

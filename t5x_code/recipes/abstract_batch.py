@@ -1,0 +1,34 @@
+"""The arrays of a recipe's batch as shapes and types, without any data."""
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from t5x_code.objectives.example import Layout, Piece, Row
+from t5x_code.parallel.rules import batch_sharding
+from t5x_code.recipes.recipe import DataConfig
+from t5x_code.tokens.special_tokens import SpecialTokens
+
+DOCUMENT = np.arange(10, 18, dtype=np.int32)
+SPECIAL_TOKENS = SpecialTokens(eod=0, sep=1, eom=2, masks=(3, 4))
+
+
+def abstract_batch(config: DataConfig, batch_size: int, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
+    """By name: the fields that the recipe's objectives set, as an objective shows them for a document of a few tokens.
+
+    Args:
+        config: the recipe's data.
+        batch_size: rows of the global batch.
+        mesh: rows are split over it.
+    """
+    layout = Layout(config.length, SPECIAL_TOKENS, config.isolate_documents)
+    tokens = np.append(DOCUMENT, SPECIAL_TOKENS.eod).astype(np.int32)
+    row = Row((Piece(SPECIAL_TOKENS.eod, tokens, is_start=True, is_end=True),))
+    arrays: dict[str, np.ndarray] = {}
+    for objective, _ in config.objectives:
+        arrays |= objective(row, layout, np.random.default_rng(0)).arrays()
+    sharding = batch_sharding(mesh)
+    return {
+        name: jax.ShapeDtypeStruct((batch_size, *array.shape), array.dtype, sharding=sharding)
+        for name, array in arrays.items()
+    }

@@ -1,0 +1,39 @@
+"""How a run computes attention: settled before it starts, from its devices, its rows and what its objectives show."""
+
+import dataclasses
+
+from jax.sharding import Mesh
+
+from t5x_code.errors import UserError
+from t5x_code.models.attention.choice import AUTO, choose, why_not
+from t5x_code.models.attention.dispatch import case_of
+from t5x_code.models.config import TransformerConfig
+from t5x_code.objectives.causal_lm import CausalLM
+from t5x_code.recipes.recipe import Recipe
+
+
+def settle_attention(recipe: Recipe, mesh: Mesh) -> TransformerConfig:
+    """The recipe's model with the implementation of its attention named.
+
+    Raises:
+        UserError: the recipe names one that cannot compute its rows on these devices; says why.
+    """
+    model = recipe.model
+    queries = recipe.data.length // mesh.shape["sequence"]
+    case = case_of(mesh.devices.flat[0], queries, recipe.data.length, model.head_dim, model.dtype)
+    name = choose(model.attention, case)
+    # Only a recipe knows that its mask is causal and nothing else: then cuDNN needs no array to say so.
+    if model.attention == AUTO and name in ("tokamax", "cudnn") and is_plainly_causal(recipe):
+        name = "cudnn_causal" if why_not("cudnn_causal", case) is None and queries == recipe.data.length else name
+    if name == "cudnn_causal" and not is_plainly_causal(recipe):
+        raise UserError(
+            "TransformerConfig.attention is 'cudnn_causal', which lets every token see all tokens before it, but this "
+            f"recipe's rows do not: set ISOLATE_DOCUMENTS=False and CausalLM alone, or attention to {AUTO!r}"
+        )
+    return dataclasses.replace(model, attention=name)
+
+
+def is_plainly_causal(recipe: Recipe) -> bool:
+    """Whether each token sees exactly the tokens of its row up to itself, in every row of every objective."""
+    only_causal = all(isinstance(objective, CausalLM) for objective, _ in recipe.data.objectives)
+    return only_causal and not recipe.data.isolate_documents and not any(recipe.model.window_pattern)

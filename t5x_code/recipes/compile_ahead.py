@@ -1,0 +1,171 @@
+"""Proves on a CPU that a recipe's training step compiles for hardware that is elsewhere and fits it; and what it costs.
+
+The step is the one that training compiles, made by the same functions.
+"""
+
+import dataclasses
+import time
+from typing import Any
+
+from jax.sharding import Mesh
+from tqdm import tqdm
+
+from t5x_code.models.config import RematPolicy
+from t5x_code.models.decoder import count_params
+from t5x_code.parallel.ahead import CompiledStep, DeviceMemory, compile_step
+from t5x_code.parallel.bounds import StepBounds, step_bounds
+from t5x_code.parallel.chips import Chip
+from t5x_code.parallel.collectives import Collective
+from t5x_code.parallel.mesh import MESH_AXES, make_mesh
+from t5x_code.parallel.topology import described_devices
+from t5x_code.recipes.abstract_batch import abstract_batch
+from t5x_code.recipes.memory import state_bytes
+from t5x_code.recipes.recipe import Recipe
+from t5x_code.training.assemble import jit_train_step, step_parts
+from t5x_code.training.batch_size import batch_sizes_of
+from t5x_code.training.flops import recomputed_flops_per_token, train_flops_per_token
+from t5x_code.training.state import abstract_state
+from t5x_code.training.step import num_microbatches
+
+REMAT_POLICIES: tuple[RematPolicy, ...] = ("none", "dots", "full")  # the least work first
+
+
+@dataclasses.dataclass(frozen=True)
+class AheadReport:
+    """One recipe on one topology. Bytes and seconds are per device and step."""
+
+    topology: str
+    num_slices: int
+    chip: str
+    num_devices: int
+    mesh: dict[str, int]
+    parameters: int
+    batch_size: int
+    microbatch_size: int  # rows per device at a time
+    length: int
+    remat: str
+    fits: bool
+    refusal: str | None  # why it does not compile
+    memory: DeviceMemory | None
+    collectives: tuple[Collective, ...]
+    flops_per_token: float  # of the model: forward and backward pass
+    recomputed_flops_per_token: float
+    bounds: StepBounds | None
+    mfu_at_most: float | None  # the model's FLOPs over the peak, at the step's lower bound
+    compile_seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON, the derived figures included."""
+        fields = dataclasses.asdict(self)
+        if self.memory is not None and self.bounds is not None:
+            fields["memory"] |= {"needed": self.memory.needed, "headroom": self.memory.headroom}
+            fields["bounds"] |= {"step": self.bounds.step, "limit": self.bounds.limit}
+        return fields
+
+
+def compile_recipe(recipe: Recipe, topology: str, num_slices: int = 1) -> AheadReport:
+    """Compiles a recipe's step for a topology.
+
+    Args:
+        recipe: its mesh must fit the topology's devices.
+        topology: as `described_devices` takes it.
+        num_slices: TPU slices, over which the mesh's data axis is split first.
+
+    Raises:
+        UserError: no such topology, no compiler for it, or a mesh or batch that does not fit.
+    """
+    devices, chip = described_devices(topology, num_slices)
+    mesh = make_mesh(dataclasses.replace(recipe.mesh, num_slices=num_slices), devices)
+    rows = max(batch_sizes_of(recipe.loop.batch_size))
+    microbatches = num_microbatches(rows, recipe.loop.microbatch_size, mesh)
+    began = time.perf_counter()
+    compiled = _compile(recipe, rows, mesh, chip)
+    flops = train_flops_per_token(recipe.model), recomputed_flops_per_token(recipe.model)
+    bounds = _bounds(recipe, compiled, chip, mesh, rows, microbatches, sum(flops)) if compiled.memory else None
+    tokens = rows * recipe.data.length
+    return AheadReport(
+        topology=topology,
+        num_slices=num_slices,
+        chip=chip.name,
+        num_devices=mesh.size,
+        mesh=dict(zip(MESH_AXES, mesh.devices.shape, strict=True)),
+        parameters=count_params(recipe.model),
+        batch_size=rows,
+        microbatch_size=rows // microbatches // (mesh.shape["data"] * mesh.shape["fsdp"]),
+        length=recipe.data.length,
+        remat=recipe.model.remat,
+        fits=compiled.fits,
+        refusal=compiled.refusal,
+        memory=compiled.memory,
+        collectives=compiled.collectives,
+        flops_per_token=flops[0],
+        recomputed_flops_per_token=flops[1],
+        bounds=bounds,
+        mfu_at_most=flops[0] * tokens / mesh.size / chip.peak_flops / bounds.step if bounds else None,
+        compile_seconds=time.perf_counter() - began,
+    )
+
+
+def search(recipe: Recipe, topology: str, num_slices: int = 1) -> list[AheadReport]:
+    """The largest microbatch that fits under each remat policy, the lowest bound of the step's time first.
+
+    Every policy's work and every microbatch's gathering of parameters is in that bound, so that it weighs the one
+    against the other. Policies under which nothing fits are left out.
+
+    Raises:
+        UserError: as `compile_recipe`.
+    """
+    devices, _ = described_devices(topology, num_slices)
+    shape = make_mesh(dataclasses.replace(recipe.mesh, num_slices=num_slices), devices).shape
+    rows = max(batch_sizes_of(recipe.loop.batch_size)) // (shape["data"] * shape["fsdp"])
+    sizes = [size for size in range(1, rows + 1) if rows % size == 0]
+    found = []
+    with tqdm(total=len(REMAT_POLICIES), desc="remat policies", mininterval=0) as bar:
+        for remat in REMAT_POLICIES:
+            report = _largest_fitting(recipe, topology, num_slices, remat, sizes)
+            found += [report] if report else []
+            bar.update()
+    return sorted(found, key=lambda report: report.bounds.step)
+
+
+def _largest_fitting(
+    recipe: Recipe, topology: str, num_slices: int, remat: RematPolicy, sizes: list[int]
+) -> AheadReport | None:
+    """By bisection over ascending microbatch sizes: what does not fit is found in seconds."""
+    best = None
+    low, high = 0, len(sizes)
+    while low < high:
+        middle = (low + high) // 2
+        model = dataclasses.replace(recipe.model, remat=remat)
+        loop = dataclasses.replace(recipe.loop, microbatch_size=sizes[middle])
+        report = compile_recipe(dataclasses.replace(recipe, model=model, loop=loop), topology, num_slices)
+        if report.fits:
+            best, low = report, middle + 1
+        else:
+            high = middle
+    return best
+
+
+def _compile(recipe: Recipe, rows: int, mesh: Mesh, chip: Chip) -> CompiledStep:
+    parts = step_parts(recipe.model, recipe.optimizer, recipe.loss, recipe.loop.microbatch_size, mesh)
+    state = abstract_state(recipe.model, parts.optimizer, recipe.optimizer.ema_decay is not None, mesh)
+    batch = abstract_batch(recipe.data, rows, mesh)
+    return compile_step(jit_train_step(parts, state), state, batch, mesh, chip)
+
+
+def _bounds(
+    recipe: Recipe, compiled: CompiledStep, chip: Chip, mesh: Mesh, rows: int, microbatches: int, flops: float
+) -> StepBounds:
+    parameters, beside = state_bytes(recipe.model, recipe.optimizer)
+    shards = mesh.shape["fsdp"] * mesh.shape["tensor"]
+    # The state is read and written once; every microbatch reads the parameters, in the compute type, forward and back.
+    state = 2 * (parameters + beside) / shards
+    itemsize = 2 if recipe.model.dtype == "bfloat16" else 4
+    weights = 2 * microbatches * parameters / 4 * itemsize / mesh.shape["tensor"]
+    return step_bounds(
+        chip,
+        flops=flops * rows * recipe.data.length / mesh.size,
+        memory_bytes=state + weights,
+        bytes_inside=sum(collective.bytes_inside for collective in compiled.collectives),
+        bytes_across=sum(collective.bytes_across for collective in compiled.collectives),
+    )

@@ -1,0 +1,45 @@
+"""From a run's configuration to the step that it compiles; training and the ahead-of-time compiler share it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from t5x_code.models.config import TransformerConfig
+from t5x_code.models.decoder import logical_axes
+from t5x_code.models.lora import trained
+from t5x_code.models.modality import VocabularySplit
+from t5x_code.training.losses import LossConfig, make_loss
+from t5x_code.training.optimizer import OptimizerConfig, make_optimizer
+from t5x_code.training.schedules import make_schedule
+from t5x_code.training.state import TrainState, shardings_of
+from t5x_code.training.step import StepParts, make_train_step
+
+
+def step_parts(
+    model: TransformerConfig,
+    optimizer: OptimizerConfig,
+    loss: LossConfig,
+    microbatch_size: int | None,
+    mesh: Mesh,
+    split: VocabularySplit | None = None,
+) -> StepParts:
+    """What a step of that configuration is made of."""
+    return StepParts(
+        make_loss(model, loss, mesh, split),
+        make_optimizer(optimizer, trained(logical_axes(model))),
+        make_schedule(optimizer.schedule),
+        optimizer.ema_decay,
+        microbatch_size,
+        mesh,
+    )
+
+
+def jit_train_step(parts: StepParts, state: TrainState) -> Callable[[Any, Any], tuple[Any, Any]]:
+    """The step as a run compiles it: the state is donated.
+
+    Its layout is that of `state`, arrays or `abstract_state`, at every step: left to the compiler, it could change
+    after the first.
+    """
+    return jax.jit(make_train_step(parts), donate_argnums=0, out_shardings=(shardings_of(state), None))

@@ -1,0 +1,124 @@
+"""The TPU kernel: its numbers step by step on a CPU, and its machine code for every TPU without one."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from intervals import KINDS, intervals
+
+from t5x_code.models.attention.dense import dense_attention
+from t5x_code.models.attention.splash import splash_attention, tile_size
+
+H, K, E, LENGTH = 4, 2, 64, 384
+
+
+def random_heads(rows, queries, keys, dtype=jnp.float32):
+    rng = np.random.default_rng(0)
+    shapes = [(rows, queries, H, E), (rows, keys, K, E), (rows, keys, K, E)]
+    return tuple(jnp.asarray(rng.normal(size=shape), dtype) for shape in shapes)
+
+
+@pytest.fixture(scope="module")
+def compiled():
+    """Output and gradients of both; compiled once for all kinds of intervals."""
+
+    def of(compute):
+        def loss(q, k, v, *ends):
+            out = compute(q, k, v, *ends)
+            return jnp.sin(3 * out).sum(), out
+
+        return jax.jit(jax.value_and_grad(loss, (0, 1, 2), has_aux=True))
+
+    return (
+        of(lambda *arrays: splash_attention(*arrays, 0.2, interpret=True)),
+        of(lambda *arrays: dense_attention(*arrays, 0.2)),
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_equals_the_reference(compiled, kind):
+    arrays = random_heads(2, LENGTH, LENGTH)
+    ends = intervals(kind, 2, LENGTH)
+    ((_, out), gradients), ((_, expected), expected_gradients) = (run(*arrays, *ends) for run in compiled)
+    np.testing.assert_allclose(out, expected, atol=2e-5)
+    for got, want in zip(gradients, expected_gradients, strict=True):
+        np.testing.assert_allclose(got, want, atol=2e-4)
+    if kind == "padding":
+        assert not np.asarray(out)[ends[1] == 0].any()
+
+
+def test_some_queries_of_longer_rows():
+    """A device's share of a row that is split over its length: queries from the middle, all keys."""
+    q, k, v = random_heads(1, LENGTH, LENGTH)
+    ends = intervals("packed prefixes", 1, LENGTH)
+    part = slice(128, 256)
+    shares = (q[:, part], k, v, *(end[:, part] for end in ends))
+    out = splash_attention(*shares, 0.2, interpret=True)
+    np.testing.assert_allclose(out, dense_attention(*shares, 0.2), atol=2e-5)
+
+
+def test_tiles():
+    assert [tile_size(2048, 2048), tile_size(384, 2048), tile_size(100, 2048)] == [512, 128, None]
+
+
+COMPILE = """
+import functools, jax, jax.numpy as jnp, sys
+from jax.experimental import topologies
+from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
+import numpy as np
+from t5x_code.models.attention.dispatch import attention
+from t5x_code.parallel.mesh import MESH_AXES
+from t5x_code.parallel.rules import logical_axes_on
+
+name, dims, options = sys.argv[1], [int(dim) for dim in sys.argv[2].split(",")], {}
+if name.startswith("v4"):
+    options["chip_config_name"] = "megacore"
+devices = topologies.get_topology_desc(platform="tpu", topology_name=name, **options).devices
+mesh = Mesh(np.array(devices).reshape(1, 2, 1, 2), MESH_AXES, axis_types=(jax.sharding.AxisType.Auto,) * 4)
+for head_dim in dims:
+    with logical_axes_on(mesh):
+        def shape(heads):
+            whole = NamedSharding(mesh, P())
+            return jax.ShapeDtypeStruct((4, 2048, heads, head_dim), jnp.bfloat16, sharding=whole)
+        ends = jax.ShapeDtypeStruct((4, 2048), jnp.int32, sharding=NamedSharding(mesh, P()))
+        def loss(q, k, v, start, end):
+            return attention(q, k, v, start, end, scale=0.1).astype(jnp.float32).sum()
+        arrays = (shape(8), shape(2), shape(2), ends, ends)
+        compiled = jax.jit(jax.grad(loss, (0, 1, 2))).lower(*arrays).compile()
+    assert compiled.as_text().count("tpu_custom_call") >= 3, "no kernel"
+    temporary = compiled.memory_analysis().temp_size_in_bytes
+    assert temporary < 64 * 2**20, f"{temporary} bytes: scores of {4 * 8 * 2048 * 2048 * 4 // 4} would be dense"
+    print(name, head_dim, temporary)
+"""
+
+
+def compile_for(topology: str, head_dims: str) -> None:
+    if importlib.util.find_spec("libtpu") is None:
+        pytest.skip("libtpu is not installed: pip install '.[tpu]'")
+    environment = os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "TPU_SKIP_MDS_QUERY": "1",
+        "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+        "TPU_WORKER_HOSTNAMES": "localhost",
+        "TPU_WORKER_ID": "0",
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    }
+    command = [sys.executable, "-c", COMPILE, topology, head_dims]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert result.stdout.count(topology) == head_dims.count(",") + 1
+
+
+def test_compiles_for_a_tpu():
+    compile_for("v5e:2x2", "128")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("topology", ["v4:2x2x1", "v5e:2x2", "v5p:2x2x1", "v6e:2x2"])
+def test_compiles_for_every_tpu_and_head_size(topology):
+    compile_for(topology, "64,80,128,256")

@@ -1,0 +1,24 @@
+"""Rotary positions."""
+
+import jax.numpy as jnp
+import numpy as np
+
+from t5x_code.models.rope import rotary_angles, rotate
+
+
+def test_rotation_keeps_relative_positions():
+    """A score depends on the distance of query and key alone, and dims past R do not turn."""
+    rng = np.random.default_rng(0)
+    q, k = (jnp.asarray(rng.normal(size=(1, 1, 1, 12)), jnp.float32) for _ in range(2))
+
+    def score(query_position, key_position, interleaved):
+        turned = [
+            rotate(x, *rotary_angles(jnp.full((1, 1), position), 8, 10_000.0), interleaved)
+            for x, position in ((q, query_position), (k, key_position))
+        ]
+        assert (turned[0][..., 8:] == q[..., 8:]).all()
+        return float((turned[0] * turned[1]).sum())
+
+    for interleaved in (True, False):
+        np.testing.assert_allclose(score(7, 3, interleaved), score(104, 100, interleaved), atol=1e-4)
+        assert abs(score(7, 3, interleaved) - score(7, 5, interleaved)) > 1e-3

@@ -1,0 +1,49 @@
+"""What a run's attention is settled to before it starts."""
+
+import dataclasses
+from types import SimpleNamespace
+
+import jax
+import pytest
+
+from t5x_code.errors import UserError
+from t5x_code.models.attention import choice
+from t5x_code.parallel.mesh import make_mesh
+from t5x_code.recipes.attention_choice import settle_attention
+from t5x_code.recipes.gin_files import load_recipe
+
+
+@pytest.fixture(scope="module")
+def recipes():
+    """CodeGen2's mixture, and causal language modelling that sees across documents."""
+    mixed, _ = load_recipe(["gin/codegen2_1b.gin"])
+    causal, _ = load_recipe(["gin/codegen2_1b.gin", "gin/objectives/causal_lm.gin"], ["ISOLATE_DOCUMENTS=False"])
+    return mixed, causal
+
+
+@pytest.fixture
+def one_h100(monkeypatch):
+    """A mesh of one device that says it is an H100; nothing runs on it."""
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(choice.importlib.util, "find_spec", lambda name: object())
+    device = SimpleNamespace(platform="gpu", device_kind="NVIDIA H100 80GB HBM3")
+    devices = SimpleNamespace(flat=[device])
+    return SimpleNamespace(devices=devices, shape={"sequence": 1})
+
+
+def with_attention(recipe, name):
+    return dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, attention=name))
+
+
+def test_a_run_names_what_its_devices_can(recipes):
+    assert settle_attention(recipes[0], make_mesh(recipes[0].mesh)).attention == "chunked"
+    with pytest.raises(UserError, match="'splash', which is a kernel for TPUs"):
+        settle_attention(with_attention(recipes[0], "splash"), make_mesh(recipes[0].mesh))
+
+
+def test_cudnn_is_told_of_a_plain_causal_mask_and_of_no_other(recipes, one_h100):
+    mixed, causal = recipes
+    assert settle_attention(mixed, one_h100).attention == "tokamax"
+    assert settle_attention(causal, one_h100).attention == "cudnn_causal"
+    with pytest.raises(UserError, match="lets every token see all tokens before it"):
+        settle_attention(with_attention(mixed, "cudnn_causal"), one_h100)
