@@ -1,6 +1,7 @@
 """Whole models in and out: a Hugging Face folder to a model directory or onto a mesh, and back."""
 
 import contextlib
+import dataclasses
 import json
 import shutil
 import tempfile
@@ -34,6 +35,7 @@ from t5x_code.huggingface.parameters import lazy_params, their_shapes, their_ten
 from t5x_code.huggingface.safetensors_file import write_safetensors
 from t5x_code.huggingface.weights_folder import WeightsFolder
 from t5x_code.models.config import TransformerConfig
+from t5x_code.models.lora import merge_adapters
 from t5x_code.tokens.tokenizer import TOKENIZER_FILE, Tokenizer
 
 CONFIG_FILE = "config.json"
