@@ -43,7 +43,7 @@ def merge_adapters(config: TransformerConfig, params: Params) -> tuple[Transform
     if not config.lora_rank:
         return config, params
     merged = _merge(params, config.lora_alpha / config.lora_rank, is_stacked=False)
-    return dataclasses.replace(config, lora_rank=0), merged
+    return dataclasses.replace(config, lora_rank=0, lora_alpha=TransformerConfig.lora_alpha), merged
 
 
 def _split(node: Params) -> tuple[Params, Params]:
