@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from t5x_code.errors import UserError
-from t5x_code.evaluation.embeddings import ATTENTIONS, POOLINGS, embed_codes
+from t5x_code.evaluation.embeddings import ATTENTIONS, POOLINGS, Attention, embed_codes
 from t5x_code.evaluation.request import Request, Results
 from t5x_code.evaluation.selection_scores import BagOfTokens, correlation, cosine, selection_scores
 from t5x_code.inference.infilling import TextModel
@@ -29,8 +29,15 @@ ALL_PROBLEMS = "all_problems"  # the variant that also takes problems that are n
 Similarity = Callable[[int, int], float]
 
 
-def evaluate_logic_equivalence(request: Request) -> Results:
+def evaluate_logic_equivalence(
+    request: Request, attentions: Sequence[Attention] = ATTENTIONS, with_untrained: bool = True
+) -> Results:
     """Selection by the request's model, and by a second one, `before`, if there is one.
+
+    Args:
+        request: what to evaluate on what.
+        attentions: causal, and what else the codes are read with.
+        with_untrained: also measure the model with fresh parameters.
 
     Returns:
         `metrics` for mean pooling and causal attention: accuracies, `correlation_with_bag_of_tokens`, and, prefixed by
@@ -53,8 +60,9 @@ def evaluate_logic_equivalence(request: Request) -> Results:
         "tf_idf": BagOfTokens(codes, weigh_by_frequency=True).similarity,
     }
     untrained = dataclasses.replace(model, params=init_params(model.config, jax.random.key(seed)), mesh=None)
-    models = {"": model, "untrained": untrained} | ({"before": request.before} if request.before else {})
-    passes = [(name, attention) for name in models for attention in ATTENTIONS if not name or attention == "causal"]
+    models = {"": model} | ({"untrained": untrained} if with_untrained else {})
+    models |= {"before": request.before} if request.before else {}
+    passes = [(name, attention) for name in models for attention in attentions if not name or attention == "causal"]
     with tqdm(total=len(codes) * len(passes), unit="code", disable=not request.show_progress) as progress:
         for name, attention in passes:
             of_model = codes if name != "before" else [models[name].tokenizer.encode(text) for text in texts]

@@ -144,7 +144,7 @@ def export_model(
         raise UserError(f"{target} exists; choose another folder or remove it")
     description = read_description(source)
     name = family or description.family
-    merged = dataclasses.replace(description.config, lora_rank=0)
+    merged = dataclasses.replace(description.config, lora_rank=0, lora_alpha=TransformerConfig.lora_alpha)
     found = family_by_name(name) if name else family_of_config(merged)
     hf = write_config(found, merged) | {"torch_dtype": dtype}
     if mp_num is not None:

@@ -1,5 +1,6 @@
 """From a Hugging Face folder to a model directory and back, through the command line and its functions."""
 
+import dataclasses
 import json
 import os
 import pickle
@@ -16,11 +17,13 @@ import torch
 import transformers
 from random_models import CLASSES, random_hf_config, random_tensors, random_torch_model
 
-from t5x_code.checkpoints.model_directory import read_description, read_model_directory
+from t5x_code.checkpoints.model_directory import read_description, read_model_directory, write_model_directory
 from t5x_code.errors import UserError
 from t5x_code.huggingface.conversion import export_model, import_model, load_onto_mesh
 from t5x_code.huggingface.safetensors_file import write_safetensors
 from t5x_code.huggingface.weights_folder import WeightsFolder
+from t5x_code.models.decoder import hidden_states, init_params, logits
+from t5x_code.models.lora import join, trained
 from t5x_code.parallel.mesh import MeshConfig, make_mesh
 from t5x_code.tokens.special_tokens import EOD_TEXT, EOM_TEXT, SEP_TEXT, mask_text
 
@@ -229,3 +232,27 @@ def test_mp_num_is_codegens_alone(tmp_path):
 def test_a_wrong_command_line_ends_with_one_line_and_code_2(arguments):
     done = convert(*arguments)
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+
+
+def test_adapters_are_merged_on_export(hf_folder, tmp_path):
+    """A model trained with LoRA exports as a plain one: its logits in transformers are those of kernels plus A B."""
+    imported = import_model(str(hf_folder), str(tmp_path / "base"))
+    config = dataclasses.replace(imported.config, lora_rank=2, lora_alpha=4.0)
+    _, base = read_model_directory(tmp_path / "base")
+    drawn = iter(jax.random.split(jax.random.key(1), 1000))
+    fresh = trained(init_params(config, next(drawn)))
+    adapters = jax.tree.map(lambda leaf: 0.1 * jax.random.normal(next(drawn), leaf.shape), fresh)
+    description = dataclasses.replace(imported, config=config)
+    write_model_directory(tmp_path / "adapted", description, join(adapters, base), hf_folder)
+    export_model(str(tmp_path / "adapted"), str(tmp_path / "out"))
+    ids = np.arange(20, dtype=np.int32)[None]
+    reads = (ids, ids, 0 * ids, ids + 1)
+    config = dataclasses.replace(config, dtype="float32")
+    ours = logits(config, join(adapters, base), hidden_states(config, join(adapters, base), *reads))
+    exported = transformers.CodeGenForCausalLM.from_pretrained(tmp_path / "out").eval()
+    with torch.no_grad():
+        theirs = exported(torch.from_numpy(ids.astype(np.int64))).logits.numpy()
+    np.testing.assert_allclose(ours[..., : theirs.shape[-1]], theirs, rtol=1e-4, atol=1e-5)
+    plain_config = dataclasses.replace(config, lora_rank=0)
+    plain = logits(plain_config, base, hidden_states(plain_config, base, *reads))
+    assert float(abs(plain - ours)[..., : theirs.shape[-1]].max()) > 0.01

@@ -9,12 +9,13 @@ import jax.numpy as jnp
 import pytest
 
 from t5x_code.models.decoder import logical_axes
+from t5x_code.models.lora import trained
 from t5x_code.parallel.mesh import make_mesh
 from t5x_code.parallel.rules import logical_axes_on
 from t5x_code.recipes.gin_files import load_recipe
 from t5x_code.recipes.run import train_recipe
 from t5x_code.training.batch_size import batch_size_at
-from t5x_code.training.losses import next_token_loss
+from t5x_code.training.losses import make_loss
 from t5x_code.training.optimizer import make_optimizer
 from t5x_code.training.schedules import make_schedule
 from t5x_code.training.state import init_state
@@ -22,7 +23,28 @@ from t5x_code.training.step import StepParts, make_train_step
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted(path.stem for path in (ROOT / "gin").glob("*.gin") if path.name != "defaults.gin")
-FIELDS = ("inputs", "targets", "loss_weights", "positions", "segment_ids", "attend_from", "attend_to")
+FIELDS = ("inputs", "targets", "loss_weights", "positions", "segment_ids", "attend_from", "attend_to", "pool_ids")
+CODE_FIELDS = ("code_pair", "code_problem", "code_role")
+SLOW = ("ntp_plus_codellama_7b", "ntp_plus_starcoder_1b")  # trained two steps by hand and in .ci/run
+
+
+def corpus_of(name: str, folder: Path) -> str:
+    """A small mixture that the recipe's objectives can be made of."""
+    if not name.startswith("ntp_plus"):
+        return f"text_files:{Path(json.__file__).parent.parent / 'email'}"
+
+    rows = [
+        {
+            "problem_id": f"p{n}",
+            "solutions": [
+                f"def add(values):\n    total = {n}\n    for v in values:\n        total += v\n    return total\n",
+                f"def add(v):\n    print({n})\n    return sum(v) + {n}\n",
+            ],
+        }
+        for n in range(200)
+    ]
+    (folder / "problems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return f"problems:{folder / 'problems.jsonl'}"
 
 
 @pytest.fixture(scope="module")
@@ -32,11 +54,10 @@ def own_cache(tmp_path_factory):
         yield
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in RECIPES])
 def test_two_steps_under_the_tiny_overlay(name, own_cache, tmp_path):
-    library = Path(json.__file__).parent.parent
     bindings = [
-        f"MIXTURE='text_files:{library / 'email'}'",
+        f"MIXTURE='{corpus_of(name, tmp_path)}'",
         f"MODEL_DIR='{tmp_path / 'run'}'",
         "TRAIN_STEPS=2",
         "LOG_PERIOD=1",
@@ -53,8 +74,8 @@ def test_two_steps_under_the_tiny_overlay(name, own_cache, tmp_path):
 def test_a_step_at_full_size_keeps_the_shapes_of_the_state(name):
     recipe, _ = load_recipe([f"gin/{name}.gin"])
     mesh = make_mesh(recipe.mesh, jax.devices()[:1])
-    optimizer = make_optimizer(recipe.optimizer, logical_axes(recipe.model))
-    loss = next_token_loss(recipe.model, recipe.loss, mesh)
+    optimizer = make_optimizer(recipe.optimizer, trained(logical_axes(recipe.model)))
+    loss = make_loss(recipe.model, recipe.loss, mesh)
     ema_decay = recipe.optimizer.ema_decay
     parts = StepParts(loss, optimizer, make_schedule(recipe.optimizer.schedule), ema_decay, None, mesh)
     with logical_axes_on(mesh):
@@ -63,6 +84,7 @@ def test_a_step_at_full_size_keeps_the_shapes_of_the_state(name):
         )
         rows = (batch_size_at(recipe.loop.batch_size, 0), recipe.data.length)
         batch = {field: jax.ShapeDtypeStruct(rows, jnp.int32) for field in FIELDS}
+        batch |= {field: jax.ShapeDtypeStruct((rows[0], 24), jnp.int32) for field in CODE_FIELDS}
         batch["loss_weights"] = jax.ShapeDtypeStruct(rows, jnp.float32)
         after, metrics = jax.eval_shape(make_train_step(parts), state, batch)
     assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), after) == jax.tree.map(

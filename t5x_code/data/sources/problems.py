@@ -53,11 +53,8 @@ def file_documents(source: SourceDeclaration, text_field: str, skipped: Counter)
 def library_documents(source: SourceDeclaration, text_field: str, skipped: Counter) -> Iterator[PartedDocument]:
     """A sample of the standard library's functions."""
     modules = [(file.name, text) for file in python_stdlib.files(source) for text in read_text(file.path, skipped)]
-    yield from _documents(
-        lambda: function_problems((name, text.replace("\r\n", "\n")) for name, text in modules),
-        _limit(source) or LIBRARY_FUNCTIONS,
-        skipped,
-    )
+    problems = list(function_problems((name, text.replace("\r\n", "\n")) for name, text in modules))
+    yield from _documents(lambda: iter(problems), _limit(source) or LIBRARY_FUNCTIONS, skipped)
 
 
 def _limit(source: SourceDeclaration) -> int | None:

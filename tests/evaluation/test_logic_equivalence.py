@@ -1,0 +1,150 @@
+"""Selection: figures are those counted by hand, codes together equal codes alone, no trained problem is taken."""
+
+import dataclasses
+import itertools
+import json
+import math
+
+import jax
+import numpy as np
+import pytest
+
+from t5x_code.errors import UserError
+from t5x_code.evaluation.embeddings import embed_codes
+from t5x_code.evaluation.logic_equivalence import evaluate_logic_equivalence
+from t5x_code.evaluation.request import Request
+from t5x_code.evaluation.selection_scores import BagOfTokens, cosine, selection_scores
+from t5x_code.inference.infilling import TextModel
+from t5x_code.models.config import TransformerConfig
+from t5x_code.models.decoder import hidden_states, init_params
+from t5x_code.reports.similarity_plot import draw_similarities
+from t5x_code.source_code.problems import Problem, group_number, is_held_out
+from t5x_code.source_code.selection import selection_items
+from t5x_code.tokens.special_tokens import SpecialTokens
+
+
+class ByteTokenizer:
+    """One token per byte, then the control tokens."""
+
+    special_tokens = SpecialTokens(eod=256, sep=257, eom=258, masks=(259, 260))
+
+    def encode(self, text):
+        return np.frombuffer(text.encode(), np.uint8).astype(np.int32)
+
+    def decode(self, ids):
+        return bytes(i for i in ids if i < 256).decode(errors="replace")
+
+
+@pytest.fixture(scope="module")
+def model():
+    config = TransformerConfig(
+        num_layers=2, model_dim=32, num_heads=2, num_kv_heads=2, head_dim=16, mlp_dim=64, vocab_size=261,
+        max_length=256, rotary_dim=8, dtype="float32",
+    )  # fmt: skip
+    # Sixteen times the usual range, or attention would hardly matter.
+    params = jax.tree.map(lambda leaf: leaf * (16 if leaf.ndim > 2 else 1), init_params(config, jax.random.key(0)))
+    return TextModel(config, params, ByteTokenizer(), begin_document=True)
+
+
+@pytest.mark.parametrize("begin_document", [True, False])
+@pytest.mark.parametrize("attention", ["causal", "bidirectional"])
+def test_codes_together_equal_codes_alone(model, attention, begin_document):
+    model = dataclasses.replace(model, begin_document=begin_document)
+    rng = np.random.default_rng(0)
+    read = jax.jit(hidden_states, static_argnums=0)
+    codes = [rng.integers(0, 256, size) for size in (3, 1, 40, 100, 250, 400, 7)]
+    vectors = embed_codes(model, codes, attention)
+    for number, code in enumerate(codes):
+        lead = [256] * begin_document
+        tokens = np.concatenate([lead, code])[:256].astype(np.int32)
+        size, positions = len(tokens), np.arange(256, dtype=np.int32)
+        to = np.where(positions < size, positions + 1 if attention == "causal" else size, 0)
+        padded = np.pad(tokens, (0, 256 - size))
+        x_LxD = read(model.config, model.params, padded[None], positions[None], 0 * positions[None], to[None])[0]
+        x_LxD = x_LxD[len(lead) : size]
+        np.testing.assert_allclose(vectors["mean"][number], x_LxD.mean(0), rtol=2e-4, atol=2e-5)
+        np.testing.assert_allclose(vectors["last"][number], x_LxD[-1], rtol=2e-4, atol=2e-5)
+
+
+def test_scores_are_those_counted_by_hand():
+    rng = np.random.default_rng(0)
+    kinds = ("pos", "obf", "neg", "lsh")
+    items = [{kind: float(rng.integers(0, 4)) for kind in kinds if rng.random() < 0.8} for _ in range(40)]
+    others = [[float(rng.integers(0, 4)) for _ in range(5)] for _ in items]
+    metrics, intervals = selection_scores(items, others)
+    for accepted, rejected in itertools.product(("pos", "obf"), ("neg", "lsh")):
+        both = [(item[accepted], item[rejected]) for item in items if accepted in item and rejected in item]
+        expected = sum((a > b) + 0.5 * (a == b) for a, b in both) / len(both)
+        assert metrics[f"{accepted}|{rejected}"] == pytest.approx(expected)
+    ranks = []
+    for item, its_others in zip(items, others, strict=True):
+        if "obf" in item:
+            rejected = its_others + ([item["lsh"]] if "lsh" in item else [])
+            ranks.append(1 + sum((b > item["obf"]) + 0.5 * (b == item["obf"]) for b in rejected))
+    assert metrics["obf/mrr"] == pytest.approx(np.mean([1 / rank for rank in ranks]))
+    assert metrics["obf/accuracy_at_1"] == pytest.approx(np.mean([max(0, 2 - rank) for rank in ranks]))
+    assert all(low <= metrics[name] <= high for name, (low, high) in intervals.items())
+
+
+def test_bags_of_tokens_equal_dense_vectors():
+    rng = np.random.default_rng(0)
+    codes = [rng.integers(0, 12, rng.integers(1, 30)) for _ in range(9)]
+    counts = np.stack([np.bincount(code, minlength=12) for code in codes]).astype(float)
+    idf = np.array([math.log((1 + 9) / (1 + (counts[:, token] > 0).sum())) + 1 for token in range(12)])
+    for weigh, dense in ((False, counts), (True, counts * idf)):
+        bag = BagOfTokens(codes, weigh)
+        for first, second in itertools.combinations(range(9), 2):
+            assert bag.similarity(first, second) == pytest.approx(cosine(dense[first], dense[second]))
+
+
+def solutions(n: int) -> tuple[str, str]:
+    return (
+        f"def run_{n}(items):\n    total = {n}\n    for x in items:\n        total += x + {n}\n    return total\n",
+        f"def go_{n}(values):\n    if not values:\n        return {n}\n    return values[0] + {n} + go_{n}(values)\n",
+    )
+
+
+PROBLEMS = [Problem(f"p{n}", "python", solutions(n)) for n in range(40)]
+
+
+@pytest.fixture
+def problem_file(tmp_path):
+    path = tmp_path / "problems.jsonl"
+    rows = [{"problem_id": p.problem_id, "language": p.language, "solutions": p.solutions} for p in PROBLEMS]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return str(path)
+
+
+def test_items_hold_other_problems_of_like_length():
+    for item in selection_items(PROBLEMS, num_others=6):
+        own = next(problem for problem in PROBLEMS if problem.problem_id == item.problem_id)
+        assert item.query == own.solutions[0] and item.candidates["pos"] == own.solutions[1]
+        assert item.candidates["neg"] == item.others[0] and len(set(item.others)) == 6
+        assert not set(item.others) & set(own.solutions)
+        lengths = sorted(abs(len(s) - len(item.query)) for p in PROBLEMS for s in p.solutions if p is not own)
+        assert abs(len(item.others[0]) - len(item.query)) == lengths[0]
+        assert sorted(item.candidates["lsh"]) == sorted(item.query)
+        assert sorted(item.candidates["obf_lsh"]) == sorted(item.candidates["obf"])
+    assert selection_items(PROBLEMS) == selection_items(PROBLEMS)
+
+
+def test_a_model_is_evaluated_on_held_out_problems_only(model, problem_file):
+    request = Request("logic_equivalence", model, data=problem_file, before=model, show_progress=False)
+    results = evaluate_logic_equivalence(request)
+    held_out = [p for p in PROBLEMS if is_held_out(group_number(p.group))]
+    assert results["num_problems"] == len(held_out) > 3
+    metrics = results["metrics"]
+    wanted = {"", "untrained/", "bag_of_tokens/", "tf_idf/", "before/", "last_causal/", "mean_bidirectional/"}
+    assert {f"{way}{name}" for way in wanted for name in ("pos|neg", "obf|lsh", "mean", "pos/mrr")} <= metrics.keys()
+    assert metrics["before/mean"] == metrics["mean"]  # the same model
+    # A bag of tokens cannot see lines change places: it takes the shuffled query over everything.
+    assert metrics["bag_of_tokens/pos|lsh"] == metrics["bag_of_tokens/obf|lsh"] == 0
+    assert -1 <= metrics["correlation_with_bag_of_tokens"] <= 1
+    picture = draw_similarities(results["similarities"], "a < b")
+    assert picture.startswith("<svg") and "a &lt; b" in picture and picture.count("<polygon") == 16
+    trained = frozenset({group_number(held_out[0].group)})
+    with pytest.raises(UserError, match=f"trained on 1 of these problems, such as {held_out[0].problem_id}"):
+        evaluate_logic_equivalence(dataclasses.replace(request, trained_groups=trained))
+    others = frozenset(group_number(p.group) for p in PROBLEMS) - trained
+    with pytest.raises(UserError, match="was trained on"):
+        evaluate_logic_equivalence(dataclasses.replace(request, trained_groups=others, variant="all_problems"))
