@@ -158,7 +158,7 @@ def _largest_fitting(
 
 def _compile(recipe: Recipe, rows: int, mesh: Mesh, chip: Chip) -> CompiledStep:
     parts = step_parts(recipe.model, recipe.optimizer, recipe.loss, recipe.loop.microbatch_size, mesh)
-    state = abstract_state(recipe.model, parts.optimizer, recipe.optimizer.ema_decay is not None, mesh)
+    state = abstract_state(recipe.model, parts.optimizer, recipe.optimizer.ema_decay is not None, mesh, parts.offload)
     batch = abstract_batch(recipe.data, rows, mesh)
     return compile_step(jit_train_step(parts, state), state, batch, mesh, chip)
 

@@ -5,6 +5,7 @@ loop, and a request to stop is answered after the step that is queued.
 """
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -125,6 +126,7 @@ def train(
             config.accept_changed_data,
             initialize_from,
             data.split,
+            parts.offload,
         )
         if is_writer():
             start_run_directory(config.model_dir, files.description, files.save_tokenizer, files.texts)
@@ -180,7 +182,7 @@ def _run(config: LoopConfig, steps: _Steps, start: Start, data: RunData) -> int:
         ):
             while step < config.train_steps:
                 profiler.before(step)
-                with speed.waiting_for_input():
+                with speed.waiting_for_input(functools.partial(_is_done, queued)):
                     batch = next(batches)
                 with jax.transfer_guard("disallow"):
                     state, metrics = steps.train(state, batch)
@@ -238,6 +240,11 @@ def _ahead(mesh: Mesh, batches: Iterator[Arrays]) -> Iterator[dict[str, jax.Arra
         yield waiting
         waiting = following
     yield waiting
+
+
+def _is_done(metrics: Any) -> bool:
+    """Whether the devices have finished the step of these metrics, so that they wait for the next one."""
+    return all(leaf.is_ready() for leaf in jax.tree.leaves(metrics))
 
 
 def _refuse_divergence(config: LoopConfig, step: int, record: dict[str, float]) -> None:

@@ -53,6 +53,7 @@ def find_start(
     accept_changed_data: bool = False,
     initialize_from: str | None = None,
     split: VocabularySplit | None = None,
+    offload: bool = False,
 ) -> Start:
     """Restores or makes the state. A checkpoint in `model_dir` wins over `initialize_from`.
 
@@ -61,7 +62,7 @@ def find_start(
     Raises:
         UserError: the checkpoint is of another model, optimizer or data; names what changed. Or none is whole.
     """
-    abstract = abstract_state(model, optimizer, with_ema, mesh)
+    abstract = abstract_state(model, optimizer, with_ema, mesh, offload)
     folder = epath.Path(model_dir) / CHECKPOINTS_FOLDER
     step = newest_good_step(folder)
     if step is not None:

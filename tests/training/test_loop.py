@@ -121,6 +121,15 @@ def test_resumed_equals_never_stopped_bit_for_bit(run, never_stopped, tmp_path, 
     jax.tree.map(np.testing.assert_array_equal, files_of_step(folder, 6), files_of_step(never_stopped, 6))
 
 
+def test_moments_in_the_hosts_memory_change_nothing(run, never_stopped, tmp_path):
+    """Stopped and resumed in between, so that they are saved and restored from there too."""
+    optimizer = dataclasses.replace(OPTIMIZER, offload=True)
+    run(tmp_path / "run", optimizer=optimizer, train_steps=3)
+    assert run(tmp_path / "run", optimizer=optimizer) == 6
+    records, expected = metrics_of(tmp_path / "run"), metrics_of(never_stopped)
+    assert [record["loss"] for record in records] == pytest.approx([record["loss"] for record in expected], rel=1e-6)
+
+
 def test_nothing_to_do(run, never_stopped, capsys):
     before = (never_stopped / "metrics.jsonl").read_text()
     assert run(never_stopped) == 6
