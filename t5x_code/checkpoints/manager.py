@@ -49,7 +49,7 @@ class CheckpointWriter:
             keep_last: newest steps that are kept.
             keep_every: steps divisible by this are kept for good.
         """
-        self._folder = _absolute(folder)
+        self._folder = absolute_path(folder)
         self._saving: int | None = None  # the step whose save has not been seen to end
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep_last,
@@ -211,10 +211,10 @@ def read_item(folder: epath.PathLike, step: int, item: str, abstract: Any) -> An
         abstract: tree of `jax.ShapeDtypeStruct` with shardings.
     """
     with ocp.StandardCheckpointer() as checkpointer:
-        return checkpointer.restore(_absolute(folder) / str(step) / item, abstract)
+        return checkpointer.restore(absolute_path(folder) / str(step) / item, abstract)
 
 
-def _absolute(folder: epath.PathLike) -> epath.Path:
+def absolute_path(folder: epath.PathLike) -> epath.Path:
     """Orbax takes no relative path; a bucket's address is left as it is."""
     path = epath.Path(folder)
     return path if "://" in str(path) else path.absolute()

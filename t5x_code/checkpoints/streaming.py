@@ -20,10 +20,10 @@ from etils import epath
 
 from t5x_code.checkpoints.checksums import write_checksums
 from t5x_code.checkpoints.copying import ahead, contiguous
-from t5x_code.checkpoints.manager import METADATA, PARAMS
+from t5x_code.checkpoints.manager import METADATA, PARAMS, absolute_path
 
 PIECE_BYTES = 16 << 20  # of a chunk on the disk
-BYTES_IN_FLIGHT = 128 << 20  # handed to TensorStore and not yet on the disk
+BYTES_IN_FLIGHT = 32 << 20  # handed to TensorStore and not yet on the disk
 
 Index = tuple[slice, ...]
 
@@ -55,7 +55,7 @@ def write_step(
     folder, dtype = epath.Path(folder), np.dtype(dtype)
     stand_ins = {tuple(path.split("/")): np.zeros(1, dtype) for path in params}  # right tree, wrong shapes
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_ocdbt=False)) as checkpointer:
-        checkpointer.save(folder.absolute() / PARAMS, args=ocp.args.PyTreeSave(_nested(stand_ins)))
+        checkpointer.save(absolute_path(folder) / PARAMS, args=ocp.args.PyTreeSave(_nested(stand_ins)))
     for path, array in params.items():
         _write_array(folder / PARAMS, path, array, dtype, on_progress)
     (folder / METADATA).mkdir()
@@ -69,6 +69,7 @@ def _write_array(
     chunk = _chunk_shape(path, array.shape, dtype.itemsize)
     spec = _spec(folder, path, use_ocdbt=False, use_zarr3=False)
     spec["metadata"] = {"chunks": chunk, "compressor": None}
+    spec["store_data_equal_to_fill_value"] = True  # a chunk of zeros is a file too, or Orbax misses it
     store = ts.open(
         spec, create=True, delete_existing=True, dtype=dtype.name, shape=array.shape, context=_context()
     ).result()
@@ -125,7 +126,7 @@ def _pieces(shape: tuple[int, ...], chunk: list[int]) -> Iterator[Index]:
 
 def _spec(folder: epath.Path, path: str, use_ocdbt: bool, use_zarr3: bool) -> dict[str, Any]:
     """How TensorStore finds one array in Orbax's layout: its keys joined by dots."""
-    root = str(folder) if "://" in str(folder) else f"file://{folder.absolute()}"
+    root = str(folder) if "://" in str(folder) else f"file://{absolute_path(folder)}"
     name = path.replace("/", ".")
     kvstore = {"driver": "ocdbt", "base": f"{root}/", "path": f"{name}/"} if use_ocdbt else f"{root}/{name}/"
     return {"driver": "zarr3" if use_zarr3 else "zarr", "kvstore": kvstore}
