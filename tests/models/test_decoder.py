@@ -60,7 +60,7 @@ def test_parameter_counts_of_codegen2(layers, width, heads, head_dim, billions):
     assert round(count_params(config) / 1e9, 3) == billions
 
 
-@pytest.mark.parametrize("config", [TINY, SERIAL])
+@pytest.mark.parametrize("config", [TINY, SERIAL, dataclasses.replace(SERIAL, top_query_layer=True)])
 def test_every_axis_of_every_parameter_is_named(config):
     params = jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
     axes = logical_axes(config)
