@@ -228,7 +228,7 @@ def test_mp_num_is_codegens_alone(tmp_path):
         export_model(str(tmp_path / "ours"), str(tmp_path / "back"), mp_num=4)
 
 
-@pytest.mark.parametrize("arguments", [["import"], ["upgrade", "--source=a", "--target=b"], ["import", "--magic=1"]])
+@pytest.mark.parametrize("arguments", [["upgrade", "--source=a", "--target=b"], ["import", "--magic=1"]])
 def test_a_wrong_command_line_ends_with_one_line_and_code_2(arguments):
     done = convert(*arguments)
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1

@@ -24,7 +24,10 @@ def seeds(first: int, last: int, *marks):
 
 
 SEEDS = [*seeds(0, IN_DEFAULT_RUN), *seeds(IN_DEFAULT_RUN, IN_SOAK, pytest.mark.soak)]
-BFLOAT16_SEEDS = [*seeds(0, 1), *seeds(1, IN_SOAK, pytest.mark.soak)]
+BFLOAT16_IN_DEFAULT_RUN = ("codegen", "llama", "gpt_neo")
+BFLOAT16_CASES = [
+    pytest.param(family, 0, marks=[] if family in BFLOAT16_IN_DEFAULT_RUN else pytest.mark.slow) for family in CLASSES
+] + [pytest.param(family, seed, marks=pytest.mark.soak) for family in CLASSES for seed in range(1, IN_SOAK)]
 
 
 def torch_logits(model, inputs, **arrays):
@@ -57,8 +60,7 @@ def test_float32_logits_equal_transformers(family, seed):
     compare_with_torch(family, seed, assert_close, "float32")
 
 
-@pytest.mark.parametrize("seed", BFLOAT16_SEEDS)
-@pytest.mark.parametrize("family", CLASSES)
+@pytest.mark.parametrize(("family", "seed"), BFLOAT16_CASES)
 def test_bfloat16_logits_equal_transformers(family, seed):
     def assert_close(ours, theirs):
         theirs = theirs.astype(np.float32)

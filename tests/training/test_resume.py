@@ -1,5 +1,7 @@
 """What is saved is the state at the save, although the next steps are given its memory while it is written."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from t5x_code.checkpoints.manager import CheckpointWriter
+from t5x_code.checkpoints.model_directory import ModelDescription, write_model_directory
 from t5x_code.errors import UserError
 from t5x_code.training.resume import checkpoint_of, find_start
 from t5x_code.training.state import TrainState
@@ -55,3 +58,16 @@ def test_no_step_that_is_whole_is_an_error_not_a_fresh_start(tmp_path, tiny_mode
     (tmp_path / "checkpoints" / "7").mkdir(parents=True)
     with pytest.raises(UserError, match=r"no checkpoint in .* is whole"):
         find_start(tmp_path, tiny_model, optax.sgd(0.1), False, one_device, 0, {})
+
+
+def test_a_run_starts_from_a_model_with_fewer_tokens_and_says_so(tmp_path, tiny_model, tiny_params, one_device):
+    smaller = dataclasses.replace(tiny_model, vocab_size=50)
+    (tmp_path / "tokenizer").mkdir()
+    write_model_directory(tmp_path / "imported", ModelDescription(smaller), tiny_params, tmp_path / "tokenizer")
+    arguments = (tiny_model, optax.sgd(0.1), False, one_device, 0, {})
+    start = find_start(tmp_path / "run", *arguments, initialize_from=str(tmp_path / "imported"))
+    assert start.step == 0 and start.origin.endswith("; 14 new tokens start as the mean of its 50")
+    kernel = np.asarray(start.state.params["embedding"]["kernel"])
+    np.testing.assert_allclose(kernel[50:], np.broadcast_to(kernel[:50].mean(0), kernel[50:].shape), atol=1e-6)
+    with pytest.raises(UserError, match="is an imported model, not a run; set INITIALIZE_FROM"):
+        find_start(tmp_path / "imported", *arguments)
