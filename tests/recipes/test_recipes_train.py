@@ -77,7 +77,7 @@ def test_two_steps_under_the_tiny_overlay(name, own_cache, tmp_path):
     assert losses == pytest.approx([math.log(recipe.model.vocab_size)] * 2, rel=0.02)
 
 
-@pytest.mark.parametrize("name", [*TRAINED, "modality_code_clm_full"])  # the twelve have one model and optimizer
+@pytest.mark.parametrize("name", RECIPES)
 def test_a_step_at_full_size_keeps_the_shapes_of_the_state(name):
     recipe, _ = load_recipe([f"gin/{name}.gin"])
     mesh = make_mesh(recipe.mesh, jax.devices()[:1])
