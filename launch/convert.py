@@ -1,13 +1,16 @@
 """Converts between Hugging Face folders and model directories.
 
 python launch/convert.py import --source=HF_DIR --target=MODEL_DIR [--family=llama] [--dtype=bfloat16]
-python launch/convert.py export --source=MODEL_DIR --target=HF_DIR [--dtype=bfloat16]
+python launch/convert.py export --source=MODEL_DIR --target=HF_DIR [--dtype=bfloat16] [--plain]
 """
+
+import tempfile
 
 from absl import flags
 from etils import epath
 
 from t5x_code.checkpoints.model_directory import TOKENIZER_FOLDER
+from t5x_code.checkpoints.plain_model import write_plain_model
 from t5x_code.errors import UserError
 from t5x_code.huggingface.conversion import DTYPES, export_model, import_model
 from t5x_code.huggingface.families import FAMILIES
@@ -21,6 +24,7 @@ flags.DEFINE_string("source", None, "Folder to read.")
 flags.DEFINE_string("target", None, "Folder to make; must not exist.")
 flags.DEFINE_enum("dtype", "float32", list(DTYPES), "Type of the tensors that are written.")
 flags.DEFINE_integer("mp_num", None, "CodeGen: layout of the Hugging Face checkpoint, where its config.json is silent.")
+flags.DEFINE_bool("plain", False, "export: of a vocabulary split by modality the code rows alone, as a plain model.")
 flags.DEFINE_integer("step", None, "export: which checkpoint; the newest by default.")
 
 
@@ -28,9 +32,15 @@ def main(argv: list[str]) -> None:
     """Checks the command line, then converts."""
     if argv[1:] not in (["import"], ["export"]) or not FLAGS.source or not FLAGS.target:
         raise UserError("write: convert.py import|export --source=DIR --target=DIR")
-    convert = {"import": import_model, "export": export_model}[argv[1]]
-    step = {"step": FLAGS.step} if argv[1] == "export" else {}
-    description = convert(FLAGS.source, FLAGS.target, FLAGS.family, FLAGS.mp_num, FLAGS.dtype, **step)
+    options = (FLAGS.family, FLAGS.mp_num, FLAGS.dtype)
+    if argv[1] == "import":
+        description = import_model(FLAGS.source, FLAGS.target, *options)
+    elif FLAGS.plain:
+        with tempfile.TemporaryDirectory() as folder:
+            write_plain_model(FLAGS.source, f"{folder}/plain", FLAGS.step)
+            description = export_model(f"{folder}/plain", FLAGS.target, *options)
+    else:
+        description = export_model(FLAGS.source, FLAGS.target, *options, step=FLAGS.step)
     if not (epath.Path(FLAGS.source) / ("" if argv[1] == "import" else TOKENIZER_FOLDER) / TOKENIZER_FILE).exists():
         print(f"{FLAGS.source} has no {TOKENIZER_FILE}: put one there before text is read or written")
     print(f"{FLAGS.target}: {description.family}, {count_params(description.config):,} parameters")

@@ -22,6 +22,7 @@ from t5x_code.inference.prompt_file import (
     write_completions,
 )
 from t5x_code.inference.sampling import Sampling
+from t5x_code.objectives.pair_codec import codec_of
 from t5x_code.recipes.command_line import run
 from t5x_code.tokens.tokenizer import Tokenizer
 
@@ -79,8 +80,8 @@ def main(argv: list[str]) -> None:
 def load_model() -> TextModel:
     """The model of `--model_dir`."""
     description, params = read_model_directory(FLAGS.model_dir)
-    tokenizer = Tokenizer.load(f"{FLAGS.model_dir}/tokenizer")
-    return TextModel(description.config, params, tokenizer, description.begin_document)
+    codec, forbidden = codec_of(Tokenizer.load(f"{FLAGS.model_dir}/tokenizer"), description.extra)
+    return TextModel(description.config, params, codec, description.begin_document, forbidden_tokens=forbidden)
 
 
 def show(before: str, samples: list[Completion], after: str) -> None:

@@ -61,6 +61,7 @@ class TextModel:
     begin_document: bool  # trained with eod before each document's first token
     name: str = ""  # which model and checkpoint, for what is made with it
     mesh: Mesh | None = None  # what the parameters are laid out on; None: one device
+    forbidden_tokens: tuple[int, ...] = ()  # never written, such as the text rows of a split vocabulary
 
     @functools.cached_property
     def decoding(self) -> Decoding:
@@ -112,7 +113,7 @@ def complete(
     generation = dataclasses.replace(
         generation,
         stop_tokens=(*generation.stop_tokens, control.eod),
-        forbidden_tokens=(*generation.forbidden_tokens, *control.infill),
+        forbidden_tokens=(*generation.forbidden_tokens, *model.forbidden_tokens, *control.infill),
     )
     ids = [left_to_right_prompt(model, prompt) for prompt in prompts]
     return _completions(model, ids, generation, stop, names, numbers, skip, on_answers)
@@ -139,7 +140,7 @@ def infill(
     generation = dataclasses.replace(
         generation,
         stop_tokens=(*generation.stop_tokens, control.eom, control.eod),
-        forbidden_tokens=(*generation.forbidden_tokens, control.sep, *control.masks),
+        forbidden_tokens=(*generation.forbidden_tokens, *model.forbidden_tokens, control.sep, *control.masks),
     )
     ids = [infill_prompt(model, prefix, suffix) for prefix, suffix in prefixes_and_suffixes]
     return _completions(model, ids, generation, stop, names, numbers, skip, on_answers)

@@ -25,6 +25,7 @@ from t5x_code.evaluation.sandbox.limits import Execution
 from t5x_code.huggingface.conversion import CONFIG_FILE, RELEASED_BEGIN_DOCUMENT, load_onto_mesh
 from t5x_code.inference.infilling import TextModel
 from t5x_code.inference.prompt_file import check_writable
+from t5x_code.objectives.pair_codec import codec_of
 from t5x_code.parallel.mesh import MeshConfig, make_mesh
 from t5x_code.recipes.gin_files import load_recipe
 from t5x_code.recipes.inputs import evaluations_from, prepare_inputs, vocabulary_split
@@ -133,9 +134,9 @@ def _open_model(command: EvaluationCommand) -> TextModel:
         return TextModel(config, params, tokenizer, RELEASED_BEGIN_DOCUMENT, str(folder.resolve()), mesh)
     step = command.step if command.step is not None else newest_good_step(folder / CHECKPOINTS_FOLDER)
     description, params = read_model_directory(folder, step, mesh)
-    tokenizer = Tokenizer.load(str(folder / TOKENIZER_FOLDER))
+    codec, forbidden = codec_of(Tokenizer.load(str(folder / TOKENIZER_FOLDER)), description.extra)
     name = f"{epath.Path(command.model_dir).resolve()}, step {step}"
-    return TextModel(description.config, params, tokenizer, description.begin_document, name, mesh)
+    return TextModel(description.config, params, codec, description.begin_document, name, mesh, forbidden)
 
 
 def _trained_groups(command: EvaluationCommand) -> frozenset[int]:

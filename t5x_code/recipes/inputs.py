@@ -15,12 +15,13 @@ from t5x_code.data.caching.embedded_tokenizer import embedded_tokenizer, fitted
 from t5x_code.data.caching.ensure import ensure_store
 from t5x_code.data.declarations import TRAIN, VALIDATION, MixtureDeclaration
 from t5x_code.data.loader import build_rows, data_fingerprint, evaluation_batches, iterate_batches
-from t5x_code.data.streams import Stream, plan_rows
+from t5x_code.data.streams import PackedRows, Stream, plan_rows
 from t5x_code.data.token_store import TokenStore
 from t5x_code.errors import UserError
 from t5x_code.models.modality import VocabularySplit
 from t5x_code.objectives.example import Layout, Objective, PackingObjective
 from t5x_code.objectives.ntp_plus import CODE_KINDS
+from t5x_code.objectives.pair_codec import MODALITY, PAIRS
 from t5x_code.objectives.text_to_code import TextToCode
 from t5x_code.recipes.recipe import DataConfig
 from t5x_code.source_code.problems import is_held_out
@@ -139,6 +140,10 @@ def cache_folder() -> Path:
 def batches_from(inputs: Inputs, config: DataConfig, process_index: int, process_count: int) -> Callable:
     """`batches(first_row, batch_sizes)`: this process's part of each training batch."""
     rows = build_rows(inputs.train, inputs.layout, config.seed)
+    for stream in rows.streams:
+        if isinstance(stream.plan, PackedRows) and stream.plan.packing.num_too_long:
+            count = stream.plan.packing.num_too_long
+            say(f"{stream.stream.name}: {count:,} documents longer than {inputs.layout.length} tokens are left out")
 
     def batches(first_row: int, batch_sizes: Iterator[int]) -> Iterator[Arrays]:
         return iterate_batches(rows, first_row, batch_sizes, process_index, process_count, config.threads)
@@ -214,6 +219,19 @@ def vocabulary_split(inputs: Inputs) -> VocabularySplit | None:
         return None
     modalities = {modality for stream in inputs.train for modality in _target_modalities(stream)}
     return VocabularySplit(tables.base_vocab_size, tables.sources, tables.allowed, tuple(sorted(modalities)))
+
+
+def pair_layout(inputs: Inputs) -> str | None:
+    """The layout of docstring-code pairs, where a recipe trains on them alone."""
+    layouts = {s.objective.layout if isinstance(s.objective, TextToCode) else None for s in inputs.train}
+    return layouts.pop() if len(layouts) == 1 else None
+
+
+def description_extra(inputs: Inputs) -> dict[str, dict]:
+    """What model.json says of a model's text, beside its config."""
+    layout, tables = pair_layout(inputs), inputs.layout.modality
+    pairs = {PAIRS: {"layout": layout}} if layout else {}
+    return pairs | ({MODALITY: tables.to_json()} if tables else {})
 
 
 def _target_modalities(stream: Stream) -> tuple[int, ...]:

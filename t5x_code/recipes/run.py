@@ -89,7 +89,8 @@ def train_recipe(recipe: Recipe, resolved: str, command: str) -> int:
         # How attention is computed is the reader's choice: it may have other devices.
         description=ModelDescription(
             dataclasses.replace(model, attention=AUTO),
-            extra={"modality": data.layout.modality.to_json()} if split else {},
+            begin_document=not recipe_inputs.pair_layout(data),
+            extra=recipe_inputs.description_extra(data),
         ),
         save_tokenizer=data.tokenizer.save,
         texts={

@@ -22,7 +22,8 @@ class TokenCharacters:
     def draw_cuts(self, text_N: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, tuple[int, int]]:
         """Two points uniform over the characters of a text, ends included.
 
-        A token that a point lies in is replaced by the tokens of its two halves, where those are at most three.
+        A token that a point lies in is replaced by the tokens of its two halves; where those are more than three, the
+        point moves before the token.
 
         Returns:
             The text's tokens, which decode to the same text, and the points between two of them, ascending.

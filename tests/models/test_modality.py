@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +9,6 @@ import numpy as np
 import pytest
 
 from t5x_code.models.config import TransformerConfig
-from t5x_code.models.cross_entropy import cross_entropy
 from t5x_code.models.decoder import hidden_states, init_params
 from t5x_code.models.modality import VocabularySplit, plain_params, split_config, split_params
 from t5x_code.objectives.example import Layout, Piece, Row
@@ -189,52 +187,3 @@ def test_a_plain_model_of_the_code_rows(separation, tied):
 
 
 compiled_states = jax.jit(hidden_states, static_argnums=0)
-
-# The golden ids: 0 padding, 1 <comments>, 2 <python>, 3 end.
-GOLDEN_SPECIAL = SpecialTokens(3, 3, 3, (), PairTokens(1, 1, 2, 2, 0, 0, 0))
-
-
-@pytest.mark.parametrize("separation", ["none", "partial", "full"])
-@pytest.mark.parametrize("form", ["text_code_clm", "code_clm", "prefix_code_clm"])
-def test_the_releases_losses_of_its_own_logits(shared_data, separation, form):
-    """Rows, masks and per-modality softmax against the released code: its pairs, laid out by us, on its logits."""
-    folder = shared_data / "golden_models" / f"pangu_{separation}_1"
-    golden = np.load(folder / "golden.npz")
-    base_vocab = json.loads((folder / "NOTE.json").read_text())["base_vocab"]
-    tables = ModalityTables(separation, base_vocab, tuple(golden["replicated"][:, 0].tolist()))
-    logits = golden["logits_prefix" if form == "prefix_code_clm" else "logits_causal"]
-    layout = Layout(logits.shape[1], GOLDEN_SPECIAL, True, base_vocab, modality=tables)
-    base_ids, examples, read_from = tables.base_ids[golden["input_ids"]], [], []
-    for ids_L, segments_L in zip(base_ids, golden["segment_ids"], strict=True):
-        pieces, places = [], []
-        for segment in range(1, segments_L.max() + 1):
-            (inside,) = np.nonzero(segments_L == segment)
-            python = int(np.flatnonzero(ids_L[inside] == 2)[0])
-            tokens_N = np.delete(ids_L[inside], [0, python]).astype(np.int32)
-            ends = np.array([python - 1, python, len(tokens_N) - 1])
-            pieces.append(Piece(3, tokens_N, True, True, 1, ends, np.arange(3, dtype=np.uint8)))
-            places += inside[:-1].tolist()
-        example = split_ids(TextToCode(form)(Row(tuple(pieces)), layout, np.random.default_rng(0)), tables)
-        examples.append(example.arrays())
-        read_from.append(places + [0] * (layout.length - len(places)))
-    batch = {name: np.stack([example[name] for example in examples]) for name in examples[0]}
-    used = batch["segment_ids"] > 0
-    theirs = np.take_along_axis(golden["input_ids"], np.array(read_from), axis=1)
-    np.testing.assert_array_equal(batch["inputs"][used], theirs[used])
-    result = cross_entropy(
-        jnp.asarray(np.take_along_axis(logits, np.array(read_from)[..., None], axis=1)),
-        jnp.eye(tables.vocab_size),
-        jnp.zeros(tables.vocab_size),
-        batch["targets"],
-        batch["loss_weights"],
-        vocab_size=tables.vocab_size,
-        chunk=16,
-        allowed_2xV=jnp.asarray(tables.allowed),
-        modality_BxL=batch["target_modality"],
-    )
-    total, count = float(result.total), float(result.weight)
-    if form == "text_code_clm":  # the release also predicts a packed pair's first token from the pair before
-        row = np.where(tables.allowed[0], logits[0, 13], -np.inf)
-        total += np.log(np.exp(row).sum()) - row[golden["input_ids"][0, 14]]
-        count += 1
-    assert total / count == pytest.approx(float(golden[f"loss_{form}"]), abs=1e-5)
