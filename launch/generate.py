@@ -38,6 +38,7 @@ flags.DEFINE_float("top_p", 1.0, "Draw from the fewest tokens that hold this pro
 flags.DEFINE_integer("top_k", 0, "Draw from the k likeliest tokens; 0 is all of them.")
 flags.DEFINE_integer("num_samples", 1, "Completions of each prompt.")
 flags.DEFINE_integer("seed", 0, "Of the draws.")
+flags.DEFINE_bool("int8", False, "Round the weights to 8 bits: less memory, and slightly other texts.")
 flags.DEFINE_integer("batch_size", 32, "Completions that are written at a time, at most.")
 flags.DEFINE_multi_string("stop", [], "Text that ends a completion, itself left out; may be repeated.")
 
@@ -80,7 +81,7 @@ def load_model() -> TextModel:
     """The model of `--model_dir`."""
     description, params = read_model_directory(FLAGS.model_dir)
     tokenizer = Tokenizer.load(f"{FLAGS.model_dir}/tokenizer")
-    return TextModel(description.config, params, tokenizer, description.begin_document)
+    return TextModel(description.config, params, tokenizer, description.begin_document, int8=FLAGS.int8)
 
 
 def show(before: str, samples: list[Completion], after: str) -> None:

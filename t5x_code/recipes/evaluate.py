@@ -58,6 +58,7 @@ class EvaluationCommand:
     max_new_tokens: int | None = None
     seed: int = 0
     batch_size: int = 32
+    int8: bool = False
     allow_code_execution: bool = False
     allow_without_isolation: bool = False
     isolation: str | None = None
@@ -135,7 +136,7 @@ def _open_model(command: EvaluationCommand) -> TextModel:
     description, params = read_model_directory(folder, step, mesh)
     tokenizer = Tokenizer.load(str(folder / TOKENIZER_FOLDER))
     name = f"{epath.Path(command.model_dir).resolve()}, step {step}"
-    return TextModel(description.config, params, tokenizer, description.begin_document, name, mesh)
+    return TextModel(description.config, params, tokenizer, description.begin_document, name, mesh, command.int8)
 
 
 def _trained_groups(command: EvaluationCommand) -> frozenset[int]:
