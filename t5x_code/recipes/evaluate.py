@@ -131,7 +131,8 @@ def _open_model(command: EvaluationCommand) -> TextModel:
     if is_foreign:
         config, params = load_onto_mesh(command.model_dir, mesh)
         tokenizer = Tokenizer.load(command.model_dir)
-        return TextModel(config, params, tokenizer, RELEASED_BEGIN_DOCUMENT, str(folder.resolve()), mesh)
+        name = str(folder.resolve())
+        return TextModel(config, params, tokenizer, RELEASED_BEGIN_DOCUMENT, name, mesh, command.int8)
     step = command.step if command.step is not None else newest_good_step(folder / CHECKPOINTS_FOLDER)
     description, params = read_model_directory(folder, step, mesh)
     tokenizer = Tokenizer.load(str(folder / TOKENIZER_FOLDER))
