@@ -163,7 +163,6 @@ def time_ours(name: str) -> tuple[dict[str, list[float]], dict[str, np.ndarray]]
     from t5x_code.huggingface.conversion import load_onto_mesh
     from t5x_code.inference.generation import GenerationConfig, generate
     from t5x_code.models.few_rows import decoding_params
-    from t5x_code.parallel.mesh import MeshConfig, make_mesh
 
     with tempfile.TemporaryDirectory() as folder:
         peer_model(name).save_pretrained(folder)
