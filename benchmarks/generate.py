@@ -125,7 +125,9 @@ def peer_model(name: str) -> Any:
     from transformers import CodeGenConfig, CodeGenForCausalLM
 
     torch.manual_seed(0)
-    config = CodeGenConfig(**MODELS[name], n_positions=2048, rotary_dim=32, initializer_range=0.1)
+    config = CodeGenConfig(
+        **MODELS[name], n_positions=2048, rotary_dim=32, initializer_range=0.1, bos_token_id=None, eos_token_id=None
+    )
     return CodeGenForCausalLM(config).eval()
 
 
@@ -158,17 +160,15 @@ def time_ours(name: str) -> tuple[dict[str, list[float]], dict[str, np.ndarray]]
 
     import jax
 
-    from t5x_code.huggingface import codegen
+    from t5x_code.huggingface.conversion import load_onto_mesh
     from t5x_code.inference.generation import GenerationConfig, generate
     from t5x_code.models.few_rows import decoding_params
 
-    peer = peer_model(name)
-    hf = peer.config.to_dict() | {"mp_num": 4}
-    config = dataclasses.replace(codegen.config_from_hf(hf), dtype=_DTYPE.value)
-    weights = {key: tensor.numpy() for key, tensor in peer.state_dict().items()}
-    params = jax.device_put(codegen.params_from_hf(config, weights, 4))
+    with tempfile.TemporaryDirectory() as folder:
+        peer_model(name).save_pretrained(folder)
+        config, params = load_onto_mesh(folder, None)
+    config = dataclasses.replace(config, dtype=_DTYPE.value)
     decoding = decoding_params(config, params)
-    del peer, weights
     seconds, tokens = {}, {}
     multiplied = jax.tree.leaves({key: value for key, value in params.items() if key != "embedding"})
     tokens["weights_read"] = np.array(sum(leaf.size for leaf in multiplied))

@@ -32,6 +32,7 @@ flags.DEFINE_integer("num_samples", None, "Of each problem; default: the protoco
 flags.DEFINE_integer("max_new_tokens", None, "Default: the protocol's.")
 flags.DEFINE_integer("seed", 0, "Of all draws.")
 flags.DEFINE_integer("batch_size", 32, "Answers that are written at a time.")
+flags.DEFINE_bool("int8", False, "Round the weights to 8 bits when generating.")
 flags.DEFINE_bool("allow_code_execution", False, "Run programs that nobody has read, in a sandbox.")
 flags.DEFINE_bool("allow_without_isolation", False, "Run them even where only resource limits hold them.")
 flags.DEFINE_enum("isolation", None, ["bubblewrap", "namespaces", "rlimits"], "Default: the strongest that works.")

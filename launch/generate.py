@@ -39,6 +39,7 @@ flags.DEFINE_float("top_p", 1.0, "Draw from the fewest tokens that hold this pro
 flags.DEFINE_integer("top_k", 0, "Draw from the k likeliest tokens; 0 is all of them.")
 flags.DEFINE_integer("num_samples", 1, "Completions of each prompt.")
 flags.DEFINE_integer("seed", 0, "Of the draws.")
+flags.DEFINE_bool("int8", False, "Round the weights to 8 bits: less memory, and slightly other texts.")
 flags.DEFINE_integer("batch_size", 32, "Completions that are written at a time, at most.")
 flags.DEFINE_multi_string("stop", [], "Text that ends a completion, itself left out; may be repeated.")
 
@@ -81,7 +82,8 @@ def load_model() -> TextModel:
     """The model of `--model_dir`."""
     description, params = read_model_directory(FLAGS.model_dir)
     codec, forbidden = codec_of(Tokenizer.load(f"{FLAGS.model_dir}/tokenizer"), description.extra)
-    return TextModel(description.config, params, codec, description.begin_document, forbidden_tokens=forbidden)
+    begins = description.begin_document
+    return TextModel(description.config, params, codec, begins, int8=FLAGS.int8, forbidden_tokens=forbidden)
 
 
 def show(before: str, samples: list[Completion], after: str) -> None:

@@ -22,6 +22,7 @@ def made_with(request: Request, problems: Sequence[Problem], name: str, protocol
     texts = "\0".join(f"{p.task_id}\0{p.prompt}\0{p.suffix}" for p in problems)
     return {
         "model": model.name,
+        "int8": model.int8,
         "problems": hashlib.sha256(texts.encode()).hexdigest(),
         "protocol": name,
         "temperature": protocol.temperature,

@@ -26,7 +26,7 @@ from t5x_code.models.decoder import decode, decode_logits
 from t5x_code.models.few_rows import Decoding
 from t5x_code.parallel.rules import logical_axes_on, num_batch_shards
 
-SMALLEST_BUCKET = 32  # prompt slots
+SMALLEST_BUCKET, BUCKET_RATIO = 64, 8  # prompt slots; each size is compiled
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,8 +148,11 @@ def check_fits(num_tokens: int, max_new_tokens: int, context: int, name: str) ->
 
 
 def _bucket(num_tokens: int, most: int) -> int:
-    """Prompt slots: a power of two, so that prompts of many lengths compile few programs; no more than fit."""
-    return min(max(SMALLEST_BUCKET, 1 << (num_tokens - 1).bit_length()), most)
+    """Prompt slots: one of a few sizes, so that prompts of many lengths compile few programs; no more than fit."""
+    slots = SMALLEST_BUCKET
+    while slots < num_tokens:
+        slots *= BUCKET_RATIO
+    return min(slots, most)
 
 
 def _left_pad(prompts: Sequence[np.ndarray], batch_size: int, slots: int) -> tuple[np.ndarray, np.ndarray]:
@@ -193,15 +196,36 @@ def _start(
     absent = num_prompts - len(prompt_numbers)
     prompt_R = np.repeat(np.array([*prompt_numbers, *[-1] * absent]), num_samples)
     sample_R = np.tile(np.array(sample_indices), num_prompts)
-    rows = num_prompts * num_samples
+    done_R = (prompt_R < 0) | (sample_R >= generation.num_samples)
+    shape = (num_samples, generation.max_new_tokens)
+    return _spread(*shape, generation.seed, prompt_R, sample_R, done_R, pad_P, cache, logits_PxV)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _spread(
+    num_samples: int,
+    max_new_tokens: int,
+    seed: int,
+    prompt_R: jax.Array,
+    sample_R: jax.Array,
+    done_R: jax.Array,
+    pad_P: jax.Array,
+    cache: KeyValueCache,
+    logits_PxV: jax.Array,
+) -> _Rows:
+    """The state that decoding starts from: each prompt's part of the prefill once for each of its samples."""
+
+    def spread(array_Px_: jax.Array) -> jax.Array:
+        return jnp.repeat(array_Px_, num_samples, axis=0)
+
     return _Rows(
-        cache=jax.tree.map(lambda array_Px_: jnp.repeat(array_Px_, num_samples, axis=0), cache),
-        logits_RxV=jnp.repeat(logits_PxV, num_samples, axis=0),
-        keys_R=jax.vmap(row_key, (None, 0, 0))(generation.seed, prompt_R, sample_R),
-        pad_R=jnp.repeat(pad_P, num_samples),
-        tokens_RxN=jnp.zeros((rows, generation.max_new_tokens), jnp.int32),
-        lengths_R=jnp.zeros(rows, jnp.int32),
-        done_R=jnp.asarray((prompt_R < 0) | (sample_R >= generation.num_samples)),
+        cache=jax.tree.map(spread, cache),
+        logits_RxV=spread(logits_PxV),
+        keys_R=jax.vmap(row_key, (None, 0, 0))(seed, prompt_R, sample_R),
+        pad_R=spread(pad_P),
+        tokens_RxN=jnp.zeros((len(prompt_R), max_new_tokens), jnp.int32),
+        lengths_R=jnp.zeros(len(prompt_R), jnp.int32),
+        done_R=done_R,
         step=jnp.int32(0),
     )
 
@@ -226,7 +250,7 @@ def _finish(
             for row, tokens in enumerate(_new_tokens(rows)):
                 done_R[row] |= not done_R[row] and should_stop(tokens)
             rows = rows.replace(done_R=jnp.asarray(done_R))
-        if np.all(rows.done_R):
+        if np.asarray(rows.done_R).all():
             break
     return rows
 

@@ -61,12 +61,13 @@ class TextModel:
     begin_document: bool  # trained with eod before each document's first token
     name: str = ""  # which model and checkpoint, for what is made with it
     mesh: Mesh | None = None  # what the parameters are laid out on; None: one device
+    int8: bool = False  # read weights rounded to 8 bits when generating
     forbidden_tokens: tuple[int, ...] = ()  # never written, such as the text rows of a split vocabulary
 
     @functools.cached_property
     def decoding(self) -> Decoding:
         """The parameters as generation reads them, laid out at its first use."""
-        return decoding_params(self.config, self.params)
+        return decoding_params(self.config, self.params, self.int8)
 
 
 @dataclasses.dataclass(frozen=True)

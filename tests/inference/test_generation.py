@@ -120,3 +120,30 @@ def test_the_longest_prompt_that_fits_is_continued_and_a_longer_one_refused(para
 def test_greedy_samples_are_refused():
     with pytest.raises(UserError, match="temperature"):
         GenerationConfig(num_samples=2)
+
+
+def test_weights_of_eight_bits_say_nearly_the_same(params, prompts):
+    """Each output's weights are within half a step of their scale, so the logits are near, and most tokens the same."""
+    exact, rounded = (decoding_params(CONFIG, params, int8) for int8 in (False, True))
+    for path, kernel in jax.tree_util.tree_leaves_with_path(exact["few_rows"]):
+        found = rounded["few_rows"]
+        for key in path[:-1]:
+            found = found[key.key]
+        assert found["kernel"].dtype == np.int8
+        error = np.abs(found["kernel"] * np.asarray(found["scale"])[:, None] - kernel)
+        assert (error <= np.asarray(found["scale"])[:, None] * 0.5001).all()
+    first = [generate(CONFIG, weights, prompts, GREEDY) for weights in (exact, rounded)]
+    same = [a == b for x, y in zip(*first, strict=True) for a, b in zip(x[0][:3], y[0][:3], strict=True)]
+    assert np.mean(same) > 0.5
+
+
+def test_prompts_are_skipped_by_batch_and_answers_come_as_they_are_made(decoding, prompts):
+    whole = generate(CONFIG, decoding, prompts, dataclasses.replace(SAMPLED, batch_size=6))
+    seen = {}
+    rest = generate(
+        CONFIG, decoding, prompts, dataclasses.replace(SAMPLED, batch_size=6), skip={1, 3, 4}, on_answers=seen.update
+    )
+    # Two prompts a batch, the longest first: (1, 3), (4, 0), (2,).
+    assert rest == [whole[0], [], whole[2], [], whole[4]] and seen == {0: whole[0], 2: whole[2]}
+    numbered = generate(CONFIG, decoding, prompts[2:3], SAMPLED, numbers=[2])
+    assert numbered == [whole[2]]

@@ -42,6 +42,7 @@ def answer(monkeypatch):
             return [[tokens] for _ in prompts]
 
         monkeypatch.setattr(infilling, "generate", generate)
+        monkeypatch.setattr(infilling, "decoding_params", lambda *_: None)  # there are none to lay out
         return asked
 
     return set_answer

@@ -70,7 +70,9 @@ def choose_isolation(execution: Execution) -> IsolationName:
             raise UserError(f"the isolation {execution.isolation} does not work here ({reason}); choose another")
         chosen = execution.isolation
     else:
-        chosen = next(name for name in ISOLATIONS if why_not(name) is None)
+        chosen = next((name for name in ISOLATIONS if why_not(name) is None), None)
+        if chosen is None:
+            raise UserError(f"programs cannot be run here: {why_not('rlimits')}")
     if chosen == "rlimits" and not execution.allowed_without_isolation:
         reasons = "; ".join(f"{name}: {why_not(name)}" for name in ISOLATIONS[:2] if why_not(name))
         raise UserError(
@@ -86,7 +88,7 @@ def why_not(isolation: IsolationName) -> str | None:
     from t5x_code.evaluation.sandbox.sandbox import Sandbox  # it starts what this file describes
 
     if sys.platform != "linux":
-        return None if isolation == "rlimits" else "it needs Linux"
+        return "it needs Linux"
     if isolation == "bubblewrap" and shutil.which("bwrap") is None:
         return "bwrap is not installed"
     try:

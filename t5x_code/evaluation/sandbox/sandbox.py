@@ -6,11 +6,11 @@ import itertools
 import json
 import os
 import secrets
-import select
 import socket
 import subprocess
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from t5x_code.errors import UserError
@@ -21,6 +21,7 @@ from t5x_code.evaluation.sandbox.limits import IsolationName, Limits
 _START_SECONDS = 60
 _GRACE_SECONDS = 30  # beyond the program's own wall time, for the zygote to sweep up
 _MOST_OUTPUT = 1 << 16
+_PIPE_HOLDS = 1 << 15  # half of what a pipe holds by default
 _NONCE = "NONCE"  # where a command's files take it
 _numbers = itertools.count()
 
@@ -153,9 +154,8 @@ class Sandbox:
         with ours:
             ours.settimeout(deadline)
             source = program.source if is_python else _command_task(program, nonce)
-            feeder = _feed(write_source, source.encode("utf-8", "surrogatepass"))
-            verdict = _ask_tests(ours, program, nonce) if is_python else _read_output(ours, nonce)
-            feeder.join()
+            with _feeding(write_source, source.encode("utf-8", "surrogatepass")):
+                verdict = _ask_tests(ours, program, nonce) if is_python else _read_output(ours, nonce)
         self._control.settimeout(deadline)
         data = self._control.recv(_MOST_OUTPUT)
         if not data:
@@ -166,8 +166,9 @@ class Sandbox:
         return verdict, report
 
 
-def _feed(descriptor: int, data: bytes) -> threading.Thread:
-    """Writes into a pipe that may be closed or never read; at once where it fits the pipe."""
+@contextlib.contextmanager
+def _feeding(descriptor: int, data: bytes) -> Iterator[None]:
+    """Writes into a pipe that may be closed or never read: by a thread, where the pipe does not hold it all."""
 
     def write() -> None:
         with contextlib.suppress(OSError), open(descriptor, "wb", buffering=0) as file:
@@ -175,12 +176,14 @@ def _feed(descriptor: int, data: bytes) -> threading.Thread:
             while view:
                 view = view[file.write(view) :]
 
-    thread = threading.Thread(target=write, daemon=True)
-    if len(data) <= select.PIPE_BUF * 8:
+    if len(data) <= _PIPE_HOLDS:
         write()
-        thread.run = lambda: None
+        yield
+        return
+    thread = threading.Thread(target=write, daemon=True)
     thread.start()
-    return thread
+    yield
+    thread.join()  # the zygote has closed its end, or the program has read it
 
 
 def _ask_tests(connection: socket.socket, program: PythonProgram, nonce: str) -> tuple[str, str]:
