@@ -140,7 +140,7 @@ def test_a_process_without_its_data_is_named_in_all(start_many, tiny, tmp_path):
 
 @pytest.mark.slow
 def test_one_that_never_comes_is_missed(start, tiny, tmp_path):
-    names = {"JAX_COORDINATOR_ADDRESS": f"localhost:{free_port()}", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "0"}
-    end = finish(start("train.py", *tiny(tmp_path / "run", *settings("HostsConfig.start_seconds=5")), **names))
+    names = [f"--coordinator_address=localhost:{free_port()}", "--num_processes=2", "--process_id=0"]
+    end = finish(start("train.py", *tiny(tmp_path / "run", *settings("HostsConfig.start_seconds=5")), *names))
     assert end.code not in (0, 2) and not (tmp_path / "run").exists()
     assert "did not all join within 5 s" in end.err or "timed out" in end.err, end.err
