@@ -36,7 +36,8 @@ def start_processes(config: HostsConfig) -> None:
     """Joins the other processes of the run, where the environment names some; call before anything uses a device.
 
     `JAX_COORDINATOR_ADDRESS` (host:port), `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID` name them anywhere; a JobSet's
-    manifest and train.py's flags set them. On TPU slices, on GKE or not, and under Slurm or Open MPI, JAX finds them by itself.
+    manifest and train.py's flags set them. On TPU slices, on GKE or not, and under Slurm or Open MPI, JAX finds them by
+    itself.
 
     Raises:
         UserError: the three variables are not set together.
