@@ -60,6 +60,7 @@ EXTRAS = {
         "pytest-timeout>=2.3",
         "pytest-xdist>=3.5",
         "ruff>=0.8",
+        "pyyaml>=6",
         "torch==2.13.0",
         "transformers>=4.56,<6",
     ],

@@ -1,5 +1,6 @@
 """Trains a recipe: python launch/train.py --gin_file=gin/quickstart.gin [--gin.NAME=value] [--dry_run]."""
 
+import os
 import shlex
 import sys
 
@@ -9,6 +10,11 @@ from t5x_code.errors import EXIT_RUN_AGAIN, UserError
 from t5x_code.recipes import command_line
 
 command_line.define_recipe_flags()
+flags.DEFINE_string(
+    "coordinator_address", None, "Of several processes: host:port of the first; where nothing names it."
+)
+flags.DEFINE_integer("num_processes", None, "How many there are.")
+flags.DEFINE_integer("process_id", None, "Which of them this is, from 0 on.")
 flags.DEFINE_bool("dry_run", False, "Print the resolved recipe, its size and memory per device, and touch nothing.")
 
 
@@ -25,8 +31,13 @@ def main(argv: list[str]) -> None:
 
         print(describe(recipe, resolved))
         return
+    from t5x_code.parallel.hosts import PROCESS_VARIABLES
     from t5x_code.recipes.run import train_recipe
 
+    for variable in PROCESS_VARIABLES:  # a flag says the same as its variable, and wins
+        value = flags.FLAGS[variable.removeprefix("JAX_").lower()].value
+        if value is not None:
+            os.environ[variable] = str(value)
     steps = train_recipe(recipe, resolved, command=shlex.join(["python", *sys.argv]))
     if steps < recipe.loop.train_steps:  # asked to stop, and saved
         sys.exit(EXIT_RUN_AGAIN)

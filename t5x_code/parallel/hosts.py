@@ -6,6 +6,8 @@ Legend: B rows of a global batch, b rows that this process reads.
 import dataclasses
 import glob
 import os
+import sys
+import threading
 
 import jax
 import numpy as np
@@ -15,6 +17,7 @@ from t5x_code.errors import RunAgain, UserError
 from t5x_code.parallel.rules import batch_sharding
 
 PROCESS_VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+REMIND_AFTER = 0.5  # of the time that a process waits for the others
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +39,8 @@ def start_processes(config: HostsConfig) -> None:
     """Joins the other processes of the run, where the environment names some; call before anything uses a device.
 
     `JAX_COORDINATOR_ADDRESS` (host:port), `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID` name them anywhere; a JobSet's
-    manifest sets them. On TPU slices, on GKE or not, and under Slurm or Open MPI, JAX finds them by itself.
+    manifest and train.py's flags set them. On TPU slices, on GKE or not, and under Slurm or Open MPI, JAX finds them by
+    itself.
 
     Raises:
         UserError: the three variables are not set together.
@@ -54,6 +58,13 @@ def start_processes(config: HostsConfig) -> None:
         named = {"coordinator_address": address, "num_processes": int(count), "process_id": int(index)}
     elif not _scheduler_started_several():
         return
+    where = f" of {values[1]} at {values[0]}" if all(values) else ""
+    advice = "see that each is started, and that the first one's port is open to the others"
+    # JAX aborts the process at the end of its patience: what to do has to be said before.
+    late = f"still waiting for the processes{where} to join, for {config.start_seconds} s at most: {advice}"
+    reminder = threading.Timer(REMIND_AFTER * config.start_seconds, print, [late], {"file": sys.stderr, "flush": True})
+    reminder.daemon = True
+    reminder.start()
     try:
         jax.distributed.initialize(
             **named,
@@ -63,11 +74,9 @@ def start_processes(config: HostsConfig) -> None:
         )
     except jax.errors.JaxRuntimeError as error:
         reason = " ".join(str(error).split())[:200]
-        where = f" of {values[1]} at {values[0]}" if all(values) else ""
-        raise RunAgain(
-            f"the processes{where} did not all join within {config.start_seconds} s ({reason}); see that each is "
-            "started, and that the first one's port is open to the others"
-        ) from error
+        raise RunAgain(f"the processes{where} did not all join in time ({reason}); {advice}") from error
+    finally:
+        reminder.cancel()
 
 
 def is_writer() -> bool:

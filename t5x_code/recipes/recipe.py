@@ -64,8 +64,8 @@ class Recipe:
     data: DataConfig
     loop: LoopConfig
     loss: LossConfig
-    hosts: HostsConfig
     benchmarks: BenchmarksConfig
+    hosts: HostsConfig = dataclasses.field(default_factory=HostsConfig)
     initialize_from: str | None = None
 
 

@@ -204,3 +204,16 @@ def test_a_relative_folder_will_do(tmp_path, monkeypatch):
         writer.save(1, wanted)
     restored = read_item("runs/x", 1, "params", abstract(wanted.params))
     np.testing.assert_array_equal(restored["a"], wanted.params["a"])
+
+
+def test_a_folder_that_vanishes_is_made_again(tmp_path):
+    folder = tmp_path / "checkpoints"
+    with CheckpointWriter(folder) as writer:
+        writer.save(1, make_checkpoint(1))
+        while list_steps(folder) != [1]:
+            time.sleep(0.05)
+        writer.check()
+        shutil.rmtree(folder)
+        for step in (3, 4):
+            writer.save(step, make_checkpoint(step))
+    assert list_steps(folder) == [3, 4] and newest_good_step(folder) == 4

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import socket
 import subprocess
 from pathlib import Path
 
@@ -47,6 +48,13 @@ def wait_for_line(process: subprocess.Popen, beginning: str) -> None:
     """Reads a process' messages up to the first that begins so."""
     if not any(line.startswith(beginning) for line in process.stderr):
         raise AssertionError(f"the process ended before it said {beginning!r}")
+
+
+def free_port() -> int:
+    """A port that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return probe.getsockname()[1]
 
 
 def finish(process: subprocess.Popen) -> Ended:

@@ -9,7 +9,6 @@ import contextlib
 import io
 import os
 import runpy
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -17,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from absl import flags
-from command_lines import ROOT, STEPS, Ended
+from command_lines import ROOT, STEPS, Ended, free_port
 
 NUM_DOCUMENTS = 600
 
@@ -95,10 +94,7 @@ def start_many(start) -> Callable[..., list[subprocess.Popen]]:
     """A function that starts train.py as several processes of one run; `own` gives each its further arguments."""
 
     def run(count: int, arguments: list[str], own: Sequence[Sequence[str]] = (), **variables: str):
-        with socket.socket() as probe:
-            probe.bind(("localhost", 0))
-            address = f"localhost:{probe.getsockname()[1]}"
-        names = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": str(count)}
+        names = {"JAX_COORDINATOR_ADDRESS": f"localhost:{free_port()}", "JAX_NUM_PROCESSES": str(count)}
         more = own or [()] * count
         return [
             start("train.py", *arguments, *more[index], **names, JAX_PROCESS_ID=str(index), **variables)

@@ -1,0 +1,47 @@
+"""A run that hangs shows where, then ends with the code that launchers start again on; one that works is left alone."""
+
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+PRELUDE = """
+    import threading, time
+    from t5x_code.training.watchdog import Watchdog
+
+    def waits_for_ever():
+        threading.Event().wait()
+"""
+
+
+def run(source: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-c", textwrap.dedent(PRELUDE) + textwrap.dedent(source)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+def test_a_hang_is_shown_and_ended():
+    ended = run("""
+        with Watchdog(minutes=0.5 / 60):
+            waits_for_ever()
+    """)
+    assert ended.returncode == 75
+    first, *_, last = ended.stderr.splitlines()
+    assert first.startswith("watchdog: no step finished for 0.00833333 minutes; every thread's stack:")
+    assert "in waits_for_ever" in ended.stderr
+    assert last == "watchdog: no step finished for 0.0166667 minutes: ending; run the same command again"
+
+
+@pytest.mark.parametrize("slow_step", [0.0, 1.5], ids=["quick", "one slow step"])
+def test_a_run_that_goes_on_is_left_alone(slow_step):
+    ended = run(f"""
+        with Watchdog(minutes=1 / 60) as watchdog:
+            for _ in range(20):
+                time.sleep(0.02)
+                watchdog.step_done()
+            time.sleep({slow_step})
+            watchdog.step_done()
+            time.sleep(0.1)
+    """)
+    assert ended.returncode == 0
+    assert ("in _watch" in ended.stderr) == bool(slow_step)
