@@ -29,7 +29,7 @@ from t5x_code.checkpoints.model_directory import TOKENIZER_FOLDER, read_model_di
 from t5x_code.errors import UserError
 from t5x_code.evaluation.completion import evaluate_completion
 from t5x_code.evaluation.intervals import bootstrap_interval
-from t5x_code.evaluation.logic_equivalence import evaluate_logic_equivalence
+from t5x_code.evaluation.logic_equivalence import VERDICT, evaluate_logic_equivalence
 from t5x_code.evaluation.request import Request
 from t5x_code.inference.generation import GenerationConfig
 from t5x_code.inference.infilling import TextModel, infill
@@ -147,7 +147,8 @@ def measure(name: str) -> dict[str, Any]:
     tokenizer = Tokenizer.load(str(folder_of(name) / TOKENIZER_FOLDER))
     model = TextModel(description.config, params, tokenizer, description.begin_document)
     trained = frozenset(json.loads((folder_of(name) / PROBLEMS_FILE).read_text()))
-    request = Request("logic_equivalence", model, data=_PROBLEMS.value, trained_groups=trained)
+    variant = VERDICT if name.startswith("text") else None
+    request = Request("logic_equivalence", model, data=_PROBLEMS.value, variant=variant, trained_groups=trained)
     selection = evaluate_logic_equivalence(request, ("causal",), with_untrained=name == "base")
     completion = evaluate_completion(Request("completion", model, limit=_LINES.value, held_out=held_out_code))
     exact = infill_exact_match(model)
@@ -201,6 +202,9 @@ def table(results: dict[str, dict[str, Any]]) -> str:
         scores += f"{selection['pos/accuracy_at_1']:8.3f}{selection['correlation_with_bag_of_tokens']:8.3f}"
         scores += f"{result['loss']:8.4f}{completion['exact_match']:7.3f}{completion['edit_similarity']:7.3f}"
         lines.append(f"{name:24}{scores}{result['infill_exact_match']:8.3f}")
+        if f"{VERDICT}/mean" in selection:  # the same arm, asked in words instead of by its vectors
+            scores = "".join(f"{selection[f'{VERDICT}/{setting}']:9.3f}" for setting in SETTINGS)
+            lines.append(f"{name + ', asked':24}{scores}")
     return "\n".join(lines)
 
 
