@@ -72,6 +72,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["t5x_code", "t5x_code.*"]),
+    package_data={"t5x_code.reports": ["*.html"]},
     install_requires=CORE,
     extras_require=EXTRAS,
 )

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import tokenizers
+import turns
 from absl import flags
 
 from t5x_code.data.builtin_tasks import PYTHON_STDLIB, declaration_for
@@ -54,9 +55,7 @@ def main(argv: list[str]) -> None:
     for name, value in medians.items():
         print(f"{name:14}{value:9.2f}{num_bytes / 1e6 / value:8.2f}")
     print(f"{'ratio':14}{ratio:9.2f}")
-    if OUTPUT.value:
-        result = {"bytes": num_bytes, "seconds": seconds, "median_seconds": medians, "ratio": ratio}
-        Path(OUTPUT.value).write_text(json.dumps(result, indent=2) + "\n")
+    turns.write(OUTPUT.value, {"bytes": num_bytes, "seconds": seconds, "median_seconds": medians, "ratio": ratio})
 
 
 def corpus(num_bytes: int) -> list[str]:

@@ -14,7 +14,6 @@ Shape legend: N tokens of the store.
 """
 
 import itertools
-import json
 import os
 import statistics
 import tempfile
@@ -23,6 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import turns
 from absl import flags
 
 from t5x_code.data.builtin_tasks import PYTHON_STDLIB
@@ -80,8 +80,7 @@ def main(argv: list[str]) -> None:
         result["ratio"] = result["best"] / reference
         best, median = result["best"] / 1e6, f"({result['median'] / 1e6:.2f})"
         print(f"{result['pipeline']:<20}{best:>12.2f}{median:>12}{result['fill']:>8.3f}{result['ratio']:>8.2f}")
-    if _OUTPUT.value:
-        Path(_OUTPUT.value).write_text(json.dumps(results, indent=2) + "\n")
+    turns.write(_OUTPUT.value, results, length=_LENGTH.value, batch_size=_BATCH_SIZE.value)
 
 
 def measure(segment_ids: Iterator[np.ndarray], seconds: float) -> dict[str, float]:

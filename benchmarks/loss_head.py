@@ -10,15 +10,12 @@ Legend: B batch, L length, D model, V vocabulary.
 """
 
 import functools
-import json
-import statistics
-import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import turns
 from absl import flags
 
 from t5x_code.models.cross_entropy import cross_entropy
@@ -44,10 +41,8 @@ def main(argv: list[str]) -> None:
     for r in results:
         times = f"{r['seconds']:>10.3f}{r['fastest']:>10.3f}{r['slowest']:>9.3f}{r['seconds_ratio']:>8.2f}"
         print(f"{r['variant']:<28}{times}{r['temp_mib']:>11.0f}{r['temp_ratio']:>8.2f}")
-    if _OUTPUT.value:
-        sizes = {flag.name: flag.value for flag in (_BATCH_SIZE, _LENGTH, _MODEL_DIM, _VOCAB_SIZE)}
-        device = jax.devices()[0].device_kind
-        Path(_OUTPUT.value).write_text(json.dumps({"device": device, **sizes, "results": results}, indent=2) + "\n")
+    sizes = {flag.name: flag.value for flag in (_BATCH_SIZE, _LENGTH, _MODEL_DIM, _VOCAB_SIZE)}
+    turns.write(_OUTPUT.value, results, **sizes)
 
 
 def naive(x: jax.Array, kernel: jax.Array, bias: jax.Array, targets: jax.Array) -> jax.Array:
@@ -80,13 +75,8 @@ def measure_dtype(dtype: str) -> list[dict[str, Any]]:
     programs = {
         name: jax.jit(jax.value_and_grad(loss, (0, 1, 2))).lower(*arrays).compile() for name, loss in losses.items()
     }
-    seconds: dict[str, list[float]] = {name: [] for name in programs}
-    for round_number in range(_ROUNDS.value + 1):
-        for name, program in programs.items():
-            start = time.perf_counter()
-            jax.block_until_ready(program(*arrays))
-            if round_number:  # the first round warms up
-                seconds[name].append(time.perf_counter() - start)
+    runs = {name: lambda program=program: jax.block_until_ready(program(*arrays)) for name, program in programs.items()}
+    seconds = turns.interleave(runs, _ROUNDS.value)
     results = [summarise(name, seconds[name], program) for name, program in programs.items()]
     for result in results:
         result["seconds_ratio"] = result["seconds"] / results[0]["seconds"]
@@ -98,9 +88,7 @@ def summarise(name: str, seconds: list[float], program: jax.stages.Compiled) -> 
     """One row of the table, without its ratios."""
     return {
         "variant": name,
-        "seconds": statistics.median(seconds),
-        "fastest": min(seconds),
-        "slowest": max(seconds),
+        **turns.summarise(seconds),
         "temp_mib": program.memory_analysis().temp_size_in_bytes / 2**20,
     }
 

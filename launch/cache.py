@@ -4,15 +4,19 @@
     python launch/cache.py --task='parquet:/data/the_stack/*/*.parquet?lang=python,go' --output=CACHE_DIR \\
         --tokenizer=Salesforce/codegen2-1B_P --mbpp=mbpp.jsonl
     python launch/cache.py --module=my_tasks --task=my_seqio_task --output=CACHE_DIR
+    python launch/cache.py --task=parquet:gs://bucket/the_stack/*.parquet --output=gs://bucket/stores \\
+        --tokenizer=Salesforce/codegen2-1B_P --runner=DataflowRunner --runner_option=project=P --runner_option=region=R
 
 Train on it with --gin.DATA="'CACHE_DIR'". Without --tokenizer a byte-level BPE is trained on the corpus itself and kept
 in CACHE_DIR/tokenizers. A mixture's name (code_nl) makes the stores of all its tasks, with one tokenizer for them all.
 """
 
 import functools
-from collections.abc import Sequence
+import importlib.util
+from collections.abc import Callable, Sequence
 
 from absl import flags
+from etils import epath
 
 from t5x_code.data.builtin_tasks import declaration_for
 from t5x_code.data.caching.build import build_store
@@ -27,10 +31,17 @@ from t5x_code.tokens.tokenizer import Tokenizer
 TASK = flags.DEFINE_string("task", None, "A built-in task or mixture, KIND:PATH, or a task of --module.")
 OUTPUT = flags.DEFINE_string("output", None, "Folder of token stores, local or a bucket.")
 TOKENIZER = flags.DEFINE_string("tokenizer", None, "Folder or hub name of a fast tokenizer; default: trained here.")
+NUM_MASKS = flags.DEFINE_integer(
+    "num_masks", None, "Add <sep>, <eom> and as many masks to a tokenizer that cannot infill, such as Llama's."
+)
 MODULE = flags.DEFINE_string("module", None, "Python module that registers --task with SeqIO.")
 MBPP = flags.DEFINE_string(
     "mbpp", None, "MBPP's JSONL file, to keep its problems out; HumanEval's are kept out anyway."
 )
+RUNNER = flags.DEFINE_string(
+    "runner", None, "Apache Beam's runner: DirectRunner, DataflowRunner, FlinkRunner, SparkRunner."
+)
+RUNNER_OPTIONS = flags.DEFINE_multi_string("runner_option", [], "NAME=VALUE for the runner; may be repeated.")
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace a store of that name.")
 
 
@@ -42,7 +53,7 @@ def main(argv: list[str]) -> None:
         raise UserError(f"unexpected argument {argv[1]}; flags are written --name=value")
     tasks, tokenizer = _what_to_make()
     for task in tasks:
-        build = functools.partial(build_store, mbpp=MBPP.value, overwrite=OVERWRITE.value)
+        build = functools.partial(_builder(), mbpp=MBPP.value, overwrite=OVERWRITE.value)
         store = (build if OVERWRITE.value else functools.partial(ensure_store, build=build))(
             task, tokenizer, OUTPUT.value
         )
@@ -51,6 +62,19 @@ def main(argv: list[str]) -> None:
         for split in SPLITS:
             print(_summary(Manifest.read(store / split)))
         print(f"{task.name}: {store}, with its tokenizer of {tokenizer.vocab_size} entries")
+
+
+def _builder() -> Callable[..., epath.Path]:
+    """In this process, or with Beam where a runner is named."""
+    if not RUNNER.value:
+        if RUNNER_OPTIONS.value:
+            raise UserError(f"--runner_option={RUNNER_OPTIONS.value[0]} needs --runner, as in --runner=DirectRunner")
+        return build_store
+    if importlib.util.find_spec("apache_beam") is None:
+        raise UserError("--runner needs Apache Beam; pip install 't5x_code[beam]'")
+    from t5x_code.data.caching.beam import build_store_with_beam  # seconds to import
+
+    return functools.partial(build_store_with_beam, runner=RUNNER.value, options=RUNNER_OPTIONS.value)
 
 
 def _what_to_make() -> tuple[Sequence[TaskDeclaration], Tokenizer]:
@@ -63,6 +87,8 @@ def _what_to_make() -> tuple[Sequence[TaskDeclaration], Tokenizer]:
         return [task], tokenizer
     tasks = declaration_for(TASK.value).tasks
     tokenizer = Tokenizer.load(TOKENIZER.value or str(embedded_tokenizer(OUTPUT.value, tasks)))
+    if NUM_MASKS.value is not None:
+        tokenizer = tokenizer.with_infill_tokens(NUM_MASKS.value)
     return tasks, fitted(tokenizer, tasks)
 
 

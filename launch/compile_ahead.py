@@ -18,7 +18,7 @@ from t5x_code.recipes import command_line
 
 command_line.define_recipe_flags()
 TOPOLOGY = flags.DEFINE_string("topology", None, "Chip and arrangement, such as v5e:4x4, v5p:8x8x8 or h100:1x8.")
-NUM_SLICES = flags.DEFINE_integer("num_slices", 1, "TPU slices, joined by the data-centre network.", lower_bound=1)
+NUM_SLICES = flags.DEFINE_integer("num_slices", None, "TPU slices; default: the recipe's mesh's.", lower_bound=1)
 SEARCH = flags.DEFINE_bool("search", False, "Look for the best remat policy and microbatch size that fit.")
 OUTPUT = flags.DEFINE_string("output", None, "JSON file for the report, or with --search the list of them.")
 
@@ -36,12 +36,13 @@ def main(argv: list[str]) -> None:
     from t5x_code.recipes.gin_files import load_recipe
 
     recipe, _ = load_recipe(flags.FLAGS.gin_file, flags.FLAGS.gin_binding)
+    num_slices = NUM_SLICES.value or recipe.mesh.num_slices
     if SEARCH.value:
-        reports = search(recipe, TOPOLOGY.value, NUM_SLICES.value)
+        reports = search(recipe, TOPOLOGY.value, num_slices)
         print(describe_search(reports))
         fits, written = bool(reports), [report.to_json() for report in reports]
     else:
-        report = compile_recipe(recipe, TOPOLOGY.value, NUM_SLICES.value)
+        report = compile_recipe(recipe, TOPOLOGY.value, num_slices)
         print(describe_report(report))
         fits, written = report.fits, report.to_json()
     if OUTPUT.value:

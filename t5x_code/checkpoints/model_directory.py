@@ -30,8 +30,8 @@ from t5x_code.checkpoints.streaming import LazyArray, write_step
 from t5x_code.errors import UserError
 from t5x_code.models.config import RopeScaling, TransformerConfig
 from t5x_code.models.decoder import init_params, logical_axes
-from t5x_code.models.lora import ADAPTERS
 from t5x_code.models.modality import VocabularySplit, split_params
+from t5x_code.models.vocabulary import resize_vocabulary
 from t5x_code.parallel.rules import param_shardings
 
 MODEL_FILE, TOKENIZER_FOLDER, CHECKPOINTS_FOLDER = "model.json", "tokenizer", "checkpoints"
@@ -66,7 +66,10 @@ def read_description(folder: epath.PathLike) -> ModelDescription:
             config["rope_scaling"] = RopeScaling(**config["rope_scaling"])
         return ModelDescription(config=TransformerConfig(**config), **fields)
     except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{folder} is no model directory: it has no {MODEL_FILE}") from None
+        raise UserError(
+            f"{folder} is no model directory: it has no {MODEL_FILE} (a Hugging Face folder becomes one by "
+            "launch/convert.py import)"
+        ) from None
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{path} cannot be read by this version: {error}") from error
 
@@ -187,23 +190,31 @@ def load_initial_params(
 ) -> Any:
     """Parameters to start another run from; of a model with the base vocabulary of `split`, its rows are copied.
 
-    Those of adapters are left out where only the new run has them.
+    Where this run's vocabulary is larger, as when special tokens are added, each new token's row is the mean of the
+    old ones. Adapters are left out where only this run has them.
 
     Raises:
         UserError: no model there, or its parameters have other shapes; names the first that differs.
     """
-    description = read_description(folder)
-    copies_rows = split is not None and description.config.vocab_size == split.base_vocab_size
+    there = read_description(folder).config
+    copies_rows = split is not None and there.vocab_size == split.base_vocab_size
     base = dataclasses.replace(config, vocab_size=split.base_vocab_size) if copies_rows else config
-    theirs = _shapes(description.config)
-    ours = _shapes(base)
-    if config.lora_rank and not description.config.lora_rank:
-        ours = {name: shape for name, shape in ours.items() if not name.endswith(ADAPTERS)}
+    if not there.lora_rank:
+        base = dataclasses.replace(base, lora_rank=0)
+    if base.vocab_size < there.vocab_size:
+        sizes = f"a vocabulary of {there.vocab_size}, this recipe of {config.vocab_size}"
+        raise UserError(f"cannot start from {folder}: it has {sizes}; set TransformerConfig.vocab_size")
+    alike = dataclasses.replace(base, vocab_size=there.vocab_size, vocab_multiple=there.vocab_multiple)
+    theirs, ours = _shapes(there), _shapes(alike)
     for name in sorted(ours.keys() | theirs.keys()):
         if ours.get(name) != theirs.get(name):
             shapes = f"{theirs.get(name, 'absent')} there, {ours.get(name, 'absent')} in this recipe"
             raise UserError(f"cannot start from {folder}: parameter {name} is {shapes}; make the models agree")
     params = read_model_directory(folder, mesh=mesh)[1]
+    if alike != base:
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_params(base, mesh))
+        resize = functools.partial(resize_vocabulary, config=base, old_size=there.vocab_size)
+        params = jax.jit(resize, out_shardings=shardings)(params)
     return split_params(base, params, split.sources) if copies_rows else params
 
 

@@ -19,9 +19,10 @@ import tensorstore as ts
 from etils import epath
 
 from t5x_code.checkpoints.checksums import write_checksums
+from t5x_code.checkpoints.copying import ahead, contiguous
 from t5x_code.checkpoints.manager import METADATA, PARAMS
 
-PIECE_BYTES = 32 << 20  # of a chunk on the disk
+PIECE_BYTES = 16 << 20  # of a chunk on the disk
 BYTES_IN_FLIGHT = 128 << 20  # handed to TensorStore and not yet on the disk
 
 Index = tuple[slice, ...]
@@ -72,8 +73,9 @@ def _write_array(
         spec, create=True, delete_existing=True, dtype=dtype.name, shape=array.shape, context=_context()
     ).result()
     in_flight: collections.deque[tuple[int, ts.WriteFutures]] = collections.deque()
-    for index in _pieces(array.shape, chunk):
-        piece = np.ascontiguousarray(array.read(index), dtype)
+    indices = list(_pieces(array.shape, chunk))
+    pieces = ahead(lambda index: contiguous(array.read(index), dtype), indices)
+    for index, piece in zip(indices, pieces, strict=True):
         in_flight.append((piece.nbytes, store[index].write(piece)))
         while sum(size for size, _ in in_flight) > BYTES_IN_FLIGHT:
             in_flight.popleft()[1].result()
@@ -95,8 +97,8 @@ def read_arrays(folder: epath.PathLike, step: int, item: str) -> dict[str, ts.Te
 def read_layers(array: ts.TensorStore, dtype: np.dtype) -> Iterator[np.ndarray]:
     """The layers of a stacked parameter one by one; where the disk holds many in one chunk, that is read once."""
     per_chunk = array.chunk_layout.read_chunk.shape[0]
-    for start in range(0, array.shape[0], per_chunk):
-        layers = array[start : start + per_chunk].read().result()
+    starts = range(0, array.shape[0], per_chunk)
+    for layers in ahead(lambda start: array[start : start + per_chunk].read().result(), starts, number=1):
         for layer in layers:
             yield layer.astype(dtype, copy=False)
 
@@ -146,6 +148,4 @@ def _nested(flat: Mapping[tuple[str, ...], Any]) -> dict[str, Any]:
 
 def place(array: LazyArray, dtype: np.dtype, sharding: jax.sharding.Sharding) -> jax.Array:
     """The array on devices; each reads its own share."""
-    return jax.make_array_from_callback(
-        array.shape, sharding, lambda index: np.ascontiguousarray(array.read(index), dtype)
-    )
+    return jax.make_array_from_callback(array.shape, sharding, lambda index: contiguous(array.read(index), dtype))

@@ -11,6 +11,7 @@ from t5x_code.evaluation.functional import (
 )
 from t5x_code.evaluation.logic_equivalence import evaluate_logic_equivalence
 from t5x_code.evaluation.request import Evaluation, Request, Results
+from t5x_code.evaluation.teacher_forced import evaluate_loss
 
 EVALUATIONS: dict[str, Evaluation] = {
     "humaneval": evaluate_humaneval,
@@ -20,6 +21,7 @@ EVALUATIONS: dict[str, Evaluation] = {
     "multilingual": evaluate_multilingual,
     "completion": evaluate_completion,
     "logic_equivalence": evaluate_logic_equivalence,
+    "loss": evaluate_loss,
 }
 
 

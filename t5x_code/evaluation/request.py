@@ -29,6 +29,14 @@ class Sampled:
 
 
 @dataclasses.dataclass(frozen=True)
+class HeldOutRows:
+    """Rows that the model was not trained on, as its recipe makes them."""
+
+    batches: dict[str, Callable[[], Iterator[Arrays]]]  # by task/objective
+    allowed_2xW: np.ndarray | None = None  # where the vocabulary is split by modality: what a target competes with
+
+
+@dataclasses.dataclass(frozen=True)
 class Request:
     """One evaluation of one model, or of samples that were made elsewhere."""
 
@@ -45,7 +53,7 @@ class Request:
     sampled: Sampled = dataclasses.field(default_factory=Sampled)
     execution: Execution = dataclasses.field(default_factory=Execution)
     held_out: Callable[[], Iterator[str]] | None = None  # texts of documents that the model was not trained on
-    batches: Callable[[], dict[str, Callable[[], Iterator[Arrays]]]] | None = None  # by task/objective
+    batches: Callable[[], HeldOutRows] | None = None
     show_progress: bool = True
 
     def the_model(self) -> TextModel:

@@ -24,10 +24,9 @@ from t5x_code.checkpoints.model_directory import (
     abstract_params,
     find_params,
     read_description,
-    read_model_directory,
     write_model_directory,
 )
-from t5x_code.checkpoints.streaming import place, read_arrays
+from t5x_code.checkpoints.streaming import LazyArray, place, read_arrays
 from t5x_code.errors import UserError
 from t5x_code.huggingface.families import family_by_name, family_of_config, family_of_hf_config
 from t5x_code.huggingface.family import Family, HfConfig, read_config, write_config
@@ -35,7 +34,6 @@ from t5x_code.huggingface.parameters import lazy_params, their_shapes, their_ten
 from t5x_code.huggingface.safetensors_file import write_safetensors
 from t5x_code.huggingface.weights_folder import WeightsFolder
 from t5x_code.models.config import TransformerConfig
-from t5x_code.models.lora import merge_adapters
 from t5x_code.tokens.tokenizer import TOKENIZER_FILE, Tokenizer
 
 CONFIG_FILE = "config.json"
@@ -48,6 +46,7 @@ TOKENIZER_FILES = (
     "merges.txt",
     "tokenizer.model",
 )
+RELEASED_BEGIN_DOCUMENT = False  # the released models read text without a token before it
 DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16, "float16": np.float16}
 
 
@@ -73,28 +72,33 @@ def import_model(
         _check_tokenizer(folder, config)
     if epath.Path(target).exists():
         raise UserError(f"{target} exists; choose another folder or remove it")
-    params = lazy_params(found, config, hf, WeightsFolder(folder))
-    # The released models read text without a token before it.
+    weights = WeightsFolder(folder)
+    params = lazy_params(found, config, hf, weights)
     extra = {"bos_token_id": hf["bos_token_id"]} if isinstance(hf.get("bos_token_id"), int) else {}
-    description = ModelDescription(config, family=found.name, begin_document=False, extra=extra)
+    description = ModelDescription(config, family=found.name, begin_document=RELEASED_BEGIN_DOCUMENT, extra=extra)
     total = sum(int(np.prod(array.shape)) for array in params.values()) * np.dtype(DTYPES[dtype]).itemsize
     with tempfile.TemporaryDirectory() as tokenizer_folder, _progress("import", total) as on_progress:
         for name in TOKENIZER_FILES:
             if (folder / name).is_file():
                 shutil.copy(folder / name, tokenizer_folder)
         tree = flax.traverse_util.unflatten_dict(params, sep="/")
-        write_model_directory(target, description, tree, tokenizer_folder, DTYPES[dtype], on_progress)
+
+        def on_piece(num_bytes: int) -> None:
+            weights.release()
+            on_progress(num_bytes)
+
+        write_model_directory(target, description, tree, tokenizer_folder, DTYPES[dtype], on_piece)
     return description
 
 
 def load_onto_mesh(
-    source: str, mesh: Mesh, family: str | None = None, mp_num: int | None = None
+    source: str, mesh: Mesh | None, family: str | None = None, mp_num: int | None = None
 ) -> tuple[TransformerConfig, dict[str, Any]]:
     """Reads a Hugging Face folder straight onto devices, each its own share, as float32.
 
     Args:
         source: as in `import_model`.
-        mesh: the devices.
+        mesh: the devices; None: the first.
         family: as in `import_model`.
         mp_num: as in `import_model`.
 
@@ -103,9 +107,15 @@ def load_onto_mesh(
     """
     found, hf = _read_config(Path(source), family, mp_num)
     config = read_config(found, hf)
-    params = flax.traverse_util.unflatten_dict(lazy_params(found, config, hf, WeightsFolder(source)), sep="/")
-    abstract = abstract_params(config, mesh)
-    return config, jax.tree.map(lambda leaf, array: place(array, np.float32, leaf.sharding), abstract, params)
+    weights = WeightsFolder(source)
+    params = flax.traverse_util.unflatten_dict(lazy_params(found, config, hf, weights), sep="/")
+
+    def place_one(leaf: jax.ShapeDtypeStruct, array: LazyArray) -> jax.Array:
+        placed = place(array, np.float32, leaf.sharding)
+        weights.release()
+        return placed
+
+    return config, jax.tree.map(place_one, abstract_params(config, mesh), params)
 
 
 def export_model(
@@ -133,18 +143,15 @@ def export_model(
     if folder.exists():
         raise UserError(f"{target} exists; choose another folder or remove it")
     description = read_description(source)
-    if description.config.lora_rank:
-        with tempfile.TemporaryDirectory(prefix="t5x_code.") as temporary:
-            merged = _merge_model(source, f"{temporary}/merged", step)
-            return export_model(merged, target, family, mp_num, dtype)
     name = family or description.family
-    found = family_by_name(name) if name else family_of_config(description.config)
-    hf = write_config(found, description.config) | {"torch_dtype": dtype}
+    merged = dataclasses.replace(description.config, lora_rank=0, lora_alpha=TransformerConfig.lora_alpha)
+    found = family_by_name(name) if name else family_of_config(merged)
+    hf = write_config(found, merged) | {"torch_dtype": dtype}
     if mp_num is not None:
         if "mp_num" not in hf:
             raise UserError(f"--mp_num is CodeGen's, the model is {found.name}; leave it out")
         hf["mp_num"] = mp_num
-    shapes = their_shapes(found, description.config, hf)
+    shapes = their_shapes(found, merged, hf)
     arrays = read_arrays(epath.Path(source) / CHECKPOINTS_FOLDER, *find_params(source, step))
     unfinished = folder.parent / f"{folder.name}.unfinished"
     try:
@@ -162,18 +169,6 @@ def export_model(
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return description
-
-
-def _merge_model(source: str, target: str, step: int | None) -> str:
-    """Writes the model directory of a model whose adapters are part of its kernels; returns its folder."""
-    description, params = read_model_directory(source, step)
-    config, params = merge_adapters(description.config, params)
-    merged = dataclasses.replace(description, config=config)
-    with tempfile.TemporaryDirectory() as tokenizer:
-        for path in (epath.Path(source) / TOKENIZER_FOLDER).iterdir():
-            (Path(tokenizer) / path.name).write_bytes(path.read_bytes())
-        write_model_directory(target, merged, params, tokenizer)
-    return target
 
 
 def _check_tokenizer(folder: Path, config: TransformerConfig) -> None:

@@ -18,6 +18,7 @@ from t5x_code.huggingface.family import Family, HfConfig
 from t5x_code.huggingface.tensor_rules import Shape, TensorRule, join_tensor, split_tensor, their_shape
 from t5x_code.models.config import TransformerConfig
 from t5x_code.models.decoder import init_params
+from t5x_code.models.lora import adapter_paths, merge_kernel
 
 LAYERED = "layers/"  # how the paths of stacked parameters begin
 MOST_NAMED = 3  # tensors that an error names
@@ -72,7 +73,7 @@ def their_tensors(
         family: what they become.
         config: of the parameters.
         hf: `write_config` of it.
-        arrays: our parameters by path, opened.
+        arrays: our parameters by path, opened; adapters among them are merged into their kernels.
         dtype: that they are read as.
     """
     shapes = param_shapes(config, padded=False)
@@ -80,12 +81,33 @@ def their_tensors(
         if not set(rule.ours) <= shapes.keys():
             continue
         if rule.is_layered:
-            for parts in zip(*(read_layers(arrays[path], dtype) for path in rule.ours), strict=True):
+            for parts in zip(*(_read_layers(arrays, path, config, dtype) for path in rule.ours), strict=True):
                 yield join_tensor(rule, parts)
         else:
-            unpadded = [tuple(slice(size) for size in shapes[path]) for path in rule.ours]
-            parts = [arrays[path][index].read().result() for path, index in zip(rule.ours, unpadded, strict=True)]
-            yield join_tensor(rule, [part.astype(dtype, copy=False) for part in parts])
+            yield join_tensor(rule, [_read(arrays, path, shapes[path], config, dtype) for path in rule.ours])
+
+
+def _read_layers(
+    arrays: Mapping[str, ts.TensorStore], path: str, config: TransformerConfig, dtype: np.dtype
+) -> Iterator[np.ndarray]:
+    """The layers of one of our parameters, one by one."""
+    adapters = adapter_paths(path)
+    if not set(adapters) <= arrays.keys():
+        yield from read_layers(arrays[path], dtype)
+        return
+    for kernel, *of_layer in zip(*(read_layers(arrays[name], np.float32) for name in (path, *adapters)), strict=True):
+        yield merge_kernel(config, kernel, *of_layer).astype(dtype, copy=False)
+
+
+def _read(
+    arrays: Mapping[str, ts.TensorStore], path: str, shape: Shape, config: TransformerConfig, dtype: np.dtype
+) -> np.ndarray:
+    """One of our parameters that is not stacked, without the vocabulary's padding."""
+    array = arrays[path][tuple(slice(size) for size in shape)].read().result()
+    adapters = adapter_paths(path)
+    if set(adapters) <= arrays.keys():
+        array = merge_kernel(config, array, *(arrays[name].read().result() for name in adapters))
+    return array.astype(dtype, copy=False)
 
 
 def param_shapes(config: TransformerConfig, padded: bool) -> dict[str, Shape]:

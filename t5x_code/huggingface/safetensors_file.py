@@ -1,4 +1,4 @@
-"""safetensors files: read by memory mapping, written one tensor at a time, in shards of bounded size.
+"""safetensors files: read as views of a memory map, written one tensor at a time, in shards of bounded size.
 
 The library reads a tensor into memory and writes a whole shard from memory; here neither a tensor nor a shard has to
 fit. A file is 8 bytes (the header's length), a JSON header (type, shape and byte range of each tensor) and the bytes.
@@ -13,6 +13,7 @@ import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from t5x_code.checkpoints.copying import ahead, contiguous
 from t5x_code.errors import UserError
 
 SINGLE_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
@@ -35,8 +36,8 @@ DTYPES = {
 NAME_OF_DTYPE = {np.dtype(dtype): name for name, dtype in DTYPES.items()}
 
 
-def read_safetensors_file(path: Path) -> dict[str, np.ndarray]:
-    """The tensors of a file by name, memory-mapped.
+def read_safetensors_file(path: Path, whole: np.ndarray) -> dict[str, np.ndarray]:
+    """The tensors of a file by name, as views of its bytes.
 
     Raises:
         UserError: the file is damaged, or a tensor is of a type that NumPy has not.
@@ -46,7 +47,6 @@ def read_safetensors_file(path: Path) -> dict[str, np.ndarray]:
             pass
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path} is damaged ({error}); download it again") from error
-    whole = np.memmap(path, np.uint8, mode="r")
     start = 8 + int(whole[:8].view("<u8")[0])
     header = json.loads(whole[8:start].tobytes())
     header.pop("__metadata__", None)
@@ -107,9 +107,10 @@ def _write_file(
     text += b" " * (-len(text) % ALIGNMENT)
     with path.open("wb") as handle:
         handle.write(len(text).to_bytes(8, "little") + text)
-        for (name, shape), tensor in zip(shard, tensors, strict=False):
+        for (name, shape), tensor in zip(shard, tensors, strict=False):  # the rest is the next file's
             if tensor.shape != shape:
                 raise ValueError(f"{name} has shape {tensor.shape}, {shape} was announced")
             rows = max(1, WRITE_BYTES * shape[0] // max(1, tensor.size * dtype.itemsize)) if shape else 1
-            for row in range(0, shape[0], rows):
-                handle.write(np.ascontiguousarray(tensor[row : row + rows], dtype).view(np.uint8).data)
+            pieces = [tensor[row : row + rows] for row in range(0, shape[0], rows)] if shape else [tensor]
+            for piece in ahead(lambda piece: contiguous(piece, dtype), pieces):
+                handle.write(piece.reshape(-1).view(np.uint8).data)

@@ -2,7 +2,7 @@
 
 Such a file is a zip archive: `*/data.pkl`, a pickle of the dict of tensors, and one uncompressed entry per storage. The
 pickle may name torch's two tensor builders, its storage types and OrderedDict; any other name is refused before it is
-looked up. Storages are memory-mapped, so that a tensor is read when it is used.
+looked up. Tensors are views of the file's memory map, read when they are used.
 """
 
 import collections
@@ -40,8 +40,8 @@ class _StorageType:
     dtype: Any
 
 
-def read_torch_file(path: Path) -> dict[str, np.ndarray]:
-    """The tensors of a file by name, memory-mapped.
+def read_torch_file(path: Path, whole: np.ndarray) -> dict[str, np.ndarray]:
+    """The tensors of a file by name, as views of its bytes.
 
     Raises:
         UserError: the file is damaged, in torch's older format, or its pickle holds more than tensors.
@@ -52,7 +52,7 @@ def read_torch_file(path: Path) -> dict[str, np.ndarray]:
             prefix = name.removesuffix("data.pkl")
             if archive.NameToInfo.get(prefix + "byteorder") and archive.read(prefix + "byteorder") != b"little":
                 raise UserError(f"{path} was written on a big-endian machine; save it anew as safetensors")
-            storages = _map_storages(path, archive, prefix + "data/")
+            storages = _find_storages(path, whole, archive, prefix + "data/")
             found = _TensorUnpickler(archive.read(name), storages, path).load()
     except (zipfile.BadZipFile, ValueError, EOFError) as error:
         raise UserError(
@@ -111,9 +111,8 @@ def _rebuild_parameter(tensor: np.ndarray, *_: Any) -> np.ndarray:
     return tensor
 
 
-def _map_storages(path: Path, archive: zipfile.ZipFile, prefix: str) -> dict[str, np.ndarray]:
-    """The archive's storages by key, as bytes that are read when they are used."""
-    whole = np.memmap(path, np.uint8, mode="r")
+def _find_storages(path: Path, whole: np.ndarray, archive: zipfile.ZipFile, prefix: str) -> dict[str, np.ndarray]:
+    """The archive's storages by key, as bytes of the file."""
     storages = {}
     for entry in archive.infolist():
         if not entry.filename.startswith(prefix):

@@ -1,6 +1,7 @@
 """The tensors of a Hugging Face folder, whatever files they lie in; read when they are used."""
 
 import json
+import mmap
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -10,7 +11,8 @@ from t5x_code.errors import UserError
 from t5x_code.huggingface.safetensors_file import read_safetensors_file
 from t5x_code.huggingface.torch_pickle import read_torch_file
 
-Reader = Callable[[Path], dict[str, np.ndarray]]
+# Of a file's path and of its bytes: its tensors, as views of the bytes.
+Reader = Callable[[Path, np.ndarray], dict[str, np.ndarray]]
 
 # Kinds of files in the order in which they are looked for, each as one file or as shards with an index.
 KINDS: tuple[tuple[str, Reader], ...] = (
@@ -35,9 +37,16 @@ class WeightsFolder(Mapping[str, np.ndarray]):
         if not folder.is_dir():
             raise UserError(f"{folder} is not a folder; give the folder of a Hugging Face checkpoint")
         self._tensors: dict[str, np.ndarray] = {}
+        self._maps: list[mmap.mmap] = []
         files, read = _find_files(folder)
         for file in files:
-            self._tensors |= read(folder / file)
+            self._maps.append(_map(folder / file))
+            self._tensors |= read(folder / file, np.frombuffer(self._maps[-1], np.uint8))
+
+    def release(self) -> None:
+        """Gives back the memory of what has been read so far; it is read again where it is used again."""
+        for mapped in self._maps:
+            mapped.madvise(mmap.MADV_DONTNEED)
 
     def __getitem__(self, name: str) -> np.ndarray:
         """A tensor; KeyError if there is none of that name."""
@@ -50,6 +59,14 @@ class WeightsFolder(Mapping[str, np.ndarray]):
     def __len__(self) -> int:
         """Number of tensors."""
         return len(self._tensors)
+
+
+def _map(path: Path) -> mmap.mmap:
+    with path.open("rb") as handle:
+        try:
+            return mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
+        except ValueError as error:
+            raise UserError(f"{path} is damaged (it is empty); download it again") from error
 
 
 def _find_files(folder: Path) -> tuple[list[str], Reader]:

@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Container, Iterator, Sequence
-from typing import Any
 
 import flax.struct
 import jax
@@ -23,7 +22,8 @@ from t5x_code.errors import UserError
 from t5x_code.inference.sampling import Sampling, row_key, sample
 from t5x_code.models.cache import KeyValueCache, init_cache
 from t5x_code.models.config import TransformerConfig
-from t5x_code.models.decoder import decode, logits
+from t5x_code.models.decoder import decode, decode_logits
+from t5x_code.models.few_rows import Decoding
 from t5x_code.parallel.rules import logical_axes_on, num_batch_shards
 
 SMALLEST_BUCKET = 32  # prompt slots
@@ -67,7 +67,7 @@ class _Rows:
 
 def generate(
     config: TransformerConfig,
-    params: Any,
+    decoding: Decoding,
     prompts: Sequence[np.ndarray],
     generation: GenerationConfig,
     *,
@@ -84,7 +84,7 @@ def generate(
 
     Args:
         config: the model's.
-        params: the model's.
+        decoding: the model's parameters, as `decoding_params` makes them.
         prompts: token ids, at least one each.
         generation: how.
         mesh: what the parameters are laid out on, rows are split over its batch axes; None: one device.
@@ -120,12 +120,12 @@ def generate(
                 continue
             slots = _bucket(len(prompts[indices[0]]), config.max_length - generation.max_new_tokens)
             inputs_PxT, pad_P = _left_pad([prompts[index] for index in indices], batch_size, slots)
-            prefilled = _prefill(config, generation.max_new_tokens, params, inputs_PxT, pad_P)
+            prefilled = _prefill(config, generation.max_new_tokens, decoding, inputs_PxT, pad_P)
             for first in range(0, generation.num_samples, samples):
                 rows = _start(
                     generation, [numbers[index] for index in indices], range(first, first + samples), pad_P, *prefilled
                 )
-                rows = _finish(config, params, generation, rows, slots, should_stop)
+                rows = _finish(config, decoding, generation, rows, slots, should_stop)
                 for row, tokens in enumerate(_new_tokens(rows)):
                     prompt, extra = divmod(row, samples)
                     if prompt < len(indices) and first + extra < generation.num_samples:
@@ -164,7 +164,7 @@ def _left_pad(prompts: Sequence[np.ndarray], batch_size: int, slots: int) -> tup
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _prefill(
-    config: TransformerConfig, max_new_tokens: int, params: Any, inputs_PxT: jax.Array, pad_P: jax.Array
+    config: TransformerConfig, max_new_tokens: int, decoding: Decoding, inputs_PxT: jax.Array, pad_P: jax.Array
 ) -> tuple[KeyValueCache, jax.Array]:
     """Reads the prompts in one pass: the filled cache, and the logits [P, V] of the first new token."""
     num_prompts, slots = inputs_PxT.shape
@@ -175,9 +175,9 @@ def _prefill(
     # Padding sees itself alone: nobody reads it, and no row of the softmax is empty.
     attend_from_PxT = jnp.where(slot_PxT < pad_Px1, slot_PxT, pad_Px1)
     x_PxTxD, cache = decode(
-        config, params, cache, inputs_PxT, positions_PxT, jnp.int32(0), attend_from_PxT, slot_PxT + 1
+        config, decoding, cache, inputs_PxT, positions_PxT, jnp.int32(0), attend_from_PxT, slot_PxT + 1
     )
-    return cache, logits(config, params, x_PxTxD[:, -1:])[:, 0]
+    return cache, decode_logits(config, decoding, x_PxTxD[:, -1:])[:, 0]
 
 
 def _start(
@@ -195,7 +195,7 @@ def _start(
     sample_R = np.tile(np.array(sample_indices), num_prompts)
     rows = num_prompts * num_samples
     return _Rows(
-        cache=jax.tree.map(lambda array_NxPx_: jnp.repeat(array_NxPx_, num_samples, axis=1), cache),
+        cache=jax.tree.map(lambda array_Px_: jnp.repeat(array_Px_, num_samples, axis=0), cache),
         logits_RxV=jnp.repeat(logits_PxV, num_samples, axis=0),
         keys_R=jax.vmap(row_key, (None, 0, 0))(generation.seed, prompt_R, sample_R),
         pad_R=jnp.repeat(pad_P, num_samples),
@@ -208,7 +208,7 @@ def _start(
 
 def _finish(
     config: TransformerConfig,
-    params: Any,
+    decoding: Decoding,
     generation: GenerationConfig,
     rows: _Rows,
     slots: int,
@@ -220,7 +220,7 @@ def _finish(
     forbidden_F = np.array(generation.forbidden_tokens, np.int32)
     for until in range(period, generation.max_new_tokens + period, period):
         until = min(until, generation.max_new_tokens)
-        rows = _decode_until(config, generation.sampling, params, rows, slots, until, stop_S, forbidden_F)
+        rows = _decode_until(config, generation.sampling, decoding, rows, slots, until, stop_S, forbidden_F)
         if should_stop is not None:
             done_R = np.array(rows.done_R)
             for row, tokens in enumerate(_new_tokens(rows)):
@@ -231,11 +231,11 @@ def _finish(
     return rows
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
 def _decode_until(
     config: TransformerConfig,
     sampling: Sampling,
-    params: Any,
+    decoding: Decoding,
     rows: _Rows,
     slots: jax.Array,
     until: jax.Array,
@@ -245,12 +245,12 @@ def _decode_until(
     """Adds tokens up to the `until`-th, or until all rows are done."""
 
     def decode_token(rows: _Rows) -> _Rows:
-        allowed_RxV = rows.logits_RxV.at[:, forbidden_F].set(-jnp.inf)
+        allowed_RxV = rows.logits_RxV.at[:, forbidden_F].set(-jnp.inf) if len(forbidden_F) else rows.logits_RxV
         token_R = sample(allowed_RxV, rows.keys_R, rows.step, sampling)
         slot = slots + rows.step
         x_Rx1xD, cache = decode(
             config,
-            params,
+            decoding,
             rows.cache,
             token_R[:, None],
             (slot - rows.pad_R)[:, None],
@@ -260,7 +260,7 @@ def _decode_until(
         )
         return rows.replace(
             cache=cache,
-            logits_RxV=logits(config, params, x_Rx1xD)[:, 0],
+            logits_RxV=decode_logits(config, decoding, x_Rx1xD)[:, 0],
             tokens_RxN=rows.tokens_RxN.at[:, rows.step].set(token_R),
             lengths_R=rows.lengths_R + ~rows.done_R,
             done_R=rows.done_R | jnp.any(token_R[:, None] == stop_S, axis=1),

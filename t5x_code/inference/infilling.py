@@ -4,14 +4,17 @@ Prompts are put together from token ids, so text that spells a control token rem
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Container, Sequence
 from typing import Any, Literal, Protocol
 
 import numpy as np
 from jax.sharding import Mesh
 
+from t5x_code.errors import UserError
 from t5x_code.inference.generation import GenerationConfig, generate
 from t5x_code.models.config import TransformerConfig
+from t5x_code.models.few_rows import Decoding, decoding_params
 
 StopRule = Callable[[str], int | None]  # text so far -> how much of it to keep, or None to go on
 
@@ -27,12 +30,13 @@ def at_strings(strings: Sequence[str]) -> StopRule | None:
 
 
 class ControlTokens(Protocol):
-    """The ids that shape prompts; `masks[0]` is `<mask_1>`."""
+    """The ids that shape prompts; `masks[0]` is `<mask_1>`, `infill` all but eod, empty where there are none."""
 
     eod: int
-    sep: int
-    eom: int
+    sep: int | None
+    eom: int | None
     masks: tuple[int, ...]
+    infill: tuple[int, ...]
 
 
 class TextCodec(Protocol):
@@ -57,6 +61,11 @@ class TextModel:
     begin_document: bool  # trained with eod before each document's first token
     name: str = ""  # which model and checkpoint, for what is made with it
     mesh: Mesh | None = None  # what the parameters are laid out on; None: one device
+
+    @functools.cached_property
+    def decoding(self) -> Decoding:
+        """The parameters as generation reads them, laid out at its first use."""
+        return decoding_params(self.config, self.params)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +112,7 @@ def complete(
     generation = dataclasses.replace(
         generation,
         stop_tokens=(*generation.stop_tokens, control.eod),
-        forbidden_tokens=(*generation.forbidden_tokens, control.sep, control.eom, *control.masks),
+        forbidden_tokens=(*generation.forbidden_tokens, *control.infill),
     )
     ids = [left_to_right_prompt(model, prompt) for prompt in prompts]
     return _completions(model, ids, generation, stop, names, numbers, skip, on_answers)
@@ -125,6 +134,8 @@ def infill(
     `<sep>` and the masks are never chosen (our choice; the paper is silent). Arguments and result as in `complete`.
     """
     control = model.tokenizer.special_tokens
+    if not control.infill:
+        raise UserError("this model's tokenizer has no <sep>, <eom> and masks: it completes, but does not infill")
     generation = dataclasses.replace(
         generation,
         stop_tokens=(*generation.stop_tokens, control.eom, control.eod),
@@ -169,7 +180,7 @@ def _completions(
 
     results = generate(
         model.config,
-        model.params,
+        model.decoding,
         prompts,
         generation,
         mesh=model.mesh,

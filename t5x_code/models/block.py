@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from t5x_code.models.attention.choice import AUTO
 from t5x_code.models.attention.dispatch import attention
-from t5x_code.models.cache import KeyValueCache
+from t5x_code.models.cache import LayerCache
 from t5x_code.models.config import TransformerConfig
 from t5x_code.models.layers import Mlp, Norm, Projection
 from t5x_code.models.rope import rotate
@@ -27,9 +27,8 @@ class Context(NamedTuple):
 
 
 class Layer(NamedTuple):
-    """What one layer is told about itself; each a scalar inside the layer, [N] outside."""
+    """What one layer is told about itself; a scalar inside the layer, [N] outside."""
 
-    index: jax.Array  # int32
     window: jax.Array  # int32, keys seen counting oneself; 0 = whole context
 
 
@@ -45,11 +44,11 @@ class SelfAttention(nn.Module):
     def __call__(
         self,
         h_BxLxD: jax.Array,
-        cache: KeyValueCache | None,
+        cache: LayerCache | None,
         layer: Layer,
         context: Context,
         query_BxLxD: jax.Array | None = None,
-    ) -> tuple[jax.Array, KeyValueCache | None]:
+    ) -> tuple[jax.Array, LayerCache | None]:
         """Returns what is added to the residual stream [B, L, D], and the cache with the new tokens in it."""
         config = self.config
         asking_BxLxD = h_BxLxD if query_BxLxD is None else query_BxLxD
@@ -63,7 +62,7 @@ class SelfAttention(nn.Module):
         q_BxLxHxE = nn.with_logical_constraint(q_BxLxHxE, ("batch", "length", "activation_heads", None))
         k_BxSxKxE, v_BxSxKxE = k_BxLxKxE, v_BxLxKxE
         if cache is not None:
-            cache, k_BxSxKxE, v_BxSxKxE = cache.write(layer.index, context.first_slot, k_BxLxKxE, v_BxLxKxE)
+            cache, k_BxSxKxE, v_BxSxKxE = cache.write(context.first_slot, k_BxLxKxE, v_BxLxKxE)
         attend_from_BxL = _window_from(context, layer.window)
         scale = config.head_dim**-0.5 if config.scale_attention else 1.0
         implementation = config.attention if cache is None else AUTO  # the config names one for whole rows
@@ -87,8 +86,8 @@ class SelfAttention(nn.Module):
         self, name: str, spec: str, shape: tuple, axes: tuple, num_outputs: int, use_bias: bool
     ) -> Projection:
         config = self.config
-        rest = (config.initializer_range, config.lora_rank, config.lora_alpha)
-        return Projection(spec, shape, axes, num_outputs, use_bias, *rest, name=name)
+        rest = (use_bias, config.initializer_range, config.lora_rank, config.lora_alpha)
+        return Projection(spec, shape, axes, num_outputs, *rest, name=name)
 
 
 def _window_from(context: Context, window: jax.Array) -> jax.Array:
@@ -109,11 +108,11 @@ class Block(nn.Module):
     @nn.compact
     def __call__(
         self,
-        carry: tuple[jax.Array, KeyValueCache | None],
+        carry: tuple[jax.Array, LayerCache | None],
         layer: Layer,
         context: Context,
         query_BxLxD: jax.Array | None = None,
-    ) -> tuple[tuple[jax.Array, KeyValueCache | None], None]:
+    ) -> tuple[tuple[jax.Array, LayerCache | None], None]:
         """Takes and returns the residual stream [B, L, D] and the cache, as `nn.scan` wants it.
 
         Where `query_BxLxD` is given, queries are projected from it instead of from the normed residual stream.

@@ -1,6 +1,6 @@
 """Keys and values of the tokens already read, for decoding one token at a time.
 
-Legend: N layers, a top query layer among them, B batch, S slots, K key/value heads, E head dim, L new tokens.
+Legend: B batch, S slots, K key/value heads, E head dim, L new tokens.
 """
 
 import flax.struct
@@ -11,34 +11,39 @@ from t5x_code.models.config import TransformerConfig
 
 
 @flax.struct.dataclass
-class KeyValueCache:
-    """One slot per token of each row; keys are stored already rotated."""
+class LayerCache:
+    """One slot per token of each row; keys are stored already rotated. A head has its slots together, as read."""
 
-    keys_NxBxSxKxE: jax.Array
-    values_NxBxSxKxE: jax.Array
+    keys_BxKxSxE: jax.Array
+    values_BxKxSxE: jax.Array
+
+    def write(
+        self, slot: jax.Array, k_BxLxKxE: jax.Array, v_BxLxKxE: jax.Array
+    ) -> tuple["LayerCache", jax.Array, jax.Array]:
+        """Writes L tokens at `slot` (in place under jit).
+
+        Returns:
+            The new cache, and its keys and values [B, S, K, E].
+        """
+
+        def update(cached: jax.Array, new_BxLxKxE: jax.Array) -> jax.Array:
+            new_BxKxLxE = new_BxLxKxE.swapaxes(1, 2).astype(cached.dtype)
+            return jax.lax.dynamic_update_slice(cached, new_BxKxLxE, (0, 0, slot, 0))
+
+        cache = LayerCache(update(self.keys_BxKxSxE, k_BxLxKxE), update(self.values_BxKxSxE, v_BxLxKxE))
+        return cache, cache.keys_BxKxSxE.swapaxes(1, 2), cache.values_BxKxSxE.swapaxes(1, 2)
+
+
+@flax.struct.dataclass
+class KeyValueCache:
+    """The caches of all layers, a top query layer's last: separate arrays, so that a layer touches its own alone."""
+
+    layers: tuple[LayerCache, ...]
 
     @property
     def length(self) -> int:
         """S: tokens that a row can hold."""
-        return self.keys_NxBxSxKxE.shape[2]
-
-    def write(
-        self, layer: jax.Array, slot: jax.Array, k_BxLxKxE: jax.Array, v_BxLxKxE: jax.Array
-    ) -> tuple["KeyValueCache", jax.Array, jax.Array]:
-        """Writes L tokens of one layer at `slot` (in place under jit).
-
-        Returns:
-            The new cache, and the layer's keys and values [B, S, K, E].
-        """
-        start = (layer, 0, slot, 0, 0)
-        keys = jax.lax.dynamic_update_slice(
-            self.keys_NxBxSxKxE, k_BxLxKxE[None].astype(self.keys_NxBxSxKxE.dtype), start
-        )
-        values = jax.lax.dynamic_update_slice(
-            self.values_NxBxSxKxE, v_BxLxKxE[None].astype(self.values_NxBxSxKxE.dtype), start
-        )
-        cache = KeyValueCache(keys, values)
-        return cache, *(jax.lax.dynamic_index_in_dim(a, layer, keepdims=False) for a in (keys, values))
+        return self.layers[0].keys_BxKxSxE.shape[2]
 
 
 def init_cache(config: TransformerConfig, batch_size: int, length: int, dtype: str | None = None) -> KeyValueCache:
@@ -50,7 +55,7 @@ def init_cache(config: TransformerConfig, batch_size: int, length: int, dtype: s
         length: S, prompt and new tokens together.
         dtype: type of the keys and values; the config's compute type if not given.
     """
+    shape = (batch_size, config.num_kv_heads, length, config.head_dim)
     num_layers = config.num_layers + config.top_query_layer
-    shape = (num_layers, batch_size, length, config.num_kv_heads, config.head_dim)
-    zeros = jnp.zeros(shape, dtype or config.dtype)
-    return KeyValueCache(zeros, zeros)
+    zeros = [jnp.zeros(shape, dtype or config.dtype) for _ in range(2 * num_layers)]
+    return KeyValueCache(tuple(map(LayerCache, zeros[::2], zeros[1::2])))

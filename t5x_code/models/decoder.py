@@ -15,8 +15,8 @@ Parameters (float32, one order whatever the hardware), with their logical axis n
     every norm's scale and bias, and a bias over D                   norm
     lora_in, lora_out beside a projection's kernel                   [.., r] and [r, ..]; see models/lora.py
 
-Every other matrix is a `kernel`; the rest are `scale` or `bias`. Activations carry `batch`, `length`,
-`activation_embed`, `activation_heads`, `activation_mlp` and `activation_vocab`.
+Every other matrix is a `kernel`; the rest are `scale` or `bias`. Activations carry `batch`, `lookup_batch` (while
+embeddings are looked up), `length`, `activation_embed`, `activation_heads`, `activation_mlp` and `activation_vocab`.
 
 Legend: B batch, L length, S cache slots, D model, H heads, K key/value heads, E head dim, F feed-forward,
 V vocabulary padded to `vocab_multiple`, N layers.
@@ -31,11 +31,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from t5x_code.models import few_rows
 from t5x_code.models.attention.choice import AUTO
 from t5x_code.models.block import Block, Context, Layer
-from t5x_code.models.cache import KeyValueCache
+from t5x_code.models.cache import KeyValueCache, LayerCache
 from t5x_code.models.config import TransformerConfig
 from t5x_code.models.dot import dot
+from t5x_code.models.few_rows import Decoding
 from t5x_code.models.layers import Norm
 from t5x_code.models.remat import remat_block
 from t5x_code.models.rope import rotary_angles
@@ -68,31 +70,45 @@ class Decoder(nn.Module):
             rotation = rotary_angles(positions_BxL, config.rotary_dim, config.rope_base, config.rope_scaling)
         context = Context(attend_from_BxL, attend_to_BxL, jnp.asarray(write_at, jnp.int32), rotation)
         windows_N = jnp.asarray(config.window_of_layer, jnp.int32)
-        each_layer = Layer(jnp.arange(config.num_layers, dtype=jnp.int32), windows_N)
-        (x_BxLxD, cache), _ = self._layers()((x_BxLxD, cache), each_layer, context)
+        written: list[LayerCache] = []
+        if cache is None:
+            (x_BxLxD, _), _ = self._layers()((x_BxLxD, None), Layer(windows_N), context)
+        else:  # each layer has its own arrays, so that none is copied
+            for n, layer_cache in enumerate(cache.layers[: config.num_layers]):
+                block = Block(config, name=f"layer_{n}")
+                (x_BxLxD, layer_cache), _ = block((x_BxLxD, layer_cache), Layer(windows_N[n]), context)
+                written.append(layer_cache)
         x_BxLxD = Norm(config, name="final_norm")(x_BxLxD)
         if config.top_query_layer:
-            x_BxLxD, cache = self._top_query_layer(x_BxLxD, cache, positions_BxL, context)
-        return x_BxLxD, cache
+            of_top = cache.layers[-1] if cache is not None else None
+            x_BxLxD, of_top = self._top_query_layer(x_BxLxD, of_top, positions_BxL, context)
+            written.append(of_top)
+        return x_BxLxD, None if cache is None else KeyValueCache(tuple(written))
 
     def _top_query_layer(
-        self, x_BxLxD: jax.Array, cache: KeyValueCache | None, positions_BxL: jax.Array, context: Context
-    ) -> tuple[jax.Array, KeyValueCache | None]:
+        self, x_BxLxD: jax.Array, cache: LayerCache | None, positions_BxL: jax.Array, context: Context
+    ) -> tuple[jax.Array, LayerCache | None]:
         """PanGu-alpha's last layer (arXiv 2104.12369, section 2): what it asks depends on the position alone."""
         config = self.config
-        layer = Layer(jnp.int32(config.num_layers), jnp.int32(0))
+        layer = Layer(jnp.int32(0))
         query_BxLxD = Positions(config, name="top_query_positions")()[positions_BxL].astype(config.dtype)
         block = remat_block(Block, config.remat, scanned=False)(config, name="top_query")
         return block((x_BxLxD, cache), layer, context, query_BxLxD)[0]
 
     def _embed(self, inputs_BxL: jax.Array, positions_BxL: jax.Array) -> jax.Array:
-        # Gathered in float32, then rounded: the gradients of a frequent token add up in float32.
-        x_BxLxD = Embedding(self.config, name="embedding")()[inputs_BxL]
+        # Each device looks up its share of every vector, for the rows of all that share the table; then the vectors are
+        # put together where their rows are. Gathered in float32, then rounded: the gradients of a frequent token add up
+        # in float32.
+        rows, vectors = ("lookup_batch", "length"), ("lookup_batch", "length", "embed")
+        inputs_BxL = nn.with_logical_constraint(inputs_BxL, rows)
+        x_BxLxD = nn.with_logical_constraint(Embedding(self.config, name="embedding")()[inputs_BxL], vectors)
         if self.config.position_encoding == "learned":
-            x_BxLxD += Positions(self.config, name="positions")()[positions_BxL]
+            positions_BxL = nn.with_logical_constraint(positions_BxL, rows)
+            x_BxLxD += nn.with_logical_constraint(Positions(self.config, name="positions")()[positions_BxL], vectors)
         if not self.config.tie_embeddings or self.config.head_bias:
             Head(self.config, name="head")()
-        return nn.with_logical_constraint(x_BxLxD.astype(self.config.dtype), ("batch", "length", "activation_embed"))
+        x_BxLxD = nn.with_logical_constraint(x_BxLxD.astype(self.config.dtype), vectors)
+        return nn.with_logical_constraint(x_BxLxD, ("batch", "length", "activation_embed"))
 
     def _layers(self) -> nn.Module:
         config = self.config
@@ -161,7 +177,7 @@ def hidden_states(
 
 def decode(
     config: TransformerConfig,
-    params: Params,
+    decoding: Decoding,
     cache: KeyValueCache,
     inputs_BxL: jax.Array,
     positions_BxL: jax.Array,
@@ -173,7 +189,7 @@ def decode(
 
     Args:
         config: the decoder.
-        params: as `init_params` makes them.
+        decoding: as `decoding_params` makes them.
         cache: the tokens read so far, as `init_cache` or this function returned it.
         inputs_BxL: token ids; prompts of different lengths are padded on the left.
         positions_BxL: position of each token in its row, padding not counted.
@@ -186,9 +202,17 @@ def decode(
     Returns:
         What the head reads of the L tokens, [B, L, D], and the cache with them in it.
     """
-    variables = {"params": params}
     arrays = (inputs_BxL, positions_BxL, attend_from_BxL, attend_to_BxL)
-    return Decoder(config).apply(variables, *arrays, cache=cache, write_at=write_at)
+    return Decoder(config).apply(decoding, *arrays, cache=cache, write_at=write_at)
+
+
+def decode_logits(config: TransformerConfig, decoding: Decoding, x_BxLxD: jax.Array) -> jax.Array:
+    """`logits` of what `decode` returned: of a few tokens."""
+    logits_BxLxV = few_rows.product(x_BxLxD, decoding[few_rows.COLLECTION]["head"], (config.padded_vocab_size,))
+    if config.head_bias:
+        logits_BxLxV += decoding["params"]["head"]["bias"]
+    logits_BxLxV = nn.with_logical_constraint(logits_BxLxV, ("batch", "length", "activation_vocab"))
+    return jnp.where(jnp.arange(config.padded_vocab_size) < config.vocab_size, logits_BxLxV, -jnp.inf)
 
 
 def head_weights(config: TransformerConfig, params: Params) -> tuple[jax.Array, jax.Array]:

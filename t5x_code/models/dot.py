@@ -1,9 +1,12 @@
 """Matrix products whose forward and backward passes all multiply in the compute type and add up in float32."""
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
+
+TRANSPOSED_PARTS = 4  # of a loop that XLA does not unroll
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 3))
@@ -24,7 +27,45 @@ def dot(spec: str, x: jax.Array, y: jax.Array, out_dtype: jnp.dtype) -> jax.Arra
 
 
 def _einsum(spec: str, x: jax.Array, y: jax.Array) -> jax.Array:
-    return jnp.einsum(spec, x, y, preferred_element_type=jnp.float32)
+    plain = functools.partial(jnp.einsum, spec, preferred_element_type=jnp.float32)
+    num_leading = _leading_contraction(spec)
+    if x.dtype != jnp.bfloat16 or not num_leading:
+        return plain(x, y)
+    transposed = functools.partial(_transposed_product, num_leading)
+    return jax.lax.platform_dependent(x, y, cpu=transposed, default=plain)
+
+
+def _leading_contraction(spec: str) -> int:
+    """How many leading axes of both operands a spec such as `"blf,bld->fd"` sums over, if it does nothing else; or 0.
+
+    Gradients of kernels are such products.
+    """
+    operands, result = spec.split("->")
+    x_spec, y_spec = operands.split(",")
+    shared = [letter for letter in x_spec if letter not in result]
+    leads = x_spec[: len(shared)] == y_spec[: len(shared)] == "".join(shared)
+    return len(shared) if leads and x_spec[len(shared) :] + y_spec[len(shared) :] == result else 0
+
+
+def _transposed_product(num_leading: int, x: jax.Array, y: jax.Array) -> jax.Array:
+    """x^T y, over T = all of the leading axes, with the transpose written out.
+
+    XLA's CPU compiler multiplies bfloat16 by bfloat16 at a quarter of its speed (in float32) where the contracted axis
+    comes first in both operands. A transpose before the product it folds back into it; the loop below it leaves alone.
+    """
+    x_TxD, y_TxF = (z.reshape(math.prod(z.shape[:num_leading]), -1) for z in (x, y))
+    (T, D), F = x_TxD.shape, y_TxF.shape[1]
+    if D % TRANSPOSED_PARTS or D > F:  # a transpose of the larger operand would cost what the product saves
+        product_DxF = jnp.einsum("td,tf->df", x_TxD, y_TxF, preferred_element_type=jnp.float32)
+    else:
+        part = D // TRANSPOSED_PARTS
+
+        def transpose(index: jax.Array) -> jax.Array:
+            return jax.lax.dynamic_slice_in_dim(x_TxD, index * part, part, axis=1).T
+
+        x_DxT = jax.lax.map(transpose, jnp.arange(TRANSPOSED_PARTS)).reshape(D, T)
+        product_DxF = jnp.einsum("dt,tf->df", x_DxT, y_TxF, preferred_element_type=jnp.float32)
+    return product_DxF.reshape(*x.shape[num_leading:], *y.shape[num_leading:])
 
 
 def _dot_forward(spec, x, y, out_dtype):

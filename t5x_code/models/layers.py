@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+from t5x_code.models import few_rows
 from t5x_code.models.config import TransformerConfig
 from t5x_code.models.dot import dot
 from t5x_code.models.initializers import normal
@@ -63,8 +64,12 @@ class Projection(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Returns the projected x in its own type."""
         init = nn.with_logical_partitioning(normal(self.initializer_range), tuple(self.kernel_axes))
-        kernel = self.param("kernel", init, tuple(self.kernel_shape))
-        y = dot(self.spec, x, kernel, x.dtype)
+        if self.has_variable(few_rows.COLLECTION, "kernel"):
+            weights = {name: self.get_variable(few_rows.COLLECTION, name) for name in ("kernel", "scale")}
+            weights = {name: array for name, array in weights.items() if array is not None}
+            y = few_rows.product(x, weights, tuple(self.kernel_shape[-self.num_outputs :])).astype(x.dtype)
+        else:
+            y = dot(self.spec, x, self.param("kernel", init, tuple(self.kernel_shape)), x.dtype)
         if self.use_bias:
             # A bias over the model dimension is kept whole on every device, as the norms are.
             axes = tuple("norm" if axis == "embed" else axis for axis in self.kernel_axes[-self.num_outputs :])

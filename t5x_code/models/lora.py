@@ -5,10 +5,9 @@ when the config's `lora_rank` r is above 0. A model that has adapters trains not
 rest. Merged, it is a plain model again.
 """
 
-import dataclasses
 from typing import Any
 
-import jax.numpy as jnp
+import numpy as np
 
 from t5x_code.models.config import TransformerConfig
 
@@ -38,12 +37,16 @@ def join(first: Params, second: Params) -> Params:
     return joined
 
 
-def merge_adapters(config: TransformerConfig, params: Params) -> tuple[TransformerConfig, Params]:
-    """The same function as a model without adapters, in float32."""
-    if not config.lora_rank:
-        return config, params
-    merged = _merge(params, config.lora_alpha / config.lora_rank, is_stacked=False)
-    return dataclasses.replace(config, lora_rank=0, lora_alpha=TransformerConfig.lora_alpha), merged
+def adapter_paths(kernel_path: str) -> tuple[str, ...]:
+    """Where the adapters of a kernel lie, if it has any: `a/b/kernel` -> (`a/b/lora_in`, `a/b/lora_out`)."""
+    return tuple(f"{kernel_path.rpartition('/')[0]}/{name}" for name in ADAPTERS)
+
+
+def merge_kernel(config: TransformerConfig, kernel: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """W + alpha / r * A B in float32, of one layer: the kernel of a projection that does the same without adapters."""
+    rank = config.lora_rank
+    product = np.asarray(a, np.float32).reshape(-1, rank) @ np.asarray(b, np.float32).reshape(rank, -1)
+    return kernel + np.float32(config.lora_alpha / rank) * product.reshape(kernel.shape)
 
 
 def _split(node: Params) -> tuple[Params, Params]:
@@ -58,18 +61,3 @@ def _split(node: Params) -> tuple[Params, Params]:
         else:
             (adapters if name in ADAPTERS else rest)[name] = child
     return adapters, rest
-
-
-def _merge(node: Params, scale: float, is_stacked: bool) -> Params:
-    """`is_stacked`: the leaves have a leading axis of layers."""
-    merged = {
-        name: _merge(child, scale, is_stacked or name == "layers") if isinstance(child, dict) else child
-        for name, child in node.items()
-        if name not in ADAPTERS
-    }
-    if ADAPTERS[0] in node:
-        a, b, kernel = (jnp.asarray(node[name]) for name in (*ADAPTERS, "kernel"))
-        stack, rank = kernel.shape[:1] if is_stacked else (), a.shape[-1]
-        product = a.reshape(*stack, -1, rank) @ b.reshape(*stack, rank, -1)
-        merged["kernel"] = kernel + scale * product.reshape(kernel.shape)
-    return merged

@@ -3,12 +3,16 @@
 Legend: D model, V vocabulary padded.
 """
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from t5x_code.models import few_rows
 from t5x_code.models.config import TransformerConfig
 from t5x_code.models.initializers import normal
+from t5x_code.models.modality import VOCABULARY_AXES
 
 
 class Embedding(nn.Module):
@@ -46,7 +50,7 @@ class Head(nn.Module):
     def __call__(self) -> None:
         """Makes the parameters; `decoder.head_weights` reads them."""
         config = self.config
-        if not config.tie_embeddings:
+        if not config.tie_embeddings and not self.has_variable(few_rows.COLLECTION, "kernel"):
             init = _padded_normal((config.model_dim, config.vocab_size), config, vocabulary_axis=1)
             self.param("kernel", nn.with_logical_partitioning(init, ("embed", "vocab")))
         if config.head_bias:
@@ -64,3 +68,24 @@ def _padded_normal(shape: tuple[int, int], config: TransformerConfig, vocabulary
         return jnp.pad(kernel, padding)
 
     return init
+
+
+def resize_vocabulary(params: dict[str, Any], config: TransformerConfig, old_size: int) -> dict[str, Any]:
+    """Parameters for a vocabulary of `config.vocab_size`, of ones for `old_size`, not larger, each without its padding.
+
+    The row of each new token, in the embedding and in the head, is the mean of the old ones (Hewitt 2021, "Initializing
+    new word embeddings for pretrained language models"): its logit then is never above the highest old one.
+    """
+
+    def resize(old: jax.Array, axis: int) -> jax.Array:
+        old = jnp.moveaxis(old, axis, 0)[:old_size]
+        added = config.vocab_size - old_size
+        new = jnp.broadcast_to(old.mean(0), (added, *old.shape[1:]))
+        padding = jnp.zeros((config.padded_vocab_size - config.vocab_size, *old.shape[1:]), old.dtype)
+        return jnp.moveaxis(jnp.concatenate([old, new, padding]), 0, axis)
+
+    resized = {path[0]: dict(params[path[0]]) for path in VOCABULARY_AXES if path[0] in params}
+    for (group, name), axis in VOCABULARY_AXES.items():
+        if name in resized.get(group, {}):
+            resized[group][name] = resize(params[group][name], axis)
+    return params | resized

@@ -146,7 +146,10 @@ def simulate_raw_length(name: str, growth: Growth, layout: Layout, document_leng
 def check_masks(name: str, special_tokens: SpecialTokens) -> None:
     """Raises a UserError where the vocabulary has no masks."""
     if not special_tokens.masks:
-        raise UserError(f"{name} needs mask tokens, which this tokenizer lacks; choose a tokenizer with them")
+        raise UserError(
+            f"{name} needs mask tokens, which this tokenizer lacks; choose one with them, or add them when the stores "
+            "are made: launch/cache.py --num_masks=100"
+        )
 
 
 def _text_lengths(ends_N: np.ndarray, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:

@@ -127,18 +127,19 @@ class TextToCode:
 
     def _corrupt(self, docstring_N: np.ndarray, layout: Layout, rng: np.random.Generator) -> np.ndarray:
         """The docstring with some of its ordinary tokens replaced."""
-        ordinary = ordinary_ids(layout.special_tokens, layout.vocab_size)
+        ordinary, is_ordinary_V = ordinary_ids(layout.special_tokens, layout.vocab_size)
         draws_2xN = rng.random((2, len(docstring_N)))
-        is_special_N = np.isin(docstring_N, layout.special_tokens.all_ids)
         replaced_N = np.where(
             draws_2xN[1] < self.corrupted_to_mask,
             layout.special_tokens.pair.corrupted,
             ordinary[rng.integers(0, len(ordinary), len(docstring_N))],
         )
-        return np.where((draws_2xN[0] < self.corruption) & ~is_special_N, replaced_N, docstring_N)
+        return np.where((draws_2xN[0] < self.corruption) & is_ordinary_V[docstring_N], replaced_N, docstring_N)
 
 
 @functools.lru_cache(maxsize=4)
-def ordinary_ids(special_tokens: SpecialTokens, vocab_size: int) -> np.ndarray:
-    """The ids of a vocabulary that are no control tokens."""
-    return np.setdiff1d(np.arange(vocab_size), special_tokens.all_ids)
+def ordinary_ids(special_tokens: SpecialTokens, vocab_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """The ids of a vocabulary that are no control tokens, and bool [V] that says which they are."""
+    is_ordinary_V = np.ones(vocab_size, bool)
+    is_ordinary_V[list(special_tokens.all_ids)] = False
+    return np.flatnonzero(is_ordinary_V), is_ordinary_V

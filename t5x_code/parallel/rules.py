@@ -29,6 +29,7 @@ LOGICAL_AXIS_RULES: tuple[tuple[str, str | tuple[str, ...] | None], ...] = (
     ("lora", None),
     # activations
     ("batch", BATCH_AXES),
+    ("lookup_batch", "data"),
     ("length", "sequence"),
     ("activation_embed", None),
     ("activation_heads", "tensor"),

@@ -15,7 +15,8 @@ def describe_report(report: AheadReport) -> str:
     lines = [
         f"target          {slices}{report.topology}: {report.num_devices} devices, mesh {mesh}",
         f"step            {report.parameters:,} parameters; {report.batch_size} rows x {report.length} = {tokens:,} "
-        f"tokens, {report.microbatch_size} rows per device at a time; remat {report.remat}",
+        f"tokens, {report.microbatch_size} rows per device at a time",
+        f"computed        remat {report.remat}, attention {report.attention}",
         f"compiled in     {report.compile_seconds:.0f} s",
     ]
     if report.memory is None or report.bounds is None:

@@ -10,6 +10,7 @@ from typing import Any
 from jax.sharding import Mesh
 from tqdm import tqdm
 
+from t5x_code.errors import UserError
 from t5x_code.models.config import RematPolicy
 from t5x_code.models.decoder import count_params
 from t5x_code.parallel.ahead import CompiledStep, DeviceMemory, compile_step
@@ -19,6 +20,7 @@ from t5x_code.parallel.collectives import Collective
 from t5x_code.parallel.mesh import MESH_AXES, make_mesh
 from t5x_code.parallel.topology import described_devices
 from t5x_code.recipes.abstract_batch import abstract_batch
+from t5x_code.recipes.attention_choice import settle_attention
 from t5x_code.recipes.memory import state_bytes
 from t5x_code.recipes.recipe import Recipe
 from t5x_code.training.assemble import jit_train_step, step_parts
@@ -44,6 +46,7 @@ class AheadReport:
     microbatch_size: int  # rows per device at a time
     length: int
     remat: str
+    attention: str  # implementation
     fits: bool
     refusal: str | None  # why it does not compile
     memory: DeviceMemory | None
@@ -74,8 +77,14 @@ def compile_recipe(recipe: Recipe, topology: str, num_slices: int = 1) -> AheadR
     Raises:
         UserError: no such topology, no compiler for it, or a mesh or batch that does not fit.
     """
+    if recipe.data.modality_separation != "none":
+        raise UserError(
+            "DataConfig.modality_separation: a vocabulary split by modality has the size that its tokenizer gives; "
+            "set it to 'none' to compile the rest of the recipe ahead of time"
+        )
     devices, chip = described_devices(topology, num_slices)
     mesh = make_mesh(dataclasses.replace(recipe.mesh, num_slices=num_slices), devices)
+    recipe = dataclasses.replace(recipe, model=settle_attention(recipe, mesh))
     rows = max(batch_sizes_of(recipe.loop.batch_size))
     microbatches = num_microbatches(rows, recipe.loop.microbatch_size, mesh)
     began = time.perf_counter()
@@ -94,6 +103,7 @@ def compile_recipe(recipe: Recipe, topology: str, num_slices: int = 1) -> AheadR
         microbatch_size=rows // microbatches // (mesh.shape["data"] * mesh.shape["fsdp"]),
         length=recipe.data.length,
         remat=recipe.model.remat,
+        attention=recipe.model.attention,
         fits=compiled.fits,
         refusal=compiled.refusal,
         memory=compiled.memory,
@@ -148,7 +158,7 @@ def _largest_fitting(
 
 def _compile(recipe: Recipe, rows: int, mesh: Mesh, chip: Chip) -> CompiledStep:
     parts = step_parts(recipe.model, recipe.optimizer, recipe.loss, recipe.loop.microbatch_size, mesh)
-    state = abstract_state(recipe.model, parts.optimizer, recipe.optimizer.ema_decay is not None, mesh)
+    state = abstract_state(recipe.model, parts.optimizer, recipe.optimizer.ema_decay is not None, mesh, parts.offload)
     batch = abstract_batch(recipe.data, rows, mesh)
     return compile_step(jit_train_step(parts, state), state, batch, mesh, chip)
 

@@ -1,6 +1,5 @@
 """Joins a model, its tokenizer and held-out data into one evaluation, and writes what came of it."""
 
-import contextlib
 import dataclasses
 import functools
 import importlib.metadata
@@ -8,10 +7,8 @@ import json
 import platform
 import shlex
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import jax
 from etils import epath
@@ -23,17 +20,18 @@ from t5x_code.data.declarations import VALIDATION
 from t5x_code.data.document_texts import held_out_texts
 from t5x_code.errors import UserError
 from t5x_code.evaluation.registry import evaluate
-from t5x_code.evaluation.request import Request, Results, Sampled
+from t5x_code.evaluation.request import HeldOutRows, Request, Results, Sampled
 from t5x_code.evaluation.sandbox.limits import Execution
-from t5x_code.huggingface.conversion import CONFIG_FILE, import_model
+from t5x_code.huggingface.conversion import CONFIG_FILE, RELEASED_BEGIN_DOCUMENT, load_onto_mesh
 from t5x_code.inference.infilling import TextModel
 from t5x_code.inference.prompt_file import check_writable
 from t5x_code.parallel.mesh import MeshConfig, make_mesh
 from t5x_code.recipes.gin_files import load_recipe
-from t5x_code.recipes.inputs import evaluations_from, prepare_inputs
+from t5x_code.recipes.inputs import evaluations_from, prepare_inputs, vocabulary_split
 from t5x_code.recipes.run import PROBLEMS_FILE, STORES_FILE, read_run_stores, use_compilation_cache
 from t5x_code.reports.similarity_plot import draw_similarities
 from t5x_code.tokens.tokenizer import Tokenizer
+from t5x_code.training.batch_size import batch_sizes_of
 
 VERSIONED = ("jax", "jaxlib", "flax", "numpy", "tokenizers")
 RECIPE_FILE = "config.gin"
@@ -75,12 +73,11 @@ def evaluate_command(command: EvaluationCommand) -> Results:
     check_writable(command.output)
     use_compilation_cache()
     start = time.time()
-    with contextlib.ExitStack() as stack:
-        model = _open_model(command, stack) if command.model_dir and not command.samples else None
-        second = dataclasses.replace(command, model_dir=command.before, step=None)
-        before = _open_model(second, stack) if command.before else None
-        loaded = time.time()
-        results = evaluate(_request(command, model, before))
+    model = _open_model(command) if command.model_dir and not command.samples else None
+    second = dataclasses.replace(command, model_dir=command.before, step=None)
+    before = _open_model(second) if command.before else None
+    loaded = time.time()
+    results = evaluate(_request(command, model, before))
     results = {
         "eval": command.eval,
         **results,
@@ -125,16 +122,15 @@ def _request(command: EvaluationCommand, model: TextModel | None, before: TextMo
     )
 
 
-def _open_model(command: EvaluationCommand, stack: contextlib.ExitStack) -> TextModel:
-    """A model directory as it stands, or a Hugging Face folder, imported into a temporary one."""
+def _open_model(command: EvaluationCommand) -> TextModel:
+    """A model directory, or a Hugging Face folder as it stands."""
     folder = epath.Path(command.model_dir)
+    mesh = make_mesh(MeshConfig()) if jax.device_count() > 1 else None
     is_foreign = not (folder / MODEL_FILE).exists() and (folder / CONFIG_FILE).exists()
     if is_foreign:
-        target = f"{stack.enter_context(tempfile.TemporaryDirectory(prefix='t5x_code.'))}/imported"
-        family = json.loads((folder / CONFIG_FILE).read_text()).get("model_type", "")
-        import_model(family, command.model_dir, target)
-        folder = epath.Path(target)
-    mesh = make_mesh(MeshConfig()) if jax.device_count() > 1 else None
+        config, params = load_onto_mesh(command.model_dir, mesh)
+        tokenizer = Tokenizer.load(command.model_dir)
+        return TextModel(config, params, tokenizer, RELEASED_BEGIN_DOCUMENT, str(folder.resolve()), mesh)
     step = command.step if command.step is not None else newest_good_step(folder / CHECKPOINTS_FOLDER)
     description, params = read_model_directory(folder, step, mesh)
     tokenizer = Tokenizer.load(str(folder / TOKENIZER_FOLDER))
@@ -158,17 +154,20 @@ def _held_out(command: EvaluationCommand) -> Callable[[], Iterator[str]] | None:
     return None
 
 
-def _batches(command: EvaluationCommand) -> Callable[[], dict[str, Callable[[], Iterator[Any]]]] | None:
+def _batches(command: EvaluationCommand) -> Callable[[], HeldOutRows] | None:
     """The run's own validation batches, made from its resolved recipe."""
     recipe_file = epath.Path(command.model_dir) / RECIPE_FILE
     if not recipe_file.exists():
         return None
 
-    def make() -> dict[str, Callable[[], Iterator[Any]]]:
+    def make() -> HeldOutRows:
         recipe, _ = load_recipe([str(recipe_file)])
         data = dataclasses.replace(recipe.data, stores=command.data or recipe.data.stores)
         inputs = prepare_inputs(data, recipe.model.vocab_size)
-        return evaluations_from(inputs, data, command.batch_size, 0, 1)
+        split = vocabulary_split(inputs)
+        batch_size = data.eval_batch_size or batch_sizes_of(recipe.loop.batch_size)[0]
+        batches = evaluations_from(inputs, data, batch_size, 0, 1)
+        return HeldOutRows(batches, split.allowed_2xW if split else None)
 
     return make
 

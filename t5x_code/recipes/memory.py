@@ -53,6 +53,8 @@ def estimate_memory(
     """
     _, fsdp, sequence_size, tensor_size = mesh
     parameter_bytes, optimizer_bytes = (size // (fsdp * tensor_size) for size in state_bytes(config, optimizer))
+    if optimizer.offload:
+        optimizer_bytes = 0  # at home in the host's memory; a part of it passes through the device at a time
     activation_bytes = 2 if config.dtype == "bfloat16" else FLOAT32_BYTES
     tokens = microbatch_size * config.max_length // sequence_size
     wide = config.model_dim * activation_bytes * tokens

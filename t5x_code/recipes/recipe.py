@@ -5,6 +5,7 @@ import dataclasses
 import gin
 from t5x_code.data.declarations import Rate
 from t5x_code.errors import UserError
+from t5x_code.evaluation.in_training import BenchmarksConfig
 from t5x_code.models.config import RopeScaling, TransformerConfig
 from t5x_code.objectives.causal_lm import CausalLM
 from t5x_code.objectives.equivalence_text import EquivalenceText
@@ -64,6 +65,7 @@ class Recipe:
     loop: LoopConfig
     loss: LossConfig
     hosts: HostsConfig
+    benchmarks: BenchmarksConfig
     initialize_from: str | None = None
 
     def __post_init__(self):
@@ -84,6 +86,7 @@ CONFIGURABLES = (
     LossConfig,
     MeshConfig,
     HostsConfig,
+    BenchmarksConfig,
     LoopConfig,
     CausalLM,
     PrefixLM,

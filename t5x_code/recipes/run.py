@@ -19,6 +19,7 @@ from t5x_code.parallel.meeting import agree, first_alone, in_every_process
 from t5x_code.parallel.mesh import make_mesh
 from t5x_code.recipes import inputs as recipe_inputs
 from t5x_code.recipes.attention_choice import settle_attention
+from t5x_code.recipes.benchmarks import benchmarks_of
 from t5x_code.recipes.dry_run import check_memory, describe_mesh
 from t5x_code.recipes.recipe import Recipe
 from t5x_code.training.batch_size import batch_sizes_of
@@ -77,6 +78,7 @@ def train_recipe(recipe: Recipe, resolved: str, command: str) -> int:
         evaluations=recipe_inputs.evaluations_from(data, recipe.data, eval_batch_size, index, count),
         fingerprint=recipe_inputs.fingerprint(data, recipe.data),
         split=split,
+        benchmarks=benchmarks_of(recipe.benchmarks, model, mesh, data, recipe.loop.model_dir),
     )
     agree("the data", run_data.fingerprint, recipe.hosts.barrier_seconds)
     stores = RunStores(

@@ -5,6 +5,8 @@ import functools
 import itertools
 
 EOD_TEXT = "<|endoftext|>"
+# What ends a document in other families' tokenizers (Llama, Llama 3, PanGu-Coder), looked for in this order.
+EOD_TEXTS = (EOD_TEXT, "</s>", "<|end_of_text|>", "<eot>")
 SEP_TEXT = "<sep>"
 EOM_TEXT = "<eom>"
 
@@ -55,17 +57,25 @@ class FimTokens:
 
 @dataclasses.dataclass(frozen=True)
 class SpecialTokens:
-    """Ids of the control tokens. They never come out of encoding ordinary text."""
+    """Ids of the control tokens. They never come out of encoding ordinary text.
+
+    A tokenizer that CodeGen2's infilling is foreign to (Llama's, StarCoder's, ..) has `eod` alone.
+    """
 
     eod: int  # ends every document, leads every document's first token as its beginning-of-text
-    sep: int  # between a corrupted document and its spans
-    eom: int  # ends each infilled span
-    masks: tuple[int, ...]  # masks[k - 1] is <mask_k>
+    sep: int | None = None  # between a corrupted document and its spans
+    eom: int | None = None  # ends each infilled span
+    masks: tuple[int, ...] = ()  # masks[k - 1] is <mask_k>
     pair: PairTokens | None = None  # where the tokenizer has them all
     fim: FimTokens | None = None  # likewise
+
+    @property
+    def infill(self) -> tuple[int, ...]:
+        """Every token of CodeGen2's infilling; empty where the tokenizer has none."""
+        return (self.sep, self.eom, *self.masks) if self.masks else ()
 
     @functools.cached_property
     def all_ids(self) -> tuple[int, ...]:
         """Every control token, ascending."""
         groups = (dataclasses.astuple(group) for group in (self.pair, self.fim) if group is not None)
-        return tuple(sorted({self.eod, self.sep, self.eom, *self.masks, *itertools.chain(*groups)}))
+        return tuple(sorted({self.eod, *self.infill, *itertools.chain(*groups)}))

@@ -1,9 +1,9 @@
 """Text to token ids and back, over any Hugging Face fast tokenizer that keeps the special-token contract.
 
-Control tokens (`<|endoftext|>`, `<sep>`, `<eom>`, `<mask_k>`, and where they exist those of docstring-code pairs and
-StarCoder's infilling) never come out of encoding text: a source file that spells one of them gets the bytes of its
-spelling. So a token store's `eod` ends documents and does nothing else. `encode_marked_batch` alone makes the three
-control tokens of linearised code, from marks that no source text may hold.
+Control tokens (`<|endoftext|>` or what a family has in its place, `<sep>`, `<eom>`, `<mask_k>`, and where they exist
+those of docstring-code pairs and StarCoder's infilling) never come out of encoding text: a source file that spells one
+of them gets the bytes of its spelling. So a token store's `eod` ends documents and does nothing else.
+`encode_marked_batch` alone makes the three control tokens of linearised code, from marks that no source text may hold.
 Shape legend: N tokens of a text.
 """
 
@@ -18,7 +18,7 @@ import tokenizers
 
 from t5x_code.errors import UserError
 from t5x_code.tokens.special_tokens import (
-    EOD_TEXT,
+    EOD_TEXTS,
     EOM_TEXT,
     FIM_TEXTS,
     MARKS,
@@ -32,7 +32,7 @@ from t5x_code.tokens.special_tokens import (
 
 TOKENIZER_FILE = "tokenizer.json"
 CONTROL_TEXT = re.compile(
-    "|".join([*map(re.escape, (EOD_TEXT, SEP_TEXT, EOM_TEXT, *PAIR_TEXTS, *FIM_TEXTS)), r"<mask_[1-9]\d*>"])
+    "|".join([*map(re.escape, (*EOD_TEXTS, SEP_TEXT, EOM_TEXT, *PAIR_TEXTS, *FIM_TEXTS)), r"<mask_[1-9]\d*>"])
 )
 AT_MARKS = re.compile(f"([{''.join(MARKS)}])")
 
@@ -52,6 +52,7 @@ class Tokenizer:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self.special_tokens = _find_special_tokens(locked, origin)
+        self.eod_text = self._tokenizer.id_to_token(self.special_tokens.eod)
         self.vocab_size = 1 + max(self._tokenizer.get_vocab(with_added_tokens=True).values())
         self.fingerprint = hashlib.sha256(json.dumps(locked, sort_keys=True).encode()).hexdigest()
 
@@ -151,9 +152,24 @@ class Tokenizer:
 
     def with_pair_tokens(self) -> "Tokenizer":
         """This tokenizer with those tokens of docstring-code pairs that it lacks, appended to its vocabulary."""
+        return self._extended(PAIR_TEXTS)
+
+    def with_infill_tokens(self, num_masks: int) -> "Tokenizer":
+        """This tokenizer with `<sep>`, `<eom>` and masks appended to its vocabulary, where it has none.
+
+        Raises:
+            UserError: it has some already, of another number.
+        """
+        found = len(self.special_tokens.masks)
+        if found not in (0, num_masks):
+            raise UserError(f"the tokenizer has {found} masks already; it cannot be given {num_masks}")
+        return self._extended([SEP_TEXT, EOM_TEXT, *(mask_text(k) for k in range(1, num_masks + 1))])
+
+    def _extended(self, texts: Sequence[str]) -> "Tokenizer":
+        """This tokenizer with those of some control tokens that it lacks, appended to its vocabulary."""
         description = json.loads(self._json)
         present = {token["content"] for token in description["added_tokens"]}
-        missing = [text for text in PAIR_TEXTS if text not in present]
+        missing = [text for text in texts if text not in present]
         flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False) | {"special": True}
         description["added_tokens"] += [
             {"id": self.vocab_size + number, "content": text, **flags} for number, text in enumerate(missing)
@@ -172,9 +188,9 @@ class Tokenizer:
         (folder / TOKENIZER_FILE).write_text(self._json, encoding="utf-8")
         config = {
             "tokenizer_class": "PreTrainedTokenizerFast",
-            "bos_token": EOD_TEXT,
-            "eos_token": EOD_TEXT,
-            "unk_token": EOD_TEXT,
+            "bos_token": self.eod_text,
+            "eos_token": self.eod_text,
+            "unk_token": self.eod_text,
             "clean_up_tokenization_spaces": False,
         }
         (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
@@ -194,11 +210,21 @@ def _lock_control_tokens(description: dict) -> dict:
 
 def _find_special_tokens(description: dict, origin: str) -> SpecialTokens:
     ids = {token["content"]: token["id"] for token in description["added_tokens"]}
-    missing = [text for text in (EOD_TEXT, SEP_TEXT, EOM_TEXT, mask_text(1)) if text not in ids]
+    eod = next((ids[text] for text in EOD_TEXTS if text in ids), None)
+    if eod is None:
+        raise UserError(
+            f"tokenizer {origin} has no token that ends a document ({' or '.join(EOD_TEXTS)}); add one to its tokens"
+        )
+    pair = PairTokens(*(ids[text] for text in PAIR_TEXTS)) if ids.keys() >= set(PAIR_TEXTS) else None
+    fim = FimTokens(*(ids[text] for text in FIM_TEXTS)) if ids.keys() >= set(FIM_TEXTS) else None
+    infill = (SEP_TEXT, EOM_TEXT, mask_text(1))
+    missing = [text for text in infill if text not in ids]
+    if len(missing) == len(infill):
+        return SpecialTokens(eod, pair=pair, fim=fim)
     if missing:
         raise UserError(
             f"tokenizer {origin} lacks the control tokens {' '.join(missing)}; add them to its added_tokens, "
-            f"or choose one that has {EOD_TEXT} {SEP_TEXT} {EOM_TEXT} and {mask_text(1)}, {mask_text(2)}, .."
+            f"or choose one that has {SEP_TEXT} {EOM_TEXT} and {mask_text(1)}, {mask_text(2)}, .., or none of them"
         )
     num_masks = sum(text.startswith("<mask_") for text in ids if CONTROL_TEXT.fullmatch(text))
     gap = next((k for k in range(1, num_masks + 1) if mask_text(k) not in ids), None)
@@ -207,6 +233,4 @@ def _find_special_tokens(description: dict, origin: str) -> SpecialTokens:
             f"tokenizer {origin} lacks {mask_text(gap)} though it has {num_masks} masks; number them from 1"
         )
     masks = tuple(ids[mask_text(k)] for k in range(1, num_masks + 1))
-    pair = PairTokens(*(ids[text] for text in PAIR_TEXTS)) if ids.keys() >= set(PAIR_TEXTS) else None
-    fim = FimTokens(*(ids[text] for text in FIM_TEXTS)) if ids.keys() >= set(FIM_TEXTS) else None
-    return SpecialTokens(eod=ids[EOD_TEXT], sep=ids[SEP_TEXT], eom=ids[EOM_TEXT], masks=masks, pair=pair, fim=fim)
+    return SpecialTokens(eod=eod, sep=ids[SEP_TEXT], eom=ids[EOM_TEXT], masks=masks, pair=pair, fim=fim)

@@ -33,6 +33,7 @@ def step_parts(
         optimizer.ema_decay,
         microbatch_size,
         mesh,
+        optimizer.offload,
     )
 
 

@@ -5,6 +5,7 @@ loop, and a request to stop is answered after the step that is queued.
 """
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -50,6 +51,7 @@ class LoopConfig:
     log_period: int = 10
     eval_period: int = 1000
     checkpoint_period: int = 1000
+    benchmark_period: int = 1000
     keep_last: int = 2  # newest checkpoints kept
     keep_every: int | None = None  # steps divisible by this are kept for good
     max_skipped_in_a_row: int = 20  # steps without a finite loss and gradient before giving up
@@ -60,7 +62,7 @@ class LoopConfig:
     def __post_init__(self):
         if not self.model_dir:
             raise UserError("MODEL_DIR is empty: name the run's folder")
-        for name in ("train_steps", "log_period", "eval_period", "checkpoint_period", "keep_last"):
+        for name in ("train_steps", "log_period", "eval_period", "checkpoint_period", "benchmark_period", "keep_last"):
             if getattr(self, name) < 1:
                 raise UserError(f"LoopConfig.{name} is {getattr(self, name)}: it must be 1 or more")
         if self.watchdog_minutes <= 0:
@@ -76,6 +78,7 @@ class RunData:
     evaluations: dict[str, Callable[[], Iterator[Arrays]]]  # by task/objective
     fingerprint: dict[str, str]  # what must be unchanged on resume
     split: VocabularySplit | None = None  # of a vocabulary that is split by modality
+    benchmarks: Callable[[Any, int], dict[str, float]] | None = None  # (params, step) -> metrics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,6 +126,7 @@ def train(
             config.accept_changed_data,
             initialize_from,
             data.split,
+            parts.offload,
         )
         if is_writer():
             start_run_directory(config.model_dir, files.description, files.save_tokenizer, files.texts)
@@ -178,7 +182,7 @@ def _run(config: LoopConfig, steps: _Steps, start: Start, data: RunData) -> int:
         ):
             while step < config.train_steps:
                 profiler.before(step)
-                with speed.waiting_for_input():
+                with speed.waiting_for_input(functools.partial(_is_done, queued)):
                     batch = next(batches)
                 with jax.transfer_guard("disallow"):
                     state, metrics = steps.train(state, batch)
@@ -193,15 +197,20 @@ def _run(config: LoopConfig, steps: _Steps, start: Start, data: RunData) -> int:
 
                 is_last = step == config.train_steps
                 evaluates = is_last or step % config.eval_period == 0
-                if evaluates or step % config.log_period == 0:
+                benchmarks = data.benchmarks if is_last or step % config.benchmark_period == 0 else None
+                if evaluates or benchmarks or step % config.log_period == 0:
                     record = {name: float(value) for name, value in jax.device_get(metrics).items()}
                     record |= speed.read()
                     _refuse_divergence(config, step, record)
                     _say_progress(config, step, record, speed)
+                    params = state.ema_params if steps.with_ema else state.params
                     if evaluates:
-                        params = state.ema_params if steps.with_ema else state.params
                         record |= evaluate(steps.evaluate, params, steps.mesh, data.evaluations)
                         _say_validation(step, record)
+                        speed.restart()
+                    if benchmarks:
+                        record |= benchmarks(params, step)
+                        _say_benchmarks(step, record)
                         speed.restart()
                     if writer:
                         writer.write(step, record)
@@ -233,6 +242,11 @@ def _ahead(mesh: Mesh, batches: Iterator[Arrays]) -> Iterator[dict[str, jax.Arra
     yield waiting
 
 
+def _is_done(metrics: Any) -> bool:
+    """Whether the devices have finished the step of these metrics, so that they wait for the next one."""
+    return all(leaf.is_ready() for leaf in jax.tree.leaves(metrics))
+
+
 def _refuse_divergence(config: LoopConfig, step: int, record: dict[str, float]) -> None:
     in_a_row = int(record["skipped_in_a_row"])
     if in_a_row >= config.max_skipped_in_a_row:
@@ -260,3 +274,10 @@ def _say_validation(step: int, record: dict[str, float]) -> None:
             f"{name.removeprefix('validation/').removesuffix('/loss')} {value:.4f}" for name, value in losses.items()
         )
         say(f"step {step}  validation loss  {shown}")
+
+
+def _say_benchmarks(step: int, record: dict[str, float]) -> None:
+    if is_writer():
+        found = {name: value for name, value in record.items() if name.startswith("benchmark/")}
+        shown = "  ".join(f"{name.removeprefix('benchmark/')} {value:.4f}" for name, value in found.items())
+        say(f"step {step}  benchmarks  {shown}")

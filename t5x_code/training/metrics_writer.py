@@ -16,6 +16,7 @@ from t5x_code.errors import UserError
 
 METRICS_FILE = "metrics.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
+SHOWN_WAIT = 0.01  # share of the time that the devices wait for input from which the progress line says so
 
 
 class MetricsWriter:
@@ -86,6 +87,8 @@ def progress_line(step: int, train_steps: int, metrics: dict[str, float], mfu: t
     parts.append(f"lr {metrics['learning_rate']:.2e}")
     if "tokens_per_second" in metrics:
         parts.append(f"{metrics['tokens_per_second']:,.0f} tokens/s")
+    if metrics.get("input_wait_share", 0) >= SHOWN_WAIT:
+        parts.append(f"waiting for input {100 * metrics['input_wait_share']:.0f} %")
     if mfu is not None:
         parts.append(f"MFU {100 * mfu[0]:.1f} % ({mfu[1]})")
     if "seconds_per_step" in metrics and step < train_steps:

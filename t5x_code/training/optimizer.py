@@ -11,6 +11,7 @@ from t5x_code.errors import UserError
 from t5x_code.training.schedules import ScheduleConfig, make_schedule
 
 OptimizerName = Literal["adamw", "adafactor", "lion", "muon"]
+MomentDtype = Literal["float32", "bfloat16"]
 LogicalAxes = tuple[str | None, ...]
 
 # With this, Muon's updates have the size of Adam's, so that one learning rate serves both (arXiv 2502.16982).
@@ -28,6 +29,8 @@ class OptimizerConfig:
     momentum: float = 0.95  # muon
     weight_decay: float = 0.1  # times the learning rate, on tensors of rank > 1
     clip_norm: float = 1.0  # of the gradient over all parameters
+    moment_dtype: MomentDtype = "float32"  # of the first moment; the second is a sum of small numbers and stays float32
+    offload: bool = False  # keep the optimizer's state in the host's memory between steps
     ema_decay: float | None = None  # of an average of the weights beside them; None: no average
     schedule: ScheduleConfig = dataclasses.field(default_factory=ScheduleConfig)
 
@@ -35,6 +38,11 @@ class OptimizerConfig:
         if self.name not in get_args(OptimizerName):
             known = ", ".join(get_args(OptimizerName))
             raise UserError(f"OptimizerConfig.name is {self.name!r}: choose one of {known}")
+        if self.moment_dtype not in get_args(MomentDtype):
+            known = ", ".join(get_args(MomentDtype))
+            raise UserError(f"OptimizerConfig.moment_dtype is {self.moment_dtype!r}: choose one of {known}")
+        if self.moment_dtype != "float32" and self.name == "adafactor":
+            raise UserError("OptimizerConfig.moment_dtype: adafactor keeps no first moment; leave it at 'float32'")
         if self.clip_norm <= 0:
             raise UserError(f"OptimizerConfig.clip_norm is {self.clip_norm}: it must be positive (inf: no clipping)")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
@@ -72,9 +80,9 @@ def decay_mask(axes: Any) -> Any:
 def _direction(config: OptimizerConfig, axes: Any) -> optax.GradientTransformation:
     """From a gradient to an update's direction, before decay and learning rate."""
     if config.name == "adamw":
-        return optax.scale_by_adam(config.beta1, config.beta2, config.epsilon)
+        return optax.scale_by_adam(config.beta1, config.beta2, config.epsilon, mu_dtype=config.moment_dtype)
     if config.name == "lion":
-        return optax.scale_by_lion(config.beta1, config.beta2)
+        return optax.scale_by_lion(config.beta1, config.beta2, mu_dtype=config.moment_dtype)
     if config.name == "adafactor":
         return optax.chain(optax.scale_by_factored_rms(), optax.clip_by_block_rms(1.0))
     muon = optax.contrib.muon(
@@ -83,6 +91,7 @@ def _direction(config: OptimizerConfig, axes: Any) -> optax.GradientTransformati
         eps=config.epsilon,
         adam_b1=config.beta1,
         adam_b2=config.beta2,
+        mu_dtype=config.moment_dtype,
         consistent_rms=MUON_CONSISTENT_RMS,
         muon_weight_dimension_numbers=_map_axes(_muon_dimensions, axes),
     )

@@ -20,7 +20,7 @@ from t5x_code.checkpoints.manager import (
     read_metadata,
     set_aside_newer,
 )
-from t5x_code.checkpoints.model_directory import CHECKPOINTS_FOLDER, load_initial_params
+from t5x_code.checkpoints.model_directory import CHECKPOINTS_FOLDER, load_initial_params, read_description
 from t5x_code.errors import UserError
 from t5x_code.models.config import TransformerConfig
 from t5x_code.models.decoder import init_params
@@ -53,6 +53,7 @@ def find_start(
     accept_changed_data: bool = False,
     initialize_from: str | None = None,
     split: VocabularySplit | None = None,
+    offload: bool = False,
 ) -> Start:
     """Restores or makes the state. A checkpoint in `model_dir` wins over `initialize_from`.
 
@@ -61,11 +62,15 @@ def find_start(
     Raises:
         UserError: the checkpoint is of another model, optimizer or data; names what changed. Or none is whole.
     """
-    abstract = abstract_state(model, optimizer, with_ema, mesh)
+    abstract = abstract_state(model, optimizer, with_ema, mesh, offload)
     folder = epath.Path(model_dir) / CHECKPOINTS_FOLDER
     step = newest_good_step(folder)
     if step is not None:
         metadata = read_metadata(folder, step)
+        if "rows_consumed" not in metadata:
+            raise UserError(
+                f"{model_dir} is an imported model, not a run; set INITIALIZE_FROM to it and MODEL_DIR to a new folder"
+            )
         _refuse_changes(f"{folder}/{step}", metadata, model, data_fingerprint, accept_changed_data)
         set_aside_newer(folder, step)
         state = _restore(folder, step, abstract, with_ema)
@@ -79,7 +84,13 @@ def find_start(
             return state_of_params(whole, optimizer, with_ema)
 
         state = jax.jit(make, out_shardings=shardings_of(abstract))(params, jax.random.key(seed))
-        return Start(state, 0, 0, f"started from the parameters of {initialize_from}")
+        origin = f"started from the parameters of {initialize_from}"
+        old_size = read_description(initialize_from).config.vocab_size
+        if split is not None and old_size == split.base_vocab_size:
+            origin += f"; {len(split.sources)} rows for code are copies"
+        elif old_size != model.vocab_size:
+            origin += f"; {model.vocab_size - old_size} new tokens start as the mean of its {old_size}"
+        return Start(state, 0, 0, origin)
     make = functools.partial(init_state, model, optimizer, with_ema)
     state = jax.jit(make, out_shardings=shardings_of(abstract))(jax.random.key(seed))
     return Start(state, 0, 0, "started from fresh parameters")

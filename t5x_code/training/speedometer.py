@@ -3,7 +3,7 @@
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from jax.sharding import Mesh
 
@@ -23,11 +23,15 @@ class Speedometer:
         self._clear()
 
     @contextlib.contextmanager
-    def waiting_for_input(self) -> Iterator[None]:
-        """Time inside counts as waiting."""
+    def waiting_for_input(self, is_idle: Callable[[], bool]) -> Iterator[None]:
+        """Time inside counts as waiting if the devices have nothing left to do at its end.
+
+        They may have run out of work anywhere in between, so that the share that is reported is an upper bound.
+        """
         began = time.perf_counter()
         yield
-        self._waited += time.perf_counter() - began
+        if is_idle():
+            self._waited += time.perf_counter() - began
 
     def add_tokens(self, num_tokens: int) -> None:
         """One more step, of so many tokens, padding included."""

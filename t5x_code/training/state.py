@@ -41,9 +41,16 @@ def state_of_params(params: Any, optimizer: optax.GradientTransformation, with_e
 
 
 def abstract_state(
-    model: TransformerConfig, optimizer: optax.GradientTransformation, with_ema: bool, mesh: Mesh
+    model: TransformerConfig, optimizer: optax.GradientTransformation, with_ema: bool, mesh: Mesh, offload: bool = False
 ) -> TrainState:
     """Shapes, types and shardings of the state, with nothing allocated: what compiling and restoring need.
+
+    Args:
+        model: the decoder.
+        optimizer: as `make_optimizer` makes it.
+        with_ema: keep an average of the weights.
+        mesh: the devices.
+        offload: the optimizer's arrays lie in the host's memory.
 
     Raises:
         UserError: a parameter does not divide over the mesh.
@@ -51,10 +58,13 @@ def abstract_state(
     shapes = jax.eval_shape(lambda key: init_state(model, optimizer, with_ema, key), jax.random.key(0))
     params = param_shardings(logical_axes(model), shapes.params, mesh)
     whole = NamedSharding(mesh, PartitionSpec())
+    opt_state = optimizer_shardings(optimizer, shapes.opt_state, trained(shapes.params), trained(params), mesh)
+    if offload:
+        opt_state = jax.tree.map(_on_host, shapes.opt_state, opt_state)
     shardings = TrainState(
         step=whole,
         params=params,
-        opt_state=optimizer_shardings(optimizer, shapes.opt_state, trained(shapes.params), trained(params), mesh),
+        opt_state=opt_state,
         ema_params=params if with_ema else None,
         skipped=whole,
         skipped_in_a_row=whole,
@@ -62,6 +72,16 @@ def abstract_state(
     return jax.tree.map(
         lambda shape, sharding: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding), shapes, shardings
     )
+
+
+def _on_host(leaf: jax.ShapeDtypeStruct, sharding: NamedSharding) -> NamedSharding:
+    """In the host's memory, but for counters: `moved` leaves those where they are."""
+    return sharding.with_memory_kind("pinned_host") if leaf.ndim else sharding
+
+
+def moved(opt_state: Any, to: jax.memory.Space) -> Any:
+    """An optimizer's arrays, moved between the host's memory and the device's."""
+    return jax.tree.map(lambda leaf: jax.device_put(leaf, to) if leaf.ndim else leaf, opt_state)
 
 
 def shardings_of(abstract: Any) -> Any:

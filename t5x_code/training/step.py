@@ -16,7 +16,7 @@ from t5x_code.errors import UserError
 from t5x_code.models.lora import join, split_trained
 from t5x_code.parallel.rules import BATCH_AXES, batch_sharding, num_batch_shards
 from t5x_code.training.losses import Batch, Loss, Sums, ratio
-from t5x_code.training.state import TrainState
+from t5x_code.training.state import TrainState, moved
 
 Metrics = dict[str, jax.Array]
 
@@ -31,6 +31,7 @@ class StepParts:
     ema_decay: float | None
     microbatch_size: int | None  # rows per device at a time; None: all at once
     mesh: Mesh
+    offload: bool = False  # the optimizer's arrays come from the host's memory and go back there
 
 
 def num_microbatches(batch_size: int, microbatch_size: int | None, mesh: Mesh) -> int:
@@ -67,17 +68,18 @@ def make_train_step(parts: StepParts) -> Callable[[TrainState, Batch], tuple[Tra
         grad_norm = optax.global_norm(grads)
         is_good = jnp.isfinite(parts.loss.total(sums, counts)) & jnp.isfinite(grad_norm)
         trained_params, other_params = split_trained(state.params)
-        updates, opt_state = parts.optimizer.update(grads, state.opt_state, trained_params)
+        old_opt_state = moved(state.opt_state, jax.memory.Space.Device) if parts.offload else state.opt_state
+        updates, opt_state = parts.optimizer.update(grads, old_opt_state, trained_params)
         params = join(optax.apply_updates(trained_params, updates), other_params)
         ema_params = state.ema_params
         if parts.ema_decay is not None:
             ema_params = optax.incremental_update(params, ema_params, 1 - parts.ema_decay)
-        changed, kept = (params, opt_state, ema_params), (state.params, state.opt_state, state.ema_params)
+        changed, kept = (params, opt_state, ema_params), (state.params, old_opt_state, state.ema_params)
         params, opt_state, ema_params = jax.tree.map(lambda new, old: jnp.where(is_good, new, old), changed, kept)
         new_state = TrainState(
             step=state.step + 1,
             params=params,
-            opt_state=opt_state,
+            opt_state=moved(opt_state, jax.memory.Space.Host) if parts.offload else opt_state,
             ema_params=ema_params,
             skipped=state.skipped + ~is_good,
             skipped_in_a_row=jnp.where(is_good, 0, state.skipped_in_a_row + 1),

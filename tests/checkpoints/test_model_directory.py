@@ -11,12 +11,14 @@ import pytest
 from t5x_code.checkpoints.manager import Checkpoint, CheckpointWriter
 from t5x_code.checkpoints.model_directory import (
     ModelDescription,
+    abstract_params,
     load_initial_params,
     read_description,
     read_model_directory,
     start_run_directory,
     write_model_directory,
 )
+from t5x_code.checkpoints.streaming import LazyArray
 from t5x_code.errors import UserError
 from t5x_code.models.config import TransformerConfig
 from t5x_code.models.decoder import init_params
@@ -73,6 +75,60 @@ def test_a_model_starts_another(written, params):
     other = dataclasses.replace(CONFIG, mlp_dim=48)
     with pytest.raises(UserError, match=r"parameter layers/mlp/in/bias is \(1, 32\) there, \(1, 48\) in this recipe"):
         load_initial_params(written, other)
+
+
+def test_new_tokens_start_as_the_mean_of_the_old(written, params):
+    grown = dataclasses.replace(CONFIG, vocab_size=200, vocab_multiple=64)
+    for mesh in (None, make_mesh(MeshConfig())):
+        got = load_initial_params(written, grown, mesh)
+        abstract = abstract_params(grown, mesh)
+        assert jax.tree.map(lambda leaf: leaf.shape, got) == jax.tree.map(lambda leaf: leaf.shape, abstract)
+        assert jax.tree.map(lambda leaf: leaf.sharding, got) == jax.tree.map(lambda leaf: leaf.sharding, abstract)
+        jax.tree.map(np.testing.assert_array_equal, got["layers"], params["layers"])
+        for new, old in (
+            (got["embedding"]["kernel"], params["embedding"]["kernel"]),
+            (got["head"]["kernel"].T, params["head"]["kernel"].T),
+            (got["head"]["bias"], params["head"]["bias"]),
+        ):
+            np.testing.assert_array_equal(new[:64], old[:64])
+            mean = np.asarray(old[:64], np.float64).mean(0)
+            np.testing.assert_allclose(new[64:200], np.broadcast_to(mean, new[64:200].shape), atol=1e-7)
+            assert not np.asarray(new[200:]).any()
+    with pytest.raises(UserError, match="it has a vocabulary of 64, this recipe of 50"):
+        load_initial_params(written, dataclasses.replace(CONFIG, vocab_size=50))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_pieces_make_the_whole_in_any_type(params, tokenizer, tmp_path, monkeypatch, dtype):
+    """Small pieces, so that every axis is cut; restored as float32, sharded and not."""
+    monkeypatch.setattr("t5x_code.checkpoints.streaming.PIECE_BYTES", 300)
+    write_model_directory(tmp_path / "model", DESCRIPTION, params, tokenizer, np.dtype(dtype))
+    rounded = jax.tree.map(lambda leaf: leaf.astype(dtype).astype(np.float32), params)
+    for mesh in (None, make_mesh(MeshConfig())):
+        _, restored = read_model_directory(tmp_path / "model", mesh=mesh)
+        jax.tree.map(np.testing.assert_array_equal, restored, rounded)
+        assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(restored))
+
+
+def test_a_piece_that_is_damaged_or_gone_is_found(params, tokenizer, tmp_path):
+    write_model_directory(tmp_path / "model", DESCRIPTION, params, tokenizer)
+    arrays = tmp_path / "model/checkpoints/0/params/layers.mlp.in.kernel"
+    (chunk,) = [path for path in arrays.iterdir() if not path.name.startswith(".")]
+    content = bytearray(chunk.read_bytes())
+    content[7] ^= 1
+    chunk.write_bytes(content)
+    with pytest.raises(UserError, match=r"no checkpoint in .* is whole"):
+        read_model_directory(tmp_path / "model")
+
+
+def test_a_source_that_breaks_half_way_leaves_nothing_behind(params, tokenizer, tmp_path):
+    def broken(index):
+        raise OSError("the disk that is read from has gone")
+
+    broken_params = {**params, "embedding": {"kernel": LazyArray((128, 16), broken)}}
+    with pytest.raises(UserError, match=r"cannot write .*the disk that is read from has gone"):
+        write_model_directory(tmp_path / "model", DESCRIPTION, broken_params, tokenizer)
+    assert not any(tmp_path.iterdir())
 
 
 def test_what_is_no_model_directory_is_refused(written, tmp_path, tokenizer, params):

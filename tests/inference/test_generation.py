@@ -11,6 +11,7 @@ from t5x_code.inference.generation import GenerationConfig, generate
 from t5x_code.inference.sampling import Sampling
 from t5x_code.models.config import TransformerConfig
 from t5x_code.models.decoder import hidden_states, init_params, logits
+from t5x_code.models.few_rows import decoding_params
 
 CONFIG = TransformerConfig(
     num_layers=2,
@@ -32,6 +33,11 @@ SAMPLED = GenerationConfig(max_new_tokens=8, sampling=Sampling(temperature=1.5),
 @pytest.fixture(scope="module")
 def params():
     return jax.jit(init_params, static_argnums=0)(CONFIG, jax.random.key(1))
+
+
+@pytest.fixture(scope="module")
+def decoding(params):
+    return decoding_params(CONFIG, params)
 
 
 @pytest.fixture(scope="module")
@@ -57,39 +63,39 @@ def greedy_without_cache(params, prompt, num_tokens, config=CONFIG):
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])
-def test_cached_batches_equal_the_full_forward_pass(params, prompts, batch_size):
-    results = generate(CONFIG, params, prompts, dataclasses.replace(GREEDY, batch_size=batch_size))
+def test_cached_batches_equal_the_full_forward_pass(params, decoding, prompts, batch_size):
+    results = generate(CONFIG, decoding, prompts, dataclasses.replace(GREEDY, batch_size=batch_size))
     expected = [greedy_without_cache(params, prompt, 12) for prompt in prompts]
     assert [samples[0] for samples in results] == expected
     assert len({tuple(tokens) for tokens in expected}) > 3  # the model does not say the same everywhere
 
 
-def test_samples_do_not_depend_on_the_batch(params, prompts):
+def test_samples_do_not_depend_on_the_batch(decoding, prompts):
     prompts = prompts[::2]
-    together = generate(CONFIG, params, prompts, SAMPLED)
-    one_row_at_a_time = generate(CONFIG, params, prompts, dataclasses.replace(SAMPLED, batch_size=1))
-    uneven = generate(CONFIG, params, prompts, dataclasses.replace(SAMPLED, batch_size=2))
+    together = generate(CONFIG, decoding, prompts, SAMPLED)
+    one_row_at_a_time = generate(CONFIG, decoding, prompts, dataclasses.replace(SAMPLED, batch_size=1))
+    uneven = generate(CONFIG, decoding, prompts, dataclasses.replace(SAMPLED, batch_size=2))
     assert together == one_row_at_a_time == uneven
     assert all(len(samples) == 3 and len(set(map(tuple, samples))) == 3 for samples in together)
-    assert generate(CONFIG, params, prompts, dataclasses.replace(SAMPLED, seed=1)) != together
+    assert generate(CONFIG, decoding, prompts, dataclasses.replace(SAMPLED, seed=1)) != together
 
 
-def test_a_stop_token_ends_its_row_and_no_other(params, prompts):
-    free = [samples[0] for samples in generate(CONFIG, params, prompts, GREEDY)]
+def test_a_stop_token_ends_its_row_and_no_other(decoding, prompts):
+    free = [samples[0] for samples in generate(CONFIG, decoding, prompts, GREEDY)]
     stops = (free[0][3], free[1][5])
-    results = generate(CONFIG, params, prompts, dataclasses.replace(GREEDY, stop_tokens=stops))
+    results = generate(CONFIG, decoding, prompts, dataclasses.replace(GREEDY, stop_tokens=stops))
     ends = [next((at + 1 for at, token in enumerate(tokens) if token in stops), 12) for tokens in free]
     assert [samples[0] for samples in results] == [tokens[:end] for tokens, end in zip(free, ends, strict=True)]
 
 
-def test_forbidden_tokens_are_never_chosen(params, prompts):
+def test_forbidden_tokens_are_never_chosen(decoding, prompts):
     forbidden = tuple(range(0, CONFIG.vocab_size, 2))
-    results = generate(CONFIG, params, prompts, dataclasses.replace(SAMPLED, forbidden_tokens=forbidden))
+    results = generate(CONFIG, decoding, prompts, dataclasses.replace(SAMPLED, forbidden_tokens=forbidden))
     assert all(token % 2 for samples in results for tokens in samples for token in tokens)
 
 
-def test_the_caller_ends_rows_between_chunks(params, prompts):
-    free = [samples[0] for samples in generate(CONFIG, params, prompts, GREEDY)]
+def test_the_caller_ends_rows_between_chunks(decoding, prompts):
+    free = [samples[0] for samples in generate(CONFIG, decoding, prompts, GREEDY)]
     asked = []
 
     def should_stop(tokens):
@@ -97,18 +103,18 @@ def test_the_caller_ends_rows_between_chunks(params, prompts):
         return tokens == free[0][:4]
 
     config = dataclasses.replace(GREEDY, check_period=4)
-    results = [samples[0] for samples in generate(CONFIG, params, prompts, config, should_stop=should_stop)]
+    results = [samples[0] for samples in generate(CONFIG, decoding, prompts, config, should_stop=should_stop)]
     assert results == [free[0][:4], *free[1:]]
     assert set(asked) == {4, 8, 12}
 
 
-def test_the_longest_prompt_that_fits_is_continued_and_a_longer_one_refused(params):
+def test_the_longest_prompt_that_fits_is_continued_and_a_longer_one_refused(params, decoding):
     fits = np.arange(84, dtype=np.int32) % CONFIG.vocab_size
-    assert generate(CONFIG, params, [fits], GREEDY)[0][0] == greedy_without_cache(params, fits, 12)
+    assert generate(CONFIG, decoding, [fits], GREEDY)[0][0] == greedy_without_cache(params, fits, 12)
     with pytest.raises(UserError, match=r"^x\.jsonl line 7 has 85 tokens.* 12 .* 96;"):
-        generate(CONFIG, params, [np.zeros(85, np.int32)], GREEDY, names=["x.jsonl line 7"])
+        generate(CONFIG, decoding, [np.zeros(85, np.int32)], GREEDY, names=["x.jsonl line 7"])
     with pytest.raises(UserError, match="prompt 2 is empty"):
-        generate(CONFIG, params, [fits, fits[:0]], GREEDY)
+        generate(CONFIG, decoding, [fits, fits[:0]], GREEDY)
 
 
 def test_greedy_samples_are_refused():

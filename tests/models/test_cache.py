@@ -11,6 +11,7 @@ import pytest
 from t5x_code.models.cache import init_cache
 from t5x_code.models.config import TransformerConfig
 from t5x_code.models.decoder import decode, hidden_states, init_params
+from t5x_code.models.few_rows import decoding_params
 
 CONFIG = TransformerConfig(
     num_layers=3,
@@ -49,10 +50,11 @@ def test_prompt_and_steps_equal_the_full_forward_pass(config):
     want = jax.jit(functools.partial(hidden_states, config))(params, *arrays)
 
     read = jax.jit(functools.partial(decode, config))
+    decoding = decoding_params(config, params)
     cache, states = init_cache(config, 2, SLOTS), []
     for start, end in [(0, PROMPT), *((t, t + 1) for t in range(PROMPT, LENGTH))]:
         inputs, positions, lower, upper = (array[:, start:end] for array in arrays)
-        state, cache = read(params, cache, inputs, positions, jnp.int32(start), lower, upper)
+        state, cache = read(decoding, cache, inputs, positions, jnp.int32(start), lower, upper)
         states.append(state)
     assert cache.length == SLOTS
     real = slot >= padding
@@ -63,10 +65,10 @@ def test_the_cache_is_updated_in_place():
     """A donated cache is not copied: the step's temporary memory stays below one cache."""
     config = dataclasses.replace(CONFIG, dtype="bfloat16")
     cache = jax.eval_shape(lambda: init_cache(config, 2, 4096))
-    params = jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
+    decoding = jax.eval_shape(lambda: decoding_params(config, init_params(config, jax.random.key(0))))
     token = jax.ShapeDtypeStruct((2, 1), jnp.int32)
     step = jax.jit(functools.partial(decode, config), donate_argnums=1)
-    compiled = step.lower(params, cache, token, token, jax.ShapeDtypeStruct((), jnp.int32), token, token).compile()
+    compiled = step.lower(decoding, cache, token, token, jax.ShapeDtypeStruct((), jnp.int32), token, token).compile()
     memory = compiled.memory_analysis()
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(cache))
     assert memory.alias_size_in_bytes >= size

@@ -139,7 +139,7 @@ def test_restore_refuses_what_is_no_corruption():
 
 def test_unusable_settings_say_what_to_do():
     lengths_N = np.full(100, 50)
-    with pytest.raises(UserError, match="choose a tokenizer with them"):
+    with pytest.raises(UserError, match="choose one with them, or add them"):
         SpanCorruption().raw_length(Layout(128, SpecialTokens(EOD, SEP, EOM, ())), lengths_N)
     with pytest.raises(UserError, match="sequence length of 4"):
         SpanCorruption().raw_length(Layout(4, SPECIAL), lengths_N)

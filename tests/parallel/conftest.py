@@ -19,6 +19,7 @@ def run_on_eight_devices():
         command = [sys.executable, "-c", PRELUDE + textwrap.dedent(source)]
         result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
         assert result.returncode == 0, result.stderr[-4000:]
+        assert "Involuntary full rematerialization" not in result.stderr, result.stderr[-4000:]
         return result.stdout.strip()
 
     return run

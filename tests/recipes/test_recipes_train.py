@@ -25,26 +25,33 @@ ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted(path.stem for path in (ROOT / "gin").glob("*.gin") if path.name != "defaults.gin")
 FIELDS = ("inputs", "targets", "loss_weights", "positions", "segment_ids", "attend_from", "attend_to", "pool_ids")
 CODE_FIELDS = ("code_pair", "code_problem", "code_role")
-SLOW = ("ntp_plus_codellama_7b", "ntp_plus_starcoder_1b")  # trained two steps by hand and in .ci/run
+DEFAULT = ("quickstart", "codegen2_1b", "codegen2_16b", "modality_prefix_code_clm_full", "ntp_plus_quickstart")
 
 
 def corpus_of(name: str, folder: Path) -> str:
     """A small mixture that the recipe's objectives can be made of."""
-    if not name.startswith("ntp_plus"):
-        return f"text_files:{Path(json.__file__).parent.parent / 'email'}"
+    if name.startswith("ntp_plus"):
+        path = folder / "problems.jsonl"
+        path.write_text("".join(json.dumps(problem(n)) + "\n" for n in range(200)))
+        return f"problems:{path}"
+    if name.startswith("modality"):
+        path = folder / "pairs.jsonl"
+        path.write_text("".join(json.dumps(pair(n)) + "\n" for n in range(600)))
+        return f"jsonl_pairs:{path}"
+    return f"text_files:{Path(json.__file__).parent.parent / 'email'}"
 
-    rows = [
-        {
-            "problem_id": f"p{n}",
-            "solutions": [
-                f"def add(values):\n    total = {n}\n    for v in values:\n        total += v\n    return total\n",
-                f"def add(v):\n    print({n})\n    return sum(v) + {n}\n",
-            ],
-        }
-        for n in range(200)
-    ]
-    (folder / "problems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return f"problems:{folder / 'problems.jsonl'}"
+
+def problem(n: int) -> dict:
+    loop = f"def add(values):\n    total = {n}\n    for v in values:\n        total += v\n    return total\n"
+    return {"problem_id": f"p{n}", "solutions": [loop, f"def add(v):\n    print({n})\n    return sum(v) + {n}\n"]}
+
+
+def pair(n: int) -> dict:
+    return {
+        "docstring": f"Returns the sum of all values that are larger than {n}.",
+        "code": f"def add(values):\n    total = {n}\n    for value in values:\n        if value > {n}:\n"
+        "            total += value\n    return total\n",
+    }
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +61,7 @@ def own_cache(tmp_path_factory):
         yield
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in RECIPES])
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in DEFAULT)) for n in RECIPES])
 def test_two_steps_under_the_tiny_overlay(name, own_cache, tmp_path):
     bindings = [
         f"MIXTURE='{corpus_of(name, tmp_path)}'",

@@ -7,11 +7,13 @@ import textwrap
 
 import numpy as np
 import pytest
+import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from t5x_code.errors import UserError
 from t5x_code.tokens import train_bpe
+from t5x_code.tokens.special_tokens import EOD_TEXT, EOD_TEXTS, SpecialTokens
 from t5x_code.tokens.tokenizer import Tokenizer
 
 CONTROL_SPELLINGS = 'def f(x):\n    return "<|endoftext|>", <mask_1>, <sep> <eom>\n\t\t<mask_899> <dummy_1>' + " " * 40
@@ -102,6 +104,34 @@ def test_missing_control_tokens_are_named(small, tmp_path):
     drop(tmp_path, {"<sep>", "<eom>"})
     with pytest.raises(UserError, match="lacks the control tokens <sep> <eom>"):
         Tokenizer.load(str(tmp_path))
+    drop(tmp_path, {"<mask_1>"})
+    assert Tokenizer.load(str(tmp_path)).special_tokens.infill == ()
+    drop(tmp_path, {EOD_TEXT})
+    with pytest.raises(UserError, match="no token that ends a document"):
+        Tokenizer.load(str(tmp_path))
+
+
+@pytest.mark.parametrize("eod_text", EOD_TEXTS)
+def test_another_familys_tokenizer_is_taken_and_extended(tmp_path, eod_text):
+    """It has no tokens of infilling, and its own text for the end of a document; neither comes out of encoding."""
+    letters = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    plain = tokenizers.Tokenizer(tokenizers.models.BPE({letter: n for n, letter in enumerate(letters)}, []))
+    plain.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    plain.decoder = tokenizers.decoders.ByteLevel()
+    plain.add_special_tokens([eod_text])
+    plain.save(str(tmp_path / "tokenizer.json"))
+    theirs = Tokenizer.load(str(tmp_path))
+    assert theirs.special_tokens == SpecialTokens(256)
+    extended = theirs.with_infill_tokens(3)
+    assert extended.special_tokens.eod == 256 and len(extended.special_tokens.masks) == 3
+    assert extended.special_tokens.sep == theirs.vocab_size and extended.vocab_size == theirs.vocab_size + 5
+    text = f"a = '{eod_text}'  # <sep> <mask_1> <eom>"
+    for tokenizer in (theirs, extended, pickle.loads(pickle.dumps(extended))):
+        assert not {256, *extended.special_tokens.infill} & set(tokenizer.encode(text).tolist())
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+    assert extended.with_infill_tokens(3) is extended
+    with pytest.raises(UserError, match="has 3 masks already"):
+        extended.with_infill_tokens(4)
 
 
 def test_unreadable_tokenizers_are_refused(tmp_path):

@@ -45,6 +45,7 @@ def run(tiny_model, one_device, make_rows):
         optimizer=OPTIMIZER,
         initialize_from=None,
         loss_weight=1,
+        benchmarks=None,
         **loop,
     ) -> int:
         def batches(first, sizes):
@@ -54,7 +55,8 @@ def run(tiny_model, one_device, make_rows):
                 first += size
 
         settings = {"batch_size": RAMP, "log_period": 1, "eval_period": 4, "checkpoint_period": 2, "train_steps": 6}
-        data = RunData(batches, {"stdlib/causal_lm": lambda: iter([make_rows(900, 4)])}, fingerprint or {"seed": "0"})
+        evaluations = {"stdlib/causal_lm": lambda: iter([make_rows(900, 4)])}
+        data = RunData(batches, evaluations, fingerprint or {"seed": "0"}, benchmarks=benchmarks)
         files = RunFiles(ModelDescription(model), None, {"config.gin": "# recipe\n"})
         config = LoopConfig(str(folder), **{**settings, **loop})
         return train(config, model, optimizer, LossConfig(), one_device, data, files, initialize_from)
@@ -119,6 +121,15 @@ def test_resumed_equals_never_stopped_bit_for_bit(run, never_stopped, tmp_path, 
     jax.tree.map(np.testing.assert_array_equal, files_of_step(folder, 6), files_of_step(never_stopped, 6))
 
 
+def test_moments_in_the_hosts_memory_change_nothing(run, never_stopped, tmp_path):
+    """Stopped and resumed in between, so that they are saved and restored from there too."""
+    optimizer = dataclasses.replace(OPTIMIZER, offload=True)
+    run(tmp_path / "run", optimizer=optimizer, train_steps=3)
+    assert run(tmp_path / "run", optimizer=optimizer) == 6
+    records, expected = metrics_of(tmp_path / "run"), metrics_of(never_stopped)
+    assert [record["loss"] for record in records] == pytest.approx([record["loss"] for record in expected], rel=1e-6)
+
+
 def test_nothing_to_do(run, never_stopped, capsys):
     before = (never_stopped / "metrics.jsonl").read_text()
     assert run(never_stopped) == 6
@@ -172,3 +183,21 @@ def test_a_folder_that_cannot_be_written(run, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match="cannot write to the run's folder"):
         run(tmp_path / "file" / "run", batch_size=2)
+
+
+def test_benchmarks_see_the_averaged_weights_every_so_many_steps_and_change_nothing(run, tmp_path):
+    seen = {}
+
+    def benchmarks(params, step):
+        seen[step] = jax.device_get(params)
+        return {"benchmark/humaneval/pass@1": step / 10}
+
+    run(tmp_path / "with", benchmarks=benchmarks, benchmark_period=4, log_period=100)
+    run(tmp_path / "without", log_period=100)
+    assert list(seen) == [4, 6]
+    records = [json.loads(line) for line in (tmp_path / "with" / "metrics.jsonl").read_text().splitlines()]
+    assert {r["step"]: r.get("benchmark/humaneval/pass@1") for r in records} == {4: 0.4, 6: 0.6}
+    averaged = read_model_directory(tmp_path / "with")[1]
+    assert all(jax.tree.leaves(jax.tree.map(np.array_equal, seen[6], jax.device_get(averaged))))
+    plain = read_model_directory(tmp_path / "without")[1]
+    assert all(jax.tree.leaves(jax.tree.map(np.array_equal, plain, averaged)))

@@ -21,6 +21,10 @@ def by_name(tree) -> dict:
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in paths}
 
 
+def random_like(params, seed):
+    return jax.tree.map(lambda leaf: jax.random.normal(jax.random.key(seed), leaf.shape), params)
+
+
 def test_matrices_decay_and_vectors_do_not(tiny_model):
     axes = logical_axes(dataclasses.replace(tiny_model, qkv_bias=True, attention_out_bias=True))
     for name, decays in by_name(decay_mask(axes)).items():
@@ -58,6 +62,25 @@ def test_equal_to_optax(tiny_model, tiny_params, name):
         params = optax.apply_updates(params, got)
 
 
+@pytest.mark.parametrize("name", ["adamw", "lion", "muon"])
+def test_first_moments_of_half_the_size(tiny_model, tiny_params, name):
+    """They alone are bfloat16, and three updates are those of float32 moments to bfloat16's three digits."""
+    axes = logical_axes(tiny_model)
+    make = [OptimizerConfig(name=name, moment_dtype=dtype, schedule=CONSTANT) for dtype in ("float32", "bfloat16")]
+    exact, small = (make_optimizer(config, axes) for config in make)
+    states = [exact.init(tiny_params), small.init(tiny_params)]
+    sizes = [sum(leaf.nbytes for leaf in jax.tree.leaves(state)) for state in states]
+    kinds = {leaf.dtype for leaf in jax.tree.leaves(states[1]) if leaf.ndim}
+    assert jnp.dtype("bfloat16") in kinds and (jnp.dtype("float32") in kinds) == (name == "adamw" or name == "muon")
+    assert sizes[1] < 0.8 * sizes[0]
+    for seed in range(3):
+        grads = random_like(tiny_params, seed)
+        want, states[0] = exact.update(grads, states[0], tiny_params)
+        got, states[1] = small.update(grads, states[1], tiny_params)
+    differences = jax.tree.map(lambda a, b: jnp.square(a - b).sum() / jnp.square(b).sum(), got, want)
+    assert max(jax.tree.leaves(differences)) < (1e-2 if name == "lion" else 1e-4)  # lion's updates are signs
+
+
 def test_muon_orthogonalises_each_layer_and_leaves_the_vocabulary_to_adam(tiny_model, tiny_params):
     params = tiny_params
     config = OptimizerConfig(name="muon", weight_decay=0.0, clip_norm=1e9, schedule=CONSTANT)
@@ -81,6 +104,8 @@ def test_muon_orthogonalises_each_layer_and_leaves_the_vocabulary_to_adam(tiny_m
         ({"name": "sgd"}, "choose one of adamw"),
         ({"clip_norm": 0.0}, "positive"),
         ({"ema_decay": 1.0}, "between 0 and 1"),
+        ({"moment_dtype": "float16"}, "choose one of float32, bfloat16"),
+        ({"moment_dtype": "bfloat16", "name": "adafactor"}, "keeps no first moment"),
     ],
 )
 def test_what_cannot_be_is_refused(settings, message):

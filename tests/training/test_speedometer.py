@@ -35,9 +35,11 @@ def test_what_happens_before_a_restart_is_left_out_and_waiting_is_shared(speed, 
     speed.add_tokens(64)
     clock.now += 50  # an evaluation
     speed.restart()
-    with speed.waiting_for_input():
+    with speed.waiting_for_input(lambda: True):
         clock.now += 1
-    clock.now += 3
+    with speed.waiting_for_input(lambda: False):  # the devices are busy: nobody waits
+        clock.now += 1
+    clock.now += 2
     speed.add_tokens(64)
     assert speed.read() == {"tokens_per_second": 16, "seconds_per_step": 4, "input_wait_share": 0.25}
 

@@ -1,5 +1,6 @@
 """A step: accumulation, sharding, the guard against infinities, the average of the weights, evaluation."""
 
+import dataclasses
 import functools
 
 import jax
@@ -12,7 +13,7 @@ from t5x_code.parallel.rules import logical_axes_on
 from t5x_code.training.losses import LossConfig, next_token_loss
 from t5x_code.training.optimizer import OptimizerConfig, make_optimizer
 from t5x_code.training.schedules import ScheduleConfig, make_schedule
-from t5x_code.training.state import state_of_params
+from t5x_code.training.state import abstract_state, init_state, shardings_of, state_of_params
 from t5x_code.training.step import StepParts, accumulate, make_eval_step, make_train_step, num_microbatches
 
 SCHEDULE = ScheduleConfig("linear", peak=0.01, decay_steps=100)
@@ -91,6 +92,21 @@ def test_a_step_that_is_not_finite_changes_nothing_but_counts(start, train_step,
     assert (int(resumed.step), int(last["skipped"]), int(last["skipped_in_a_row"])) == (4, 2, 0)
     # The schedule counts updates, as the optimizer does: two of four steps made none.
     assert float(last["learning_rate"]) == pytest.approx(float(make_schedule(SCHEDULE)(1)))
+
+
+def test_offloaded_moments_stay_on_the_host(tiny_model, one_device, make_rows):
+    parts = dataclasses.replace(make_parts(tiny_model, one_device), offload=True)
+    abstract = abstract_state(tiny_model, parts.optimizer, False, one_device, offload=True)
+    shardings = shardings_of(abstract)
+    make = functools.partial(init_state, tiny_model, parts.optimizer, False)
+    state = jax.jit(make, out_shardings=shardings)(jax.random.key(0))
+    with logical_axes_on(one_device):
+        step = jax.jit(make_train_step(parts), donate_argnums=0, out_shardings=(shardings, None))
+        for _ in range(2):
+            state, _ = step(state, make_rows(0, 2))
+    kinds = {leaf.sharding.memory_kind for leaf in jax.tree.leaves(state.opt_state) if leaf.ndim}
+    assert kinds == {"pinned_host"}
+    assert {leaf.sharding.memory_kind for leaf in jax.tree.leaves(state.params)} == {"device"}
 
 
 def test_the_average_follows_the_weights(start, train_step, make_rows):

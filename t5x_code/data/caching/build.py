@@ -10,8 +10,9 @@ import platform
 import shutil
 import sys
 import tempfile
+import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from etils import epath
@@ -23,7 +24,7 @@ from t5x_code.data.caching.spool import Spool
 from t5x_code.data.caching.store_fingerprints import StoreFingerprints, store_fingerprints
 from t5x_code.data.declarations import SPLITS, TRAIN, TaskDeclaration
 from t5x_code.data.decontamination import Decontaminator, load_decontaminator
-from t5x_code.data.document import to_bytes
+from t5x_code.data.document import Document, to_bytes
 from t5x_code.data.manifest import FORMAT_VERSION, MANIFEST_FILE, Manifest, checksum_folder
 from t5x_code.data.sources.files import walk
 from t5x_code.data.sources.source import read_documents, source_kind
@@ -68,7 +69,7 @@ def build_store(
     parted = bool(source_kind(task.source).part_kinds)
     decontaminator = load_decontaminator(mbpp)
     try:
-        with _temporary_folder(target) as work:
+        with temporary_folder(target) as work:
             skipped: Counter = Counter()
             spools = _spool_documents(task, work / "spool", skipped, show_progress)
             with _progress(
@@ -83,7 +84,7 @@ def build_store(
                     ]
                     write_manifest(store, task, split, summaries, skipped, tokenizer, decontaminator, fingerprints)
             tokenizer.save(work / "store" / TOKENIZER_FOLDER)
-            _publish(work / "store", target)
+            publish(work / "store", target)
     except OSError as error:
         raise UserError(f"cannot write token store {target} ({error}); nothing was left there") from error
     return target
@@ -136,13 +137,18 @@ def write_manifest(
     manifest.write(store)
 
 
+def hashed(task: TaskDeclaration, documents: Iterable[Document]) -> Iterator[tuple[str, bytes, bytes]]:
+    """Of each document its split, its hash and its bytes, from which its place in the store follows."""
+    for document in documents:
+        data = to_bytes(document)
+        digest = document_hash(task.store_seed, data)
+        yield split_of_document(task.store_seed, digest, document, task.validation_fraction), digest, data
+
+
 def _spool_documents(task: TaskDeclaration, folder: Path, skipped: Counter, show_progress: bool) -> dict[str, Spool]:
     spools = {split: Spool(folder / split) for split in SPLITS}
     with _progress(f"{task.name}: reading", None, show_progress) as report:
-        for document in read_documents(task, skipped):
-            data = to_bytes(document)
-            digest = document_hash(task.store_seed, data)
-            split = split_of_document(task.store_seed, digest, document, task.validation_fraction)
+        for split, digest, data in hashed(task, read_documents(task, skipped)):
             spools[split].add(digest, data)
             report(len(data))
     for spool in spools.values():
@@ -159,8 +165,17 @@ def _progress(what: str, total: int | None, show: bool) -> Iterator[Callable[[in
 
 
 @contextlib.contextmanager
-def _temporary_folder(target: epath.Path) -> Iterator[Path]:
-    """A folder beside the target, on the local disk for a bucket; gone afterwards, as are those of killed processes."""
+def temporary_folder(target: epath.Path, seen_by_all: bool = False) -> Iterator[epath.Path | Path]:
+    """A folder beside the target, gone afterwards, as are those of killed processes. For a bucket it is on the local
+    disk, or in the bucket where other machines have to see it."""
+    if _is_remote(target) and seen_by_all:
+        in_bucket = target.parent / f".{target.name}.making.{uuid.uuid4().hex[:8]}"
+        try:
+            yield in_bucket
+        finally:
+            if in_bucket.exists():
+                in_bucket.rmtree()
+        return
     if _is_remote(target):
         with tempfile.TemporaryDirectory(prefix="t5x_code.") as folder:
             yield Path(folder)
@@ -178,7 +193,7 @@ def _temporary_folder(target: epath.Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _publish(built: Path, target: epath.Path) -> None:
+def publish(built: epath.Path | Path, target: epath.Path) -> None:
     """Moves a finished store into place; into a bucket file by file, the manifests last."""
     if _is_remote(target):
         if target.exists():

@@ -21,7 +21,7 @@ from t5x_code.data.sources import (
     text_files,
     tfds,
 )
-from t5x_code.data.sources.files import SourceFile
+from t5x_code.data.sources.files import WILDCARDS, SourceFile
 from t5x_code.errors import UserError
 from t5x_code.objectives.ntp_plus import CODE_KINDS
 from t5x_code.objectives.text_to_code import PAIR_KINDS
@@ -37,6 +37,7 @@ class SourceKind:
     state: Callable[[SourceDeclaration], list]  # JSON: whatever the documents depend on
     options: tuple[str, ...] = ()  # that it takes
     state_needs_tensorflow: bool = False
+    files: Callable[[SourceDeclaration], list[SourceFile]] | None = None  # each readable by itself, where there are any
     part_kinds: tuple[str, ...] = ()  # what the parts of its documents are called by number; empty: plain texts
 
 
@@ -64,14 +65,20 @@ SOURCES: Mapping[str, SourceKind] = MappingProxyType(
     {
         "python_stdlib": SourceKind(python_stdlib.documents, _state_of_files(python_stdlib.files)),
         "python_docs": SourceKind(python_docs.documents, _state_of_files(python_docs.files)),
-        "jsonl": SourceKind(jsonl.documents, _state_of_files(jsonl.files)),
-        "parquet": SourceKind(parquet.documents, _state_of_files(parquet.files), ("lang",)),
-        "text_files": SourceKind(text_files.documents, _state_of_files(text_files.files), ("suffix",)),
+        "jsonl": SourceKind(jsonl.documents, _state_of_files(jsonl.files), files=jsonl.files),
+        "parquet": SourceKind(parquet.documents, _state_of_files(parquet.files), ("lang",), files=parquet.files),
+        "text_files": SourceKind(
+            text_files.documents, _state_of_files(text_files.files), ("suffix",), files=text_files.files
+        ),
         "python_pairs": SourceKind(
             pairs.library_documents, _state_of_files(python_stdlib.files), part_kinds=PAIR_KINDS
         ),
         "jsonl_pairs": SourceKind(
-            pairs.jsonl_documents, _state_of_files(jsonl.files), ("docstring", "code"), part_kinds=PAIR_KINDS
+            pairs.jsonl_documents,
+            _state_of_files(jsonl.files),
+            ("docstring", "code"),
+            part_kinds=PAIR_KINDS,
+            files=jsonl.files,
         ),
         "python_functions": SourceKind(
             problems.library_documents, _state_of_files(python_stdlib.files), ("limit",), part_kinds=CODE_KINDS
@@ -102,8 +109,17 @@ def read_documents(task: TaskDeclaration, skipped: Counter) -> Iterator[Document
     Raises:
         UserError: a path is missing, a file is damaged, or, at the end, not one document was readable.
     """
-    preprocessors = find_preprocessors(task.preprocessors)
     found = False
+    for document in readable_documents(task, skipped):
+        found = True
+        yield document
+    if not found:
+        raise no_readable_document(task, skipped)
+
+
+def readable_documents(task: TaskDeclaration, skipped: Counter) -> Iterator[Document]:
+    """As `read_documents`, for a part of a source, which may have none."""
+    preprocessors = find_preprocessors(task.preprocessors)
     for document in source_kind(task.source).documents(task.source, task.text_field, skipped):
         document = edit_texts(document, preprocessors)
         text = text_of(document)
@@ -112,13 +128,26 @@ def read_documents(task: TaskDeclaration, skipped: Counter) -> Iterator[Document
         elif not _is_unicode(text):
             skipped["not UTF-8"] += 1
         else:
-            found = True
             yield document
-    if not found:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items())) or "it is empty"
-        raise UserError(
-            f"task {task.name}: its source {task.source.kind}:{task.source.path} has no readable document ({reasons})"
-        )
+
+
+def no_readable_document(task: TaskDeclaration, skipped: Counter) -> UserError:
+    """What is raised where a whole source has none."""
+    reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items())) or "it is empty"
+    return UserError(
+        f"task {task.name}: its source {task.source.kind}:{task.source.path} has no readable document ({reasons})"
+    )
+
+
+def parts_of(source: SourceDeclaration) -> list[SourceDeclaration]:
+    """Sources that together give the documents of one, to be read by different workers: one per file where it can."""
+    list_files = source_kind(source).files
+    if list_files is None:
+        return [source]
+    paths = [str(file.path) for file in list_files(source)]
+    if any(sign in path for path in paths for sign in WILDCARDS):  # such a name would be taken for a pattern
+        return [source]
+    return [dataclasses.replace(source, path=path) for path in paths]
 
 
 def source_fingerprint(source: SourceDeclaration) -> str:

@@ -104,7 +104,7 @@ def start_of(isolation: IsolationName, limits: Limits, number: int) -> Start:
         limits: of its programs.
         number: of this sandbox in this process; root's sandboxes get a user each.
     """
-    user = _FIRST_USER + ((os.getpid() << 8) + number) % 0x0FFFFFFF if os.geteuid() == 0 else None
+    user = user_of(number) if os.geteuid() == 0 else None
     folder = None
     if isolation == "rlimits":
         folder = tempfile.mkdtemp(prefix="t5x_code.sandbox.")
@@ -125,6 +125,11 @@ def start_of(isolation: IsolationName, limits: Limits, number: int) -> Start:
     interpreter = [os.path.realpath(sys.executable), "-I", "-c", _BOOT, json.dumps(settings)]
     outside = _bubblewrap(settings) if isolation == "bubblewrap" else []
     return Start([*outside, *interpreter], folder)
+
+
+def user_of(number: int, runner: int | None = None) -> int:
+    """The user that root gives to a sandbox of a process; of this one if not said."""
+    return _FIRST_USER + (((runner or os.getpid()) << 8) + number) % 0x0FFFFFFF
 
 
 def _bubblewrap(settings: dict[str, Any]) -> list[str]:

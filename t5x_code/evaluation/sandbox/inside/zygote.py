@@ -205,9 +205,11 @@ def _cpu_of_children() -> float:
 
 
 def _load_what_programs_use() -> None:
-    """Imports that programs would otherwise do anew, each for itself."""
+    """Imports that programs would otherwise do anew, each for itself; and cannot do at all where only limits hold them
+    and the interpreter lies in a folder that is closed to their user."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     names = "math cmath re collections itertools functools heapq bisect random string typing copy hashlib datetime "
-    names += "operator statistics fractions decimal sys io textwrap ast abc enum dataclasses contextlib queue struct"
+    names += "operator statistics fractions decimal io textwrap ast abc enum dataclasses contextlib queue struct "
+    names += "threading traceback unicodedata calendar array types json encodings.idna encodings.latin_1"
     for name in names.split():
         __import__(name)

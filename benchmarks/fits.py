@@ -1,0 +1,107 @@
+"""Which recipe fits which hardware: each compiled ahead of time for its topology, as a table for the README.
+
+    python benchmarks/fits.py --output=fits.json [--only=codegen2_1b] [--readme=README.md]
+
+Takes about a minute per line and no accelerator; needs the extras tpu and gpu_aot. With --only the other lines are kept
+as --output has them, so that the two compilers may live in two environments. Times are lower bounds: no step of that
+recipe is faster, however it is scheduled.
+"""
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from tqdm import tqdm
+
+from t5x_code.recipes import command_line
+
+BEGIN, END = "<!-- benchmarks/fits.py begins -->", "<!-- benchmarks/fits.py ends -->"
+GIB, MS = 2**30, 1e3
+
+_ONLY = flags.DEFINE_string("only", "", "Compile only targets whose line matches this regular expression.")
+_OUTPUT = flags.DEFINE_string("output", None, "JSON file for the results; lines that are not compiled now stay.")
+_README = flags.DEFINE_string("readme", None, "File whose marked table is replaced.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """A recipe and the hardware that it names."""
+
+    recipe: str
+    mesh: str
+    topology: str
+    num_slices: int = 1
+    bindings: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        slices = f"{self.num_slices} x " if self.num_slices > 1 else ""
+        return f"{self.recipe} on {slices}{self.topology}"
+
+
+TARGETS = (
+    Target("codegen2_1b", "tpu_v5e_16", "v5e:4x4"),
+    Target("codegen2_1b", "tpu_v4_64", "v4:4x4x4"),
+    Target("codegen2_1b", "gpu_8", "h100:1x8", bindings=("MICROBATCH_SIZE=8",)),
+    Target("codegen2_3_7b", "tpu_v5p_64", "v5p:4x4x4"),
+    Target("codegen2_3_7b", "tpu_v6e_64", "v6e:8x8"),
+    Target("codegen2_7b", "tpu_v5p_64", "v5p:4x4x4"),
+    Target("codegen2_7b", "tpu_v6e_64", "v6e:8x8", bindings=("MICROBATCH_SIZE=4",)),
+    Target("codegen2_16b", "tpu_v4_512", "v4:8x8x8"),
+    Target("codegen2_16b", "tpu_v5p_512", "v5p:8x8x8"),
+    Target("codegen2_16b", "tpu_2x_v5e_256", "v5e:16x16", num_slices=2),
+)
+
+
+def main(argv: list[str]) -> None:
+    """Compiles each target, prints the table."""
+    del argv
+    reports = json.loads(Path(_OUTPUT.value).read_text()) if _OUTPUT.value and Path(_OUTPUT.value).exists() else {}
+    for target in tqdm([target for target in TARGETS if re.search(_ONLY.value, target.name)], mininterval=0):
+        reports[target.name] = compile_target(target)
+        if _OUTPUT.value:
+            Path(_OUTPUT.value).write_text(json.dumps(reports, indent=2) + "\n")
+    table = make_table([(target, reports[target.name]) for target in TARGETS if target.name in reports])
+    print(table)
+    if _README.value:
+        file = Path(_README.value)
+        before, _, rest = file.read_text().partition(BEGIN)
+        file.write_text(f"{before}{BEGIN}\n{table}\n{END}{rest.partition(END)[2]}")
+
+
+def compile_target(target: Target) -> dict[str, Any]:
+    """One line's report."""
+    from t5x_code.recipes.compile_ahead import compile_recipe
+    from t5x_code.recipes.gin_files import load_recipe
+
+    recipe, _ = load_recipe([f"gin/{target.recipe}.gin", f"gin/meshes/{target.mesh}.gin"], target.bindings)
+    return compile_recipe(recipe, target.topology, target.num_slices).to_json()
+
+
+def make_table(lines: list[tuple[Target, dict[str, Any]]]) -> str:
+    """In Markdown."""
+    head = "| recipe | hardware | mesh | rows a device | needs, of GiB | step at least | bound by | MFU at most |"
+    rows = [head, "|---|---|---|---|---|---|---|---|"]
+    for target, report in lines:
+        slices = f"{target.num_slices} x " if target.num_slices > 1 else ""
+        mesh = " x ".join(f"{axis} {size}" for axis, size in report["mesh"].items() if size > 1)
+        cells = [f"`{target.recipe}`", f"{slices}{target.topology}", mesh, str(report["microbatch_size"])]
+        if report["fits"]:
+            memory, bounds = report["memory"], report["bounds"]
+            cells += [
+                f"{memory['needed'] / GIB:.1f} of {memory['available'] / GIB:.0f}",
+                f"{bounds['step'] * MS:,.0f} ms",
+                bounds["limit"],
+                f"{report['mfu_at_most']:.0%}",
+            ]
+        else:
+            cells += ["does not fit", "", "", ""]
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+if __name__ == "__main__":
+    command_line.run(main)

@@ -1,0 +1,54 @@
+#!/usr/bin/env bash
+# Trains on TPU slices of a GKE cluster, as a JobSet through kubectl, or with --xpk through XPK.
+#
+#   bash launch/gke/submit.sh --name=run1 --image=REGISTRY/t5x_code --type=v5p --topology=4x4x4 [--slices=2] [--dry_run]
+#       [--xpk --cluster=CLUSTER] -- --gin_file=gin/codegen2_7b.gin --gin.MODEL_DIR="'gs://bucket/codegen2_7b'"
+#
+# What follows -- goes to launch/train.py. The image is made by launch/gke/Dockerfile. Needs kubectl (with the JobSet
+# controller in the cluster) or xpk. A slice's processes find each other by what GKE tells them.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+name="" image="" type="" topology="" slices=1 dry_run="" xpk="" cluster=""
+while [ $# -gt 0 ]; do
+  case "$1" in
+    --name=*|--image=*|--type=*|--topology=*|--slices=*|--cluster=*) key="${1%%=*}"; declare "${key#--}=${1#*=}" ;;
+    --dry_run) dry_run=yes ;;
+    --xpk) xpk=yes ;;
+    --) shift; break ;;
+    *) echo "error: unknown argument $1; see the head of launch/gke/submit.sh" >&2; exit 2 ;;
+  esac
+  shift
+done
+for needed in name image type topology ${xpk:+cluster}; do
+  [ -n "${!needed}" ] || { echo "error: --$needed is needed; see the head of launch/gke/submit.sh" >&2; exit 2; }
+done
+[ $# -gt 0 ] || { echo "error: no arguments for train.py: write them after --" >&2; exit 2; }
+case "$type" in  # GKE's name, chips of a host
+  v4) accelerator=tpu-v4-podslice chips=4 cores=2 ;;
+  v5e) accelerator=tpu-v5-lite-podslice chips=4 cores=1 ;;
+  v5p) accelerator=tpu-v5p-slice chips=4 cores=2 ;;
+  v6e) accelerator=tpu-v6e-slice chips=4 cores=1 ;;
+  *) echo "error: --type=$type: choose v4, v5e, v5p or v6e" >&2; exit 2 ;;
+esac
+[[ "$topology" =~ ^[0-9]+(x[0-9]+){1,2}$ ]] || { echo "error: --topology=$topology: write 4x4x4 or 4x4" >&2; exit 2; }
+total=$(( ${topology//x/*} ))
+hosts=$(( total / chips > 0 ? total / chips : 1 ))
+
+if [ -n "$xpk" ]; then
+  declare -A xpk_type=([v4]=v4 [v5e]=v5litepod [v5p]=v5p [v6e]=v6e)
+  command=(xpk workload create "--workload=$name" "--cluster=$cluster" "--tpu-type=${xpk_type[$type]}-$(( total * cores ))"
+    "--num-slices=$slices" "--docker-image=$image" --max-restarts=1000
+    "--command=cd /t5x_code && python launch/train.py $(printf '%q ' "$@")")
+  if [ -n "$dry_run" ]; then printf '%q ' "${command[@]}"; echo; else "${command[@]}"; fi
+  exit
+fi
+manifest="$(python3 - "$@" << PYTHON
+import json, pathlib, re, sys
+values = {"NAME": "$name", "SLICES": "$slices", "HOSTS": "$hosts", "ACCELERATOR": "$accelerator", "IMAGE": "$image",
+          "TOPOLOGY": "$topology", "CHIPS": "$chips", "COMMAND": json.dumps(["python", "launch/train.py", *sys.argv[1:]])}
+text = pathlib.Path("launch/gke/jobset.yaml").read_text()
+print(re.sub(r"(?<=: )(" + "|".join(values) + r")(?=[}\n])", lambda match: values[match.group()], text), end="")
+PYTHON
+)"
+if [ -n "$dry_run" ]; then echo "$manifest"; else kubectl apply -f - <<< "$manifest"; fi

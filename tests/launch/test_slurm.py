@@ -1,0 +1,111 @@
+"""launch/slurm.sbatch under a real Slurm: one node that this test starts, two tasks, CPU devices."""
+
+import getpass
+import os
+import shutil
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+DAEMONS = ("munged", "slurmctld", "slurmd", "sbatch", "srun")
+CONFIGURATION = """
+ClusterName=one
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={ports[0]}
+SlurmdPort={ports[1]}
+SlurmUser=root
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge.socket
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.pid
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+ReturnToService=2
+KillWait=10
+NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} State=UNKNOWN
+PartitionName=debug Nodes={host} Default=YES MaxTime=INFINITE State=UP
+"""
+
+
+def test_a_dry_run_prints_the_command():
+    command = ["bash", "launch/slurm.sbatch", "--dry_run", "--gin_file=x", "--gin.MODEL_DIR='/a b'"]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == 0
+    assert ended.stdout.strip() == (
+        r"srun --kill-on-bad-exit=1 python launch/train.py --gin_file=x --gin.MODEL_DIR=\'/a\ b\'"
+    )
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture
+def slurm(tmp_path):
+    """A cluster of this machine alone; the environment that its commands need."""
+    if getpass.getuser() != "root" or not all(map(shutil.which, DAEMONS)):
+        pytest.skip(f"needs root and the programs {', '.join(DAEMONS)} (Debian: slurm-wlm munge)")
+    # Sockets have short names.
+    folder = Path("/run") / f"slurm_test_{os.getpid()}"
+    folder.mkdir(mode=0o755)
+    for name in ("state", "spool"):
+        (folder / name).mkdir()
+    key = folder / "munge.key"
+    key.write_bytes(os.urandom(128))
+    key.chmod(0o600)
+    host = socket.gethostname().split(".")[0]
+    configuration = folder / "slurm.conf"
+    ports = (free_port(), free_port())
+    configuration.write_text(CONFIGURATION.format(host=host, folder=folder, ports=ports, cpus=os.cpu_count()))
+    files = [
+        f"--{name}={folder}/munge.{name.split('-')[0]}" for name in ("socket", "pid-file", "log-file", "seed-file")
+    ]
+    commands = [
+        ["munged", "--force", "--foreground", f"--key-file={key}", *files],
+        ["slurmctld", "-D", "-f", str(configuration), "-L", str(folder / "ctld.log")],
+        ["slurmd", "-D", "-f", str(configuration), "-L", str(folder / "slurmd.log")],
+    ]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    daemons = []
+    try:
+        for command in commands:
+            daemons.append(subprocess.Popen(command, **quiet))
+            time.sleep(1)
+        yield {**os.environ, "SLURM_CONF": str(configuration)}
+    finally:
+        for daemon in reversed(daemons):
+            daemon.terminate()
+            daemon.wait(timeout=20)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.mark.slow
+def test_two_tasks_train_as_one_run(slurm, tmp_path):
+    corpus, run, log = tmp_path / "corpus", tmp_path / "run", tmp_path / "log"
+    shutil.copytree(Path(os.__file__).parent / "json", corpus)
+    environment = {**slurm, "JAX_PLATFORMS": "cpu", "T5X_CODE_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT)}
+    options = ["--ntasks-per-node=2", "--gpus-per-task=0", "--cpus-per-task=1", f"--output={log}", "--wait"]
+    settings = [f"MIXTURE='text_files:{corpus}'", f"MODEL_DIR='{run}'", "TRAIN_STEPS=3", "LOG_PERIOD=1"]
+    recipe = ["--gin_file=gin/quickstart.gin", "--gin_file=gin/models/tiny.gin", *(f"--gin.{s}" for s in settings)]
+    ended = subprocess.run(
+        ["sbatch", *options, "launch/slurm.sbatch", *recipe],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    said = log.read_text() if log.exists() else ""
+    assert ended.returncode == 0, ended.stdout + ended.stderr + said
+    assert "2 cpu devices in 2 processes" in said and said.count("step 3/3") == 1
+    assert (run / "checkpoints/3").is_dir()

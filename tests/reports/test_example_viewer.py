@@ -1,0 +1,85 @@
+"""The page of examples: roles by hand, one self-contained file, and what a browser makes of it."""
+
+import json
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+
+from t5x_code.reports.example_viewer import ShownRow, ShownTokens, render, roles_of
+
+EOD, SEP, EOM, MASK = 0, 1, 2, 3
+TOKENS = ShownTokens(lambda token: f"</script>{token}\n" if token == 9 else f"t{token}", {EOD, SEP, EOM, MASK}, {SEP})
+
+
+def arrays_of(targets, segments, attend_to=None, length=12):
+    used = len(targets)
+    starts = [segments.index(segment) for segment in segments]
+
+    def padded(values):
+        return np.array([*values, *[0] * (length - used)], np.int32)
+
+    return {
+        "targets": padded(targets),
+        "inputs": padded([EOD if i in starts else targets[i - 1] for i in range(used)]),
+        "loss_weights": padded([1] * used).astype(np.float32),
+        "positions": padded([i - start for i, start in enumerate(starts)]),
+        "segment_ids": padded(segments),
+        "attend_from": padded(starts),
+        "attend_to": padded(attend_to or range(1, used + 1)),
+    }
+
+
+CORRUPTED = arrays_of([5, MASK, 6, EOD, SEP, MASK, 9, EOM, 7, EOD], [1] * 8 + [2] * 2)
+PREFIXED = arrays_of([5, 6, 7, 8, EOD], [1] * 5, attend_to=[3, 3, 3, 4, 5])
+
+
+def test_roles_by_hand():
+    padding, source, prefix, target, sentinel = range(5)
+    s, c = sentinel, source
+    assert roles_of(CORRUPTED, TOKENS).tolist() == [c, s, c, s, s, s, target, s, c, s, padding, padding]
+    assert roles_of(PREFIXED, TOKENS).tolist() == [prefix, prefix, c, c, s, *[padding] * 7]
+
+
+@pytest.fixture
+def page(tmp_path):
+    rows = [
+        ShownRow(0, 0, "code/span_corruption", "epoch 0, row 3", CORRUPTED, ("t5</script>", "t7")),
+        ShownRow(1, 0, "code/prefix_lm", "epoch 0, row 1", PREFIXED, ("t5",)),
+    ]
+    file = tmp_path / "examples.html"
+    file.write_text(render(rows, TOKENS, "gin/x.gin"), encoding="utf-8")
+    return file
+
+
+def test_the_page_needs_no_network_and_holds_the_rows(page):
+    text = page.read_text()
+    assert not re.search(r"https?://|src=|href=|@import|url\(", text)
+    data = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)[1])
+    first, second = data["rows"]
+    assert [data["ids"][token] for token in first["targets"]] == CORRUPTED["targets"][:10].tolist()
+    assert first["segments"] == [[0, 8, "t5</script>"], [8, 10, "t7"]]
+    assert (first["fill"], first["padding"], second["trained"]) == (10 / 12, 2, 1.0)
+    assert [cells[0] for cells in data["table"]] == ["stream", "code/prefix_lm", "code/span_corruption"]
+    assert "prefers-color-scheme: dark" in text
+
+
+def test_a_browser_shows_every_token(page):
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("needs chromium")
+    probe = """<script>
+    window.addEventListener('load', () => setTimeout(() => {
+      const place = document.querySelectorAll('.card')[1].querySelector('[data-at="0"]');
+      place.dispatchEvent(new MouseEvent('click', {bubbles: true}));
+      document.body.dataset.seen = document.querySelectorAll('.on').length;
+    }, 500));</script></body>"""
+    page.write_text(page.read_text().replace("</body>", probe))
+    command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=3000", "--dump-dom"]
+    dom = subprocess.run([*command, page.as_uri()], capture_output=True, text=True, timeout=60, check=True).stdout
+    assert len(re.findall(r"<span[^>]* data-at=", dom)) == 15
+    assert len(re.findall(r'class="segment"', dom)) == 3
+    assert dom.count("&lt;/script&gt;") == 2  # text, never markup
+    assert 'data-seen="3"' in dom  # a prefix of three inputs
