@@ -23,7 +23,7 @@ flags.DEFINE_string("data", None, "The benchmark's file, or held-out code: a sto
 flags.DEFINE_string("samples", None, "Score these samples ({task_id, completion} lines) with no model.")
 flags.DEFINE_string("protocol", None, "Prompts, truncation and draws by name; default: the evaluation's own.")
 flags.DEFINE_string("variant", None, "incremental: humaneval or mbpp. multilingual: python, js, .. "
-                    "logic_equivalence: all_problems, of a file that no model was trained on.")  # fmt: skip
+                    "logic_equivalence: all_problems of the file; verdict: also ask in words.")  # fmt: skip
 flags.DEFINE_integer("limit", None, "Take the first problems only.")
 flags.DEFINE_float("temperature", None, "Default: the protocol's.")
 flags.DEFINE_float("top_p", None, "Default: the protocol's.")

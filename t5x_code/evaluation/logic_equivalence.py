@@ -16,15 +16,18 @@ from t5x_code.errors import UserError
 from t5x_code.evaluation.embeddings import ATTENTIONS, POOLINGS, Attention, embed_codes
 from t5x_code.evaluation.request import Request, Results
 from t5x_code.evaluation.selection_scores import BagOfTokens, correlation, cosine, selection_scores
+from t5x_code.evaluation.verdicts import verdict_log_odds
 from t5x_code.inference.infilling import TextModel
 from t5x_code.models.decoder import init_params
 from t5x_code.source_code.library import library_problems
 from t5x_code.source_code.problems import Problem, distinct_solutions, group_number, is_held_out, read_problems
-from t5x_code.source_code.selection import SelectionItem, selection_items
+from t5x_code.source_code.selection import ACCEPTED, REJECTED, SelectionItem, selection_items
 
 MAX_SOLUTIONS = 4  # of a problem that are compared
 NUM_ITEMS = 500  # of the standard library
 ALL_PROBLEMS = "all_problems"  # the variant that also takes problems that are not held out
+VERDICT = "verdict"  # the variant that also asks a model that was taught equivalence as text
+VARIANTS = (ALL_PROBLEMS, VERDICT)
 
 Similarity = Callable[[int, int], float]
 
@@ -70,7 +73,28 @@ def evaluate_logic_equivalence(
             for pooling in POOLINGS if not name else POOLINGS[:1]:
                 is_main = (pooling, attention) == (POOLINGS[0], ATTENTIONS[0])
                 ways[name if is_main else f"{pooling}_{attention}"] = _by_cosine(vectors[pooling])
-    return _results(items, numbers, ways, bag.similarity, seed) | _about(request, items, codes, model)
+    results = _results(items, numbers, ways, bag.similarity, seed) | _about(request, items, codes, model)
+    if request.variant == VERDICT:
+        metrics, intervals = _by_verdict(items, model, seed, request.show_progress)
+        results["metrics"] |= metrics
+        results["confidence_95"] |= intervals
+    return results
+
+
+def _by_verdict(
+    items: Sequence[SelectionItem], model: TextModel, seed: int, show_progress: bool
+) -> tuple[dict[str, float], dict[str, list[float]]]:
+    """Selection by what the model says of a pair, `verdict/..`; the other programs are left out, for each is a pair."""
+    asked = [(item, kind) for item in items for kind in (*ACCEPTED, *REJECTED) if kind in item.candidates]
+    with tqdm(total=len(asked), unit="pair", disable=not show_progress) as progress:
+        pairs = [(item.query, item.candidates[kind]) for item, kind in asked]
+        odds = verdict_log_odds(model, pairs, progress.update)
+    by_item: dict[str, dict[str, float]] = {item.problem_id: {} for item in items}
+    for (item, kind), value in zip(asked, odds, strict=True):
+        by_item[item.problem_id][kind] = float(value)
+    metrics, intervals = selection_scores(list(by_item.values()), [()] * len(by_item), seed)
+    prefixed = ({f"{VERDICT}/{key}": value for key, value in of.items()} for of in (metrics, intervals))
+    return next(prefixed), next(prefixed)
 
 
 def _by_cosine(vectors_NxD: np.ndarray) -> Similarity:
@@ -83,8 +107,9 @@ def _problems(request: Request) -> list[Problem]:
     if not found:
         raise UserError(f"{request.data} has no problem; write one a line, with problem_id, language and solutions")
     takes_all = request.variant == ALL_PROBLEMS
-    if request.variant not in (None, ALL_PROBLEMS):
-        raise UserError(f"--variant={request.variant}: --eval=logic_equivalence has {ALL_PROBLEMS} only")
+    if request.variant not in (None, *VARIANTS):
+        known = ", ".join(VARIANTS)
+        raise UserError(f"--variant={request.variant}: --eval=logic_equivalence has no such variant, only {known}")
     found = [problem for problem in found if takes_all or is_held_out(group_number(problem.group))]
     found = sorted(found, key=lambda problem: group_number(problem.problem_id))
     found = found[: request.limit or (None if request.data else NUM_ITEMS)]

@@ -92,7 +92,7 @@ def _read_layers(
 ) -> Iterator[np.ndarray]:
     """The layers of one of our parameters, one by one."""
     adapters = adapter_paths(path)
-    if not set(adapters) <= arrays.keys():
+    if not adapters or not set(adapters) <= arrays.keys():
         yield from read_layers(arrays[path], dtype)
         return
     for kernel, *of_layer in zip(*(read_layers(arrays[name], np.float32) for name in (path, *adapters)), strict=True):
@@ -105,7 +105,7 @@ def _read(
     """One of our parameters that is not stacked, without the vocabulary's padding."""
     array = arrays[path][tuple(slice(size) for size in shape)].read().result()
     adapters = adapter_paths(path)
-    if set(adapters) <= arrays.keys():
+    if adapters and set(adapters) <= arrays.keys():
         array = merge_kernel(config, array, *(arrays[name].read().result() for name in adapters))
     return array.astype(dtype, copy=False)
 

@@ -37,9 +37,13 @@ def join(first: Params, second: Params) -> Params:
     return joined
 
 
-def adapter_paths(kernel_path: str) -> tuple[str, ...]:
-    """Where the adapters of a kernel lie, if it has any: `a/b/kernel` -> (`a/b/lora_in`, `a/b/lora_out`)."""
-    return tuple(f"{kernel_path.rpartition('/')[0]}/{name}" for name in ADAPTERS)
+def adapter_paths(path: str) -> tuple[str, ...]:
+    """Where the adapters of a kernel lie, if it has any: `a/b/kernel` -> (`a/b/lora_in`, `a/b/lora_out`).
+
+    Empty for what is no kernel: the bias beside it has none.
+    """
+    folder, _, name = path.rpartition("/")
+    return tuple(f"{folder}/{adapter}" for adapter in ADAPTERS) if name == "kernel" else ()
 
 
 def merge_kernel(config: TransformerConfig, kernel: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:

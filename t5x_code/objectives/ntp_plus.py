@@ -19,7 +19,6 @@ from t5x_code.objectives.segments import Segment, lay_out
 # The parts of a document of codes, by number. `pos` and those after `code` may be absent, and `pos` and `lsh` repeated.
 CODE_KINDS = ("code", "pos", "obf", "lsh", "tsh", "kwr", "syr", "equivalent", "different")
 ACCEPTED_KINDS, BROKEN_KINDS = ("pos", "obf"), ("lsh", "tsh", "kwr", "syr")
-EQUIVALENT_TEXT, DIFFERENT_TEXT = "\n# equivalent\n", "\n# not equivalent\n"  # what EquivalenceText ends a pair with
 QUERY, ACCEPTED, NEGATIVE = 1, 2, 3  # `code_role`; 0 is an empty slot
 
 

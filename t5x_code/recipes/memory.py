@@ -4,6 +4,7 @@ The numbers are an estimate for planning (the compiler decides); what they leave
 """
 
 import dataclasses
+import functools
 import math
 import os
 from typing import Any
@@ -12,7 +13,7 @@ import jax
 
 from t5x_code.models.attention.chunked import QUERY_CHUNK
 from t5x_code.models.config import TransformerConfig
-from t5x_code.models.decoder import logical_axes
+from t5x_code.models.decoder import init_params, logical_axes
 from t5x_code.models.lora import trained
 from t5x_code.training.optimizer import OptimizerConfig, make_optimizer
 from t5x_code.training.state import init_state
@@ -64,7 +65,7 @@ def estimate_memory(
     head_gradient = FLOAT32_BYTES * config.model_dim * config.vocab_size // tensor_size
     return MemoryEstimate(
         parameters=parameter_bytes,
-        gradients=parameter_bytes,
+        gradients=trained_bytes(config) // (fsdp * tensor_size),
         optimizer=optimizer_bytes,
         activations=int(kept + one_layer + 3 * scores),
         loss_head=int(3 * FLOAT32_BYTES * chunk * config.vocab_size / tensor_size + head_gradient),
@@ -101,6 +102,11 @@ def state_bytes(config: TransformerConfig, optimizer: OptimizerConfig) -> tuple[
     state = jax.eval_shape(lambda key: init_state(config, transformation, with_ema, key), jax.random.key(0))
     beside = (state.opt_state, state.ema_params)
     return _num_bytes(state.params), _num_bytes(beside)
+
+
+def trained_bytes(config: TransformerConfig) -> int:
+    """Bytes of the parameters that have a gradient, over all devices: with adapters, theirs alone."""
+    return _num_bytes(trained(jax.eval_shape(functools.partial(init_params, config), jax.random.key(0))))
 
 
 def _num_bytes(tree: Any) -> int:

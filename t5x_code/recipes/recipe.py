@@ -68,6 +68,12 @@ class Recipe:
     hosts: HostsConfig = dataclasses.field(default_factory=HostsConfig)
     initialize_from: str | None = None
 
+    def __post_init__(self):
+        of_tasks = [objectives for _, objectives in self.data.task_objectives]
+        used = [objective for objectives in (self.data.objectives, *of_tasks) for objective, _ in objectives]
+        if self.loss.contrastive and not any(isinstance(objective, NtpPlus) for objective in used):
+            raise UserError("LossConfig.contrastive needs rows with codes: use the objective NtpPlus, or set it to 0")
+
 
 # A new objective is one file in objectives/ and one name here.
 CONFIGURABLES = (

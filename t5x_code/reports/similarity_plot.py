@@ -69,7 +69,7 @@ def draw_similarities(models: Mapping[str, Mapping[str, Sequence[float]]], title
 
 
 def _colour(number: int) -> str:
-    return COLOURS[number % len(COLOURS)] if number else COLOURS[0]
+    return COLOURS[number % len(COLOURS)]
 
 
 def _curve(values: Sequence[float], low: float, base: float, inner: float, colour: str) -> list[str]:

@@ -19,6 +19,8 @@ from t5x_code.source_code.transformations import transform
 
 ACCEPTED, REJECTED = ("pos", "obf"), ("neg", "lsh")
 SETTINGS = tuple((accepted, rejected) for accepted in ACCEPTED for rejected in REJECTED)
+# What a model that is taught equivalence as text says after a query and a candidate (ours).
+EQUIVALENT_TEXT, DIFFERENT_TEXT = "\n# equivalent\n", "\n# not equivalent\n"
 PROBES = ("tsh", "kwr", "syr", "obf_lsh")
 
 

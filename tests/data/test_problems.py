@@ -11,11 +11,13 @@ from t5x_code.data.builtin_tasks import declaration_for
 from t5x_code.data.caching.build import build_store
 from t5x_code.data.declarations import SPLITS, SourceDeclaration
 from t5x_code.data.document_texts import document_texts
-from t5x_code.data.sources import python_stdlib
+from t5x_code.data.sources import problems, python_stdlib
 from t5x_code.data.sources.problems import file_documents, library_documents
 from t5x_code.data.token_store import TokenStore
 from t5x_code.errors import UserError
-from t5x_code.objectives.ntp_plus import CODE_KINDS
+from t5x_code.objectives.ntp_plus import CODE_KINDS, NtpPlus
+from t5x_code.recipes.inputs import prepare_inputs
+from t5x_code.recipes.recipe import DataConfig
 from t5x_code.source_code.problems import (
     Problem,
     distinct_solutions,
@@ -98,6 +100,17 @@ def test_the_store_keeps_groups_and_splits_by_problem(problem_file, tmp_path):
     texts = list(document_texts(TokenStore.open(folder / "train"), tokenizer))
     assert len(set(texts)) == len(texts) and all(text.startswith("def solve(values):") for text in texts)
     assert set(texts) <= {solution(n, way) for n in range(60) for way in range(3)}
+
+
+def test_a_store_that_holds_a_held_out_problem_is_not_trained_on(problem_file, tmp_path, monkeypatch):
+    """As one that was made without this project's source could: here by a source that holds nothing out."""
+    monkeypatch.setattr(problems, "is_held_out", lambda number: False)
+    (task,) = declaration_for(f"problems:{problem_file}").tasks
+    tokenizer = train_bpe.train([solution(n, way) for n in range(30) for way in range(3)], 400, 2)
+    build_store(task, tokenizer, tmp_path, show_progress=False)
+    config = DataConfig(f"problems:{problem_file}", ((NtpPlus(), 1.0),), stores=str(tmp_path), length=512)
+    with pytest.raises(UserError, match="held out for testing; make the store again"):
+        prepare_inputs(config, 400)
 
 
 def test_library_functions_are_held_out_by_module(monkeypatch):

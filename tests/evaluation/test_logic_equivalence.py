@@ -14,12 +14,13 @@ from t5x_code.evaluation.embeddings import embed_codes
 from t5x_code.evaluation.logic_equivalence import evaluate_logic_equivalence
 from t5x_code.evaluation.request import Request
 from t5x_code.evaluation.selection_scores import BagOfTokens, cosine, selection_scores
+from t5x_code.evaluation.verdicts import verdict_log_odds
 from t5x_code.inference.infilling import TextModel
 from t5x_code.models.config import TransformerConfig
-from t5x_code.models.decoder import hidden_states, init_params
+from t5x_code.models.decoder import hidden_states, init_params, logits
 from t5x_code.reports.similarity_plot import draw_similarities
 from t5x_code.source_code.problems import Problem, group_number, is_held_out
-from t5x_code.source_code.selection import selection_items
+from t5x_code.source_code.selection import DIFFERENT_TEXT, EQUIVALENT_TEXT, selection_items
 from t5x_code.tokens.special_tokens import SpecialTokens
 
 
@@ -142,9 +143,37 @@ def test_a_model_is_evaluated_on_held_out_problems_only(model, problem_file):
     assert -1 <= metrics["correlation_with_bag_of_tokens"] <= 1
     picture = draw_similarities(results["similarities"], "a < b")
     assert picture.startswith("<svg") and "a &lt; b" in picture and picture.count("<polygon") == 16
+    asked = evaluate_logic_equivalence(dataclasses.replace(request, variant="verdict", before=None), ("causal",), False)
+    assert {"verdict/pos|neg", "verdict/obf|lsh", "verdict/mean"} <= asked["metrics"].keys()
     trained = frozenset({group_number(held_out[0].group)})
     with pytest.raises(UserError, match=f"trained on 1 of these problems, such as {held_out[0].problem_id}"):
         evaluate_logic_equivalence(dataclasses.replace(request, trained_groups=trained))
     others = frozenset(group_number(p.group) for p in PROBLEMS) - trained
     with pytest.raises(UserError, match="was trained on"):
         evaluate_logic_equivalence(dataclasses.replace(request, trained_groups=others, variant="all_problems"))
+
+
+@pytest.mark.parametrize("sizes", [(30, 20), (300, 30), (30, 300), (300, 300)])
+def test_a_verdict_is_the_difference_of_two_log_probabilities(model, sizes):
+    """Counted over one sequence at a time, whole logits; long pairs leave room for the verdict."""
+    rng = np.random.default_rng(0)
+    query, candidate = ("".join(map(chr, rng.integers(97, 123, size))) for size in sizes)
+    (odds,) = verdict_log_odds(model, [(query, candidate)])
+    total = 0.0
+    room = 256 - len(DIFFERENT_TEXT) - 1
+    for text, sign in ((EQUIVALENT_TEXT, 1), (DIFFERENT_TEXT, -1)):
+        if sum(sizes) <= room:
+            shown = query + candidate
+        elif sizes == (300, 30):
+            shown = query[: room - 30] + candidate
+        elif sizes == (30, 300):
+            shown = query + candidate[: room - 30]
+        else:
+            shown = query[: room // 2] + candidate[: room - room // 2]
+        tokens = np.concatenate([[256], model.tokenizer.encode(shown + text)]).astype(np.int32)
+        index = np.arange(len(tokens))[None]
+        x = hidden_states(model.config, model.params, tokens[None], index, 0 * index, index + 1)
+        log_p = jax.nn.log_softmax(logits(model.config, model.params, x), axis=-1)[0]
+        start = 1 + len(shown)
+        total += sign * sum(float(log_p[at - 1, tokens[at]]) for at in range(start, len(tokens)))
+    assert odds == pytest.approx(total, rel=1e-3, abs=1e-3)

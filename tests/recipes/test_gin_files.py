@@ -77,6 +77,8 @@ def test_later_files_win_and_bindings_win_over_files():
         (["gin/quickstart.gin"], ["MODEL_DIR=runs/x y"], "MODEL_DIR"),
         (["gin/quickstart.gin"], ["TRAIN_STEPS"], "NAME=value"),
         (["gin/quickstart.gin"], ["TransformerConfig.remat='some'"], "remat"),
+        (["gin/quickstart.gin"], ["LossConfig.contrastive=0.1"], "use the objective NtpPlus"),
+        (["gin/ntp_plus_quickstart.gin"], ["NtpPlus.negatives=('obf',)"], "NtpPlus.negatives"),
     ],
 )
 def test_mistakes_get_one_line(files, bindings, says):

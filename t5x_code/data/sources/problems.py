@@ -15,7 +15,7 @@ from t5x_code.data.document import Part, PartedDocument, holds_marks
 from t5x_code.data.sources import python_stdlib
 from t5x_code.data.sources.files import SourceFile, find_files, read_text
 from t5x_code.errors import UserError
-from t5x_code.objectives.ntp_plus import CODE_KINDS, DIFFERENT_TEXT, EQUIVALENT_TEXT
+from t5x_code.objectives.ntp_plus import CODE_KINDS
 from t5x_code.source_code.library import function_problems
 from t5x_code.source_code.problems import (
     Problem,
@@ -25,7 +25,7 @@ from t5x_code.source_code.problems import (
     read_problems,
     solution_hash,
 )
-from t5x_code.source_code.selection import variants
+from t5x_code.source_code.selection import DIFFERENT_TEXT, EQUIVALENT_TEXT, variants
 
 SUFFIXES = (".jsonl", ".jsonl.gz")
 MAX_SOLUTIONS = 16  # of a problem that become queries
