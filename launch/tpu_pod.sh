@@ -37,7 +37,7 @@ tpu() {
 on() { tpu ssh "$name" "--worker=$1" "--command=$2"; }
 
 # Every worker runs it detached, so that a dropped connection does not end it; its exit code is left in a file.
-run="echo \$\$ > pid; ~/venv/bin/python launch/train.py $(printf '%q ' "$@")>> ~/run.log 2>&1; echo \$? > exit_code"
+run="echo \$\$ > pid; ~/venv/bin/python launch/train.py --exit_code_when_stopped=75 $(printf '%q ' "$@")>> ~/run.log 2>&1; echo \$? > exit_code"
 install='rm -rf ~/t5x_code && mkdir ~/t5x_code && cd ~/t5x_code && tar -xzf ~/t5x_code.tar.gz && '\
 'python3 -m venv ~/venv && ~/venv/bin/pip install -q ".[tpu,gcp]"'
 start='cd ~/t5x_code && { [ ! -f pid ] || kill -9 -- -$(cat pid) 2> /dev/null; rm -f pid exit_code; } ; '\

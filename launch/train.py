@@ -6,7 +6,7 @@ import sys
 
 from absl import flags
 
-from t5x_code.errors import EXIT_RUN_AGAIN, UserError
+from t5x_code.errors import UserError
 from t5x_code.recipes import command_line
 
 command_line.define_recipe_flags()
@@ -15,6 +15,11 @@ flags.DEFINE_string(
 )
 flags.DEFINE_integer("num_processes", None, "How many there are.")
 flags.DEFINE_integer("process_id", None, "Which of them this is, from 0 on.")
+flags.DEFINE_integer(
+    "exit_code_when_stopped",
+    0,
+    "What to end with when asked to stop and all is saved; launchers that start again on it set it.",
+)
 flags.DEFINE_bool("dry_run", False, "Print the resolved recipe, its size and memory per device, and touch nothing.")
 
 
@@ -40,7 +45,7 @@ def main(argv: list[str]) -> None:
             os.environ[variable] = str(value)
     steps = train_recipe(recipe, resolved, command=shlex.join(["python", *sys.argv]))
     if steps < recipe.loop.train_steps:  # asked to stop, and saved
-        sys.exit(EXIT_RUN_AGAIN)
+        sys.exit(flags.FLAGS.exit_code_when_stopped)
 
 
 if __name__ == "__main__":

@@ -39,14 +39,14 @@ if [ -n "$xpk" ]; then
   declare -A xpk_type=([v4]=v4 [v5e]=v5litepod [v5p]=v5p [v6e]=v6e)
   command=(xpk workload create "--workload=$name" "--cluster=$cluster" "--tpu-type=${xpk_type[$type]}-$(( total * cores ))"
     "--num-slices=$slices" "--docker-image=$image" --max-restarts=1000
-    "--command=cd /t5x_code && python launch/train.py $(printf '%q ' "$@")")
+    "--command=cd /t5x_code && python launch/train.py --exit_code_when_stopped=75 $(printf '%q ' "$@")")
   if [ -n "$dry_run" ]; then printf '%q ' "${command[@]}"; echo; else "${command[@]}"; fi
   exit
 fi
 manifest="$(python3 - "$@" << PYTHON
 import json, pathlib, re, sys
 values = {"NAME": "$name", "SLICES": "$slices", "HOSTS": "$hosts", "ACCELERATOR": "$accelerator", "IMAGE": "$image",
-          "TOPOLOGY": "$topology", "CHIPS": "$chips", "COMMAND": json.dumps(["python", "launch/train.py", *sys.argv[1:]])}
+          "TOPOLOGY": "$topology", "CHIPS": "$chips", "COMMAND": json.dumps(["python", "launch/train.py", "--exit_code_when_stopped=75", *sys.argv[1:]])}
 text = pathlib.Path("launch/gke/jobset.yaml").read_text()
 print(re.sub(r"(?<=: )(" + "|".join(values) + r")(?=[}\n])", lambda match: values[match.group()], text), end="")
 PYTHON

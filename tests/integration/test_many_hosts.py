@@ -45,7 +45,7 @@ def test_processes_that_disagree_are_told_by_name(start_many, tiny, tmp_path):
 def test_sigterm_to_one_saves_on_all_and_one_process_goes_on(start, start_many, tiny, tmp_path):
     run, stores = tmp_path / "run", tmp_path / "stores"
     arguments = tiny(run, *settings("TRAIN_STEPS=2000", "CHECKPOINT_PERIOD=2000", f"DATA='{stores}'"))
-    first, second = start_many(2, arguments)
+    first, second = start_many(2, [*arguments, "--exit_code_when_stopped=75"])
     wait_for_line(first, "step    3/")
     second.send_signal(signal.SIGTERM)
     ended = [finish(first), finish(second)]

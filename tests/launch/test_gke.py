@@ -30,7 +30,7 @@ def test_the_manifest():
         "cloud.google.com/gke-tpu-topology": "4x4x4",
     }
     (container,) = pod["containers"]
-    assert container["command"] == ["python", "launch/train.py", *RECIPE]
+    assert container["command"] == ["python", "launch/train.py", "--exit_code_when_stopped=75", *RECIPE]
     assert container["image"] == "registry/t5x_code"
     assert container["resources"]["limits"] == {"google.com/tpu": 4}
     (rule,) = job["podFailurePolicy"]["rules"]

@@ -53,7 +53,11 @@ def test_creates_installs_runs_and_ends(pod):
     assert all("--zone=z --project=p" in call for call in calls)
     assert "--worker=all" in calls[4] and "--worker=0" in calls[5]
     assert "step 1 of a fake run" in ended.stdout
-    assert (pod.home / "arguments").read_text().splitlines() == ["launch/train.py", *RECIPE]
+    assert (pod.home / "arguments").read_text().splitlines() == [
+        "launch/train.py",
+        "--exit_code_when_stopped=75",
+        *RECIPE,
+    ]
     assert (pod.home / "t5x_code/launch/train.py").exists()  # this checkout, unpacked
 
 
