@@ -18,7 +18,7 @@ import jax
 import numpy as np
 import turns
 from absl import flags
-from train_step import SIZES, StepRun
+from step_run import SIZES, StepRun
 
 from t5x_code.checkpoints.manager import Checkpoint, CheckpointWriter
 from t5x_code.recipes import command_line
