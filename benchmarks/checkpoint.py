@@ -2,7 +2,7 @@
 
     python benchmarks/checkpoint.py --output=checkpoint.json
 
-A model of 71.4 M parameters with AdamW (0.8 GiB of state) takes steps. `loop without` is their time; `loop with` the
+A model with AdamW (0.8 GiB of state at 71.4 M parameters) takes steps. `loop without` is their time; `loop with` the
 same number of steps with one save at its start, until the save is whole on disk: the difference is what the save costs
 in all, on a machine whose cores it shares with the steps. `save blocks` is the part for which the loop stands still.
 `torch.save` writes the same state as a Hugging Face run does, and blocks for all of it. `share` is the cost at one save
@@ -23,6 +23,7 @@ from step_run import SIZES, StepRun
 from t5x_code.checkpoints.manager import Checkpoint, CheckpointWriter
 from t5x_code.recipes import command_line
 
+_SIZE = flags.DEFINE_enum("size", "71m", list(SIZES), "Which model.")
 _STEPS = flags.DEFINE_integer("steps", 4, "Steps of a turn; a save has to fit into them.")
 _ROUNDS = flags.DEFINE_integer("rounds", 2, "Turns of each.")
 _OUTPUT = flags.DEFINE_string("output", None, "JSON file for the results.")
@@ -33,7 +34,7 @@ SAVE_PERIOD = 1000  # steps
 def main(argv: list[str]) -> None:
     """Takes turns, prints the table."""
     del argv
-    run = StepRun(SIZES["71m"], "float32")
+    run = StepRun(SIZES[_SIZE.value], "float32")
     blocked: list[float] = []
     written: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -67,7 +68,7 @@ def main(argv: list[str]) -> None:
     names = ("seconds", "fastest", "slowest", "cost", "share_percent")
     table = [[name, *(row.get(column) for column in names)] for name, row in rows.items()]
     turns.print_table((f"{_STEPS.value} steps", "s", "min", "max", "costs s", "share %"), table)
-    turns.write(_OUTPUT.value, rows, steps=_STEPS.value, save_period=SAVE_PERIOD)
+    turns.write(_OUTPUT.value, rows, size=_SIZE.value, steps=_STEPS.value, save_period=SAVE_PERIOD)
 
 
 def save_with_torch(state: Any, path: Path) -> None:

@@ -22,6 +22,7 @@ class Size:
 
 
 SIZES = {
+    "28m": Size(2, 256, 4, 32, 256, 2),  # to try a script out
     "71m": Size(6, 512, 8, 32, 512, 4),
     "350m": Size(20, 1024, 16, 32, 1024, 1, steps=3),
     "1b": Size(16, 2048, 16, 64, 2048, 16, remat="dots", steps=20),
