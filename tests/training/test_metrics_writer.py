@@ -41,6 +41,8 @@ def test_progress_line():
         "step   7/120  loss 4.8125  grad 0.50  lr 2.00e-03  21,346 tokens/s  MFU 41.2 % (6N + causal attention)  "
         "ETA 3:12  skipped 2"
     )
+    assert "waiting for input 4 %" in progress_line(7, 120, metrics | {"input_wait_share": 0.04}, None)
+    assert "waiting" not in progress_line(7, 120, metrics | {"input_wait_share": 0.001}, None)
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(7, "0:07"), (3599.6, "01:00:00"), (200000, "2d 07:33:20")])
