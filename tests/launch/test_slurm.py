@@ -40,7 +40,8 @@ def test_a_dry_run_prints_the_command():
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert ended.returncode == 0
     assert ended.stdout.strip() == (
-        r"srun --kill-on-bad-exit=1 python launch/train.py --exit_code_when_stopped=75 --gin_file=x --gin.MODEL_DIR=\'/a\ b\'"
+        r"srun --kill-on-bad-exit=1 python launch/train.py --exit_code_when_stopped=75 --gin_file=x "
+        r"--gin.MODEL_DIR=\'/a\ b\'"
     )
 
 
