@@ -18,7 +18,7 @@ TPU_ENVIRONMENT = {
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
 }
 GPU_ENVIRONMENT = {"CUDA_VISIBLE_DEVICES": "-1"}
-COMPILERS = {"tpu": ("libtpu", "tpu"), "cuda": ("jax_cuda13_plugin", "gpu_aot")}  # by platform: module and our extra
+COMPILERS = {"tpu": ("libtpu", "tpu"), "cuda": ("jax_cuda13_plugin", "gpu-aot")}  # by platform: module and our extra
 GPUS = ("h100", "h200")  # both Hopper: one description of what the compiler has to know
 HOPPER = """
 gpu_device_info {{

@@ -26,7 +26,7 @@ def compile_ahead(*arguments: str) -> subprocess.CompletedProcess:
 )
 def test_the_report(tmp_path, topology, compiler, attention):
     if importlib.util.find_spec(compiler) is None:
-        pytest.skip(f"the compiler {compiler} is not installed (extras tpu, gpu_aot)")
+        pytest.skip(f"the compiler {compiler} is not installed (extras tpu, gpu-aot)")
     ended = compile_ahead(*TINY, f"--topology={topology}", f"--output={tmp_path / 'report.json'}")
     assert ended.returncode == 0 and ended.stdout.splitlines()[-1] == "fits", ended.stderr[-2000:]
     report = json.loads((tmp_path / "report.json").read_text())
