@@ -185,7 +185,9 @@ def infill_exact_match(model: TextModel) -> np.ndarray:
                 lines.append(rows[at].strip())
     asked, lines = asked[: _LINES.value], lines[: _LINES.value]
     with tqdm(total=len(asked), unit="line", desc="infilling") as progress:
-        written = infill(model, asked, GenerationConfig(64, Sampling(0.0)), on_progress=progress.update)
+        written = infill(
+            model, asked, GenerationConfig(64, Sampling(0.0)), on_answers=lambda new: progress.update(len(new))
+        )
     return np.array([samples[0].text.strip() == line for samples, line in zip(written, lines, strict=True)], float)
 
 
