@@ -85,6 +85,7 @@ def train_recipe(recipe: Recipe, resolved: str, command: str) -> int:
         folders={task: str(epath.Path(folder).resolve()) for task, folder in data.stores.items()},
         shares=recipe_inputs.final_shares(data.train),
     )
+    groups = recipe_inputs.trained_groups(data.train)
     files = RunFiles(
         # How attention is computed is the reader's choice: it may have other devices.
         description=ModelDescription(
@@ -97,8 +98,8 @@ def train_recipe(recipe: Recipe, resolved: str, command: str) -> int:
             "config.gin": resolved,
             "command.txt": command + "\n",
             STORES_FILE: json.dumps(dataclasses.asdict(stores), indent=2) + "\n",
-            PROBLEMS_FILE: json.dumps(recipe_inputs.trained_groups(data.train)) + "\n",
-        },
+        }
+        | ({PROBLEMS_FILE: json.dumps(groups) + "\n"} if groups else {}),
     )
     try:
         return train(recipe.loop, model, recipe.optimizer, recipe.loss, mesh, run_data, files, recipe.initialize_from)

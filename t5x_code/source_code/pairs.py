@@ -39,7 +39,7 @@ def extract_pairs(source: str, skipped: Counter) -> Iterator[FunctionPair]:
         signature = _dedent(source[span.start : span.header_end], indentation)
         statement = _dedent(source[span.header_end : span.body_start], indentation)
         body = _dedent(source[span.body_start : span.body_end], indentation)
-        if indentation and any(quotes in body for quotes in ('"""', "'''")):
+        if statement and indentation and any(quotes in body for quotes in ('"""', "'''")):
             skipped["method with a text over several lines"] += 1  # its lines are not ours to dedent
             continue
         whole = _function(signature + statement + body)

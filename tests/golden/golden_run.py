@@ -7,6 +7,7 @@ initializer, another draw of spans) is committed together with what this writes.
 """
 
 import json
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -14,13 +15,14 @@ from pathlib import Path
 from t5x_code.errors import UserError
 
 FOLDER = Path(__file__).resolve().parent
+ROOT = FOLDER.parents[1]
 LOSSES = FOLDER / "losses.json"
 STEPS = 20
 
 
 def objectives() -> list[str]:
     """Names of the files in gin/objectives/."""
-    return sorted(path.stem for path in (FOLDER.parents[1] / "gin/objectives").glob("*.gin"))
+    return sorted(path.stem for path in (ROOT / "gin/objectives").glob("*.gin"))
 
 
 def losses_of(objective: str, model_dir: str) -> list[float]:
@@ -30,8 +32,9 @@ def losses_of(objective: str, model_dir: str) -> list[float]:
 
     bindings = [
         f"MODEL_DIR='{model_dir}'",
-        f"MIXTURE='jsonl:{FOLDER / 'corpus.jsonl'}'",
-        f"TOKENIZER='{FOLDER / 'tokenizer'}'",
+        # Relative: a path is part of a task's name, which keys the order of its rows.
+        "MIXTURE='jsonl:tests/golden/corpus.jsonl'",
+        "TOKENIZER='tests/golden/tokenizer'",
         f"TRAIN_STEPS={STEPS}",
         "LOG_PERIOD=1",
         "WARMUP_STEPS=4",
@@ -48,6 +51,7 @@ def losses_of(objective: str, model_dir: str) -> list[float]:
 
 def main(names: list[str]) -> None:
     """Writes `losses.json` anew for the named objectives, or for all that this corpus and tokenizer can train."""
+    os.chdir(ROOT)
     golden = json.loads(LOSSES.read_text()) if names else {}
     for objective in names or objectives():
         with tempfile.TemporaryDirectory() as folder:

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from golden_run import LOSSES, STEPS, losses_of
+from golden_run import LOSSES, ROOT, STEPS, losses_of
 
 GOLDEN = json.loads(LOSSES.read_text())
 EVERY_TIME = ("codegen2",)  # the mixture of both classic objectives; the others are slow only by their number
@@ -14,6 +14,7 @@ EVERY_TIME = ("codegen2",)  # the mixture of both classic objectives; the others
     "objective", [pytest.param(name, marks=[] if name in EVERY_TIME else pytest.mark.slow) for name in GOLDEN]
 )
 def test_the_losses_are_those_that_were_committed(objective, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
     monkeypatch.setenv("T5X_CODE_CACHE", str(tmp_path / "cache"))
     losses = losses_of(objective, str(tmp_path / "run"))
     assert len(losses) == STEPS

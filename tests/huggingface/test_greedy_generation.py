@@ -7,6 +7,7 @@ from numpy_decoder import codegen_logits, pangu_logits
 from random_models import our_model, random_hf_config, random_tensors, random_torch_model, tensors_of
 
 from t5x_code.inference.generation import GenerationConfig, generate
+from t5x_code.models.few_rows import decoding_params
 
 NUM_PROMPTS, LONGEST, NEW_TOKENS = 20, 14, 10
 TIED = 1e-4  # two best logits closer than this may change places
@@ -25,7 +26,7 @@ def random_prompts(vocab_size):
 
 def our_continuations(config, params, prompts):
     generation = GenerationConfig(max_new_tokens=NEW_TOKENS, batch_size=NUM_PROMPTS)
-    return [samples[0] for samples in generate(config, params, prompts, generation)]
+    return [samples[0] for samples in generate(config, decoding_params(config, params), prompts, generation)]
 
 
 def assert_same_until_tied(ours, theirs, logits):
