@@ -35,11 +35,12 @@ class Target:
     topology: str
     num_slices: int = 1
     bindings: tuple[str, ...] = ()
+    model: str | None = None  # of gin/models/, in place of the recipe's
 
     @property
     def name(self) -> str:
         slices = f"{self.num_slices} x " if self.num_slices > 1 else ""
-        return f"{self.recipe} on {slices}{self.topology}"
+        return f"{self.model or self.recipe} on {slices}{self.topology}"
 
 
 TARGETS = (
@@ -53,6 +54,11 @@ TARGETS = (
     Target("codegen2_16b", "tpu_v4_512", "v4:8x8x8"),
     Target("codegen2_16b", "tpu_v5p_512", "v5p:8x8x8"),
     Target("codegen2_16b", "tpu_2x_v5e_256", "v5e:16x16", num_slices=2),
+    Target("codegen2_7b", "tpu_v5p_64", "v5p:4x4x4", model="codellama_7b"),
+    Target("codegen2_7b", "tpu_v6e_64", "v6e:8x8", bindings=("MICROBATCH_SIZE=4",), model="codellama_7b"),
+    Target("codegen2_16b", "tpu_v4_512", "v4:8x8x8", model="starcoderbase_15_5b"),
+    Target("codegen2_16b", "tpu_v5p_512", "v5p:8x8x8", model="starcoderbase_15_5b"),
+    Target("codegen2_16b", "tpu_2x_v5e_256", "v5e:16x16", num_slices=2, model="starcoderbase_15_5b"),
 )
 
 
@@ -77,7 +83,9 @@ def compile_target(target: Target) -> dict[str, Any]:
     from t5x_code.recipes.compile_ahead import compile_recipe
     from t5x_code.recipes.gin_files import load_recipe
 
-    recipe, _ = load_recipe([f"gin/{target.recipe}.gin", f"gin/meshes/{target.mesh}.gin"], target.bindings)
+    model = [f"gin/models/{target.model}.gin"] if target.model else []
+    files = [f"gin/{target.recipe}.gin", *model, f"gin/meshes/{target.mesh}.gin"]
+    recipe, _ = load_recipe(files, target.bindings)
     return compile_recipe(recipe, target.topology, target.num_slices).to_json()
 
 
@@ -88,7 +96,8 @@ def make_table(lines: list[tuple[Target, dict[str, Any]]]) -> str:
     for target, report in lines:
         slices = f"{target.num_slices} x " if target.num_slices > 1 else ""
         mesh = " x ".join(f"{axis} {size}" for axis, size in report["mesh"].items() if size > 1)
-        cells = [f"`{target.recipe}`", f"{slices}{target.topology}", mesh, str(report["microbatch_size"])]
+        model = f"`{target.model or target.recipe}`"
+        cells = [model, f"{slices}{target.topology}", mesh, str(report["microbatch_size"])]
         if report["fits"]:
             memory, bounds = report["memory"], report["bounds"]
             cells += [
