@@ -100,7 +100,8 @@ class Decoder(nn.Module):
         # put together where their rows are. Gathered in float32, then rounded: the gradients of a frequent token add up
         # in float32.
         rows, vectors = ("lookup_batch", "length"), ("lookup_batch", "length", "embed")
-        inputs_BxL = nn.with_logical_constraint(inputs_BxL, rows)
+        for names in (("lookup_batch", None), rows):  # in two steps, each of which the compiler has a collective for
+            inputs_BxL = nn.with_logical_constraint(inputs_BxL, names)
         x_BxLxD = nn.with_logical_constraint(Embedding(self.config, name="embedding")()[inputs_BxL], vectors)
         if self.config.position_encoding == "learned":
             positions_BxL = nn.with_logical_constraint(positions_BxL, rows)

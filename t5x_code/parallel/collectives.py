@@ -27,6 +27,8 @@ _SHAPE = re.compile(r"\b([a-z]+\d*\w*)\[([\d,]*)\]")
 _CONSTANT = re.compile(r"%([\w.-]+) = [su](?:32|64)\[\](?:\{[^}]*\})? constant\((\d+)\)")
 _TRIP_COUNT = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 _CHANNEL = re.compile(r"channel_id=(\d+)")
+# Between slices of TPUs a collective is a send and a receive of each device: {slices}x{devices of a slice}.
+_MEGASCALE = re.compile(r'_xla_megascale_target="\{([\d,]+)\}x.*_xla_megascale_transfer_type="(\w+)"')
 _CHAIN = re.compile(r"frontend_attributes=\{[^}]*chain_id=")
 
 
@@ -63,6 +65,8 @@ def read_operations(text: str, num_devices: int) -> list[Operation]:
         for line in lines if times[name] else ():
             match = _INSTRUCTION.match(line)
             kind = _kind(match.group(3)) if match else None
+            if match and match.group(3) == "send" and (between := _MEGASCALE.search(line)):
+                operations.append(_between_slices(match.group(2), between, num_devices, times[name]))
             if kind is None:
                 continue
             if _CHAIN.search(line):  # one collective spread over several fusions: each repeats it
@@ -81,6 +85,15 @@ def read_operations(text: str, num_devices: int) -> list[Operation]:
             dims = tuple(shape for _, shape in shapes)
             operations.append(Operation(kind, groups, num_bytes, times[name], dims, source.group(1) if source else ""))
     return operations
+
+
+def _between_slices(shape: str, between: re.Match, num_devices: int, times: int) -> Operation:
+    """A device and those at its place in the other slices, which lie one after another in the mesh."""
+    num_slices = len(between.group(1).split(","))
+    size = num_devices // num_slices
+    groups = tuple(tuple(range(place, num_devices, size)) for place in range(size))
+    (num_bytes, dims), *_ = _result(shape, "send")
+    return Operation(between.group(2).lower().replace("_", "-"), groups, num_bytes, times, (dims,), "")
 
 
 def summarise(operations: list[Operation], mesh: Mesh, island_of: list[int]) -> list[Collective]:

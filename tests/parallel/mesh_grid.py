@@ -29,7 +29,7 @@ from t5x_code.training.losses import LossConfig
 from t5x_code.training.optimizer import OptimizerConfig
 from t5x_code.training.state import abstract_state, shardings_of
 
-B, L, V = 16, 64, 2048  # the embedding is larger than any activation
+B, L, V = 16, 64, 2048  # no activation has an axis as long as a share of V
 MODEL = TransformerConfig(
     num_layers=2, model_dim=32, num_heads=8, num_kv_heads=8, head_dim=8, mlp_dim=64, vocab_size=V, max_length=L,
     rotary_dim=4, dtype="float32", loss_chunk=32,
@@ -85,9 +85,9 @@ def compiled_step(config: MeshConfig) -> dict:
     leaves = jax.tree.leaves((state, {name: batch[name] for name in batch if name != "segment_ids"}))
     shares = sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in leaves)
     gathers = [
-        [operation.times, max(map(math.prod, operation.result_shapes)), operation.source]
+        [operation.times, operation.result_shapes, operation.source]
         for operation in read_operations(compiled.as_text(), mesh.size)
-        if operation.kind == "all-gather"
+        if operation.kind == "all-gather" and len(operation.groups[0]) > 1
     ]
     return {"arguments": compiled.memory_analysis().argument_size_in_bytes, "shares": shares, "gathers": gathers}
 
