@@ -117,10 +117,11 @@ def _lex_python(source: str) -> Iterator[Lexeme]:
 
 
 def _lex_by_grammar(source: str, language: str) -> Iterator[Lexeme]:
+    grammar = _grammar(language)
     import tree_sitter
 
     data = source.encode("utf-8")
-    tree = tree_sitter.Parser(_grammar(language)).parse(data)
+    tree = tree_sitter.Parser(grammar).parse(data)
     if tree.root_node.has_error:
         raise CannotTransform(f"does not parse as {language}")
     known = inventory(language)
