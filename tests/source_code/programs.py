@@ -31,7 +31,10 @@ def library_functions(count: int) -> Iterator[str]:
         for span in extract_functions(source):
             line = source.rfind("\n", 0, span.start) + 1
             if source[line : span.start].isspace() or line == span.start:
-                yield textwrap.dedent(source[line : span.body_end])
+                program = textwrap.dedent(source[line : span.body_end])
+                if not extract_functions(program):  # a string's line at the margin holds the dedent back
+                    continue
+                yield program
                 count -= 1
                 if not count:
                     return
