@@ -34,6 +34,9 @@ TOKENIZER = flags.DEFINE_string("tokenizer", None, "Folder or hub name of a fast
 NUM_MASKS = flags.DEFINE_integer(
     "num_masks", None, "Add <sep>, <eom> and as many masks to a tokenizer that cannot infill, such as Llama's."
 )
+PYTHON_WORDS = flags.DEFINE_bool(
+    "python_words", False, "Add Python's words that the tokenizer lacks, as MODALITY_SEPARATION='partial' needs."
+)
 MODULE = flags.DEFINE_string("module", None, "Python module that registers --task with SeqIO.")
 MBPP = flags.DEFINE_string(
     "mbpp", None, "MBPP's JSONL file, to keep its problems out; HumanEval's are kept out anyway."
@@ -81,6 +84,8 @@ def _what_to_make() -> tuple[Sequence[TaskDeclaration], Tokenizer]:
     if MODULE.value:
         if TOKENIZER.value:
             raise UserError("--tokenizer does not go with --module: a SeqIO task brings its vocabulary")
+        if PYTHON_WORDS.value:
+            raise UserError("--python_words does not go with --module: a SeqIO task brings its vocabulary")
         from t5x_code.data.tasks import declaration_from_seqio  # TensorFlow, seconds to import
 
         task, tokenizer = declaration_from_seqio(MODULE.value, TASK.value)
@@ -89,7 +94,8 @@ def _what_to_make() -> tuple[Sequence[TaskDeclaration], Tokenizer]:
     tokenizer = Tokenizer.load(TOKENIZER.value or str(embedded_tokenizer(OUTPUT.value, tasks)))
     if NUM_MASKS.value is not None:
         tokenizer = tokenizer.with_infill_tokens(NUM_MASKS.value)
-    return tasks, fitted(tokenizer, tasks)
+    tokenizer = fitted(tokenizer, tasks)
+    return tasks, tokenizer.with_python_words() if PYTHON_WORDS.value else tokenizer
 
 
 def _summary(manifest: Manifest) -> str:

@@ -188,16 +188,16 @@ def find_params(folder: epath.PathLike, step: int | None = None, use_ema: bool =
 def load_initial_params(
     folder: epath.PathLike, config: TransformerConfig, mesh: Mesh | None = None, split: VocabularySplit | None = None
 ) -> Any:
-    """Parameters to start another run from; of a model with the base vocabulary of `split`, its rows are copied.
+    """Parameters to start another run from; of a model that `split` has not split yet, its rows are copied.
 
-    Where this run's vocabulary is larger, as when special tokens are added, each new token's row is the mean of the
-    old ones. Adapters are left out where only this run has them.
+    Where this run's vocabulary is larger before any split, as when tokens are added, each new token's row is the mean
+    of the old ones. Adapters are left out where only this run has them.
 
     Raises:
         UserError: no model there, or its parameters have other shapes; names the first that differs.
     """
     there = read_description(folder).config
-    copies_rows = split is not None and there.vocab_size == split.base_vocab_size
+    copies_rows = split is not None and there.vocab_size <= split.base_vocab_size
     base = dataclasses.replace(config, vocab_size=split.base_vocab_size) if copies_rows else config
     if not there.lora_rank:
         base = dataclasses.replace(base, lora_rank=0)

@@ -32,6 +32,7 @@ from t5x_code.training.metrics_writer import say
 
 Arrays = dict[str, np.ndarray]
 EMBEDDED_MIXTURE = "code_nl"
+PYTHON_WORDS_FOLDER = "python_words"  # under the folder of stores
 ObjectiveShares = Sequence[tuple[Objective | PackingObjective, float]]
 
 
@@ -58,6 +59,8 @@ def prepare_inputs(config: DataConfig, vocab_size: int) -> Inputs:
     root = epath.Path(config.stores) if config.stores is not None else default_root()
     folder = _tokenizer_folder(config, mixture, root)
     tokenizer = fitted(Tokenizer.load(folder), mixture.tasks)
+    if config.modality_separation == "partial":
+        tokenizer, root = _with_python_words(tokenizer, root)
     if tokenizer.vocab_size > vocab_size:
         raise UserError(
             f"the tokenizer {folder} has {tokenizer.vocab_size} tokens but the model's vocabulary is {vocab_size}; "
@@ -84,6 +87,17 @@ def prepare_inputs(config: DataConfig, vocab_size: int) -> Inputs:
     train = _streams(config, mixture, stores, TRAIN)
     _refuse_held_out(train)
     return Inputs(tokenizer, stores, layout, train, _streams(config, mixture, stores, VALIDATION))
+
+
+def _with_python_words(tokenizer: Tokenizer, root: epath.Path) -> tuple[Tokenizer, epath.Path]:
+    """A tokenizer that holds Python's words, and where its stores lie: beside those of the tokenizer without them."""
+    extended = tokenizer.with_python_words()
+    if extended is tokenizer:
+        return tokenizer, root
+    root /= PYTHON_WORDS_FOLDER
+    added = extended.vocab_size - tokenizer.vocab_size
+    say(f"the tokenizer is given the {added} forms of Python's words that it lacks; its token stores lie in {root}")
+    return extended, root
 
 
 def trained_groups(streams: Sequence[Stream]) -> list[int]:

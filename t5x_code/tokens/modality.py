@@ -4,35 +4,25 @@
 tokens of Python itself. Special tokens keep one id for both. The split is a remapping of ids after tokenization: text
 keeps the old ids, so that a model's new rows can start as copies of the old.
 
-Python's tokens are derived from `keyword`, `token` and `builtins`, and a short list of common methods and modules; each
-counts with and without the space before it, where that form is one entry of the vocabulary. The release also adds rows
-for forms that its vocabulary lacks; ours does not [ours], as no text is ever tokenized into them.
+Partial separation doubles every form of Python's words (python_words.py). One that the tokenizer lacks is made an entry
+of it first, by `Tokenizer.with_python_words`, and so adds two rows.
 
 Shape legend: V entries of the base vocabulary, W entries of the split one.
 """
 
-import builtins
 import dataclasses
 import functools
-import keyword
-import token
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
 
 from t5x_code.errors import UserError
+from t5x_code.tokens.python_words import python_forms, python_words
 
 TEXT_MODALITY = 0
 CODE_MODALITY = 1
 Separation = Literal["none", "partial", "full"]
-
-# Methods of the built-in types and parts of the library that nearly every program uses [ours].
-COMMON_NAMES = tuple(
-    """self cls append extend insert pop remove sort reverse index count join split strip replace format lower upper
-    startswith endswith find keys values items get update add isdigit isalpha math re collections itertools
-    functools""".split()  # noqa: SIM905
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,19 +108,3 @@ def describe_split(tables: ModalityTables, vocabulary: dict[str, int]) -> str:
             else ""
         )
     )
-
-
-def python_words() -> list[str]:
-    """Python's own tokens: keywords, operators, functions and types that need no import, and `COMMON_NAMES`."""
-    named = [name for name in dir(builtins) if not name.startswith("_") and not _is_exception(name)]
-    return sorted({*keyword.kwlist, *keyword.softkwlist, *token.EXACT_TOKEN_TYPES, *named, *COMMON_NAMES} - {"_"})
-
-
-def python_forms(vocabulary: dict[str, int]) -> list[str]:
-    """Entries of a vocabulary that are one of Python's words, with or without a word boundary before it."""
-    return [form for word in python_words() for form in (word, f"Ġ{word}", f"▁{word}") if form in vocabulary]
-
-
-def _is_exception(name: str) -> bool:
-    value = getattr(builtins, name)
-    return isinstance(value, type) and issubclass(value, BaseException)

@@ -17,6 +17,7 @@ import numpy as np
 import tokenizers
 
 from t5x_code.errors import UserError
+from t5x_code.tokens.python_words import takes_forms, with_forms
 from t5x_code.tokens.special_tokens import (
     EOD_TEXTS,
     EOM_TEXT,
@@ -164,6 +165,28 @@ class Tokenizer:
         if found not in (0, num_masks):
             raise UserError(f"the tokenizer has {found} masks already; it cannot be given {num_masks}")
         return self._extended([SEP_TEXT, EOM_TEXT, *(mask_text(k) for k in range(1, num_masks + 1))])
+
+    def with_python_words(self) -> "Tokenizer":
+        """This tokenizer with those forms of Python's words that it lacks, as partial separation needs them.
+
+        Itself where it lacks none, or where it is no byte-level BPE and cannot be given words.
+
+        Raises:
+            UserError: with them it would take a control token's spelling for that token.
+        """
+        description = json.loads(self._json)
+        description, num_missing = with_forms(description) if takes_forms(description) else (description, 0)
+        if not num_missing:
+            return self
+        extended = Tokenizer(description, "the tokenizer with Python's words")
+        control_texts = [extended._tokenizer.id_to_token(token) for token in self.special_tokens.all_ids]
+        for text, ids in zip(control_texts, extended.encode_batch(control_texts), strict=True):
+            if np.isin(ids, self.special_tokens.all_ids).any():
+                raise UserError(
+                    f"this tokenizer does not cut {text} into parts, so that it cannot be given Python's words; use "
+                    "MODALITY_SEPARATION='full' or 'none'"
+                )
+        return extended
 
     def _extended(self, texts: Sequence[str]) -> "Tokenizer":
         """This tokenizer with those of some control tokens that it lacks, appended to its vocabulary."""

@@ -57,7 +57,7 @@ def find_start(
 ) -> Start:
     """Restores or makes the state. A checkpoint in `model_dir` wins over `initialize_from`.
 
-    Where `split` is given and `initialize_from` has the base vocabulary, its rows are copied for code.
+    Where `split` is given and `initialize_from` is a model that it has not split yet, its rows are copied for code.
 
     Raises:
         UserError: the checkpoint is of another model, optimizer or data; names what changed. Or none is whole.
@@ -86,10 +86,12 @@ def find_start(
         state = jax.jit(make, out_shardings=shardings_of(abstract))(params, jax.random.key(seed))
         origin = f"started from the parameters of {initialize_from}"
         old_size = read_description(initialize_from).config.vocab_size
-        if split is not None and old_size == split.base_vocab_size:
+        is_split_here = split is not None and old_size <= split.base_vocab_size
+        new_size = split.base_vocab_size if is_split_here else model.vocab_size
+        if old_size != new_size:
+            origin += f"; {new_size - old_size} new tokens start as the mean of its {old_size}"
+        if is_split_here:
             origin += f"; {len(split.sources)} rows for code are copies"
-        elif old_size != model.vocab_size:
-            origin += f"; {model.vocab_size - old_size} new tokens start as the mean of its {old_size}"
         return Start(state, 0, 0, origin)
     make = functools.partial(init_state, model, optimizer, with_ema)
     state = jax.jit(make, out_shardings=shardings_of(abstract))(jax.random.key(seed))

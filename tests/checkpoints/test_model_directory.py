@@ -22,6 +22,7 @@ from t5x_code.checkpoints.streaming import LazyArray
 from t5x_code.errors import UserError
 from t5x_code.models.config import TransformerConfig
 from t5x_code.models.decoder import init_params
+from t5x_code.models.modality import VocabularySplit, split_config
 from t5x_code.parallel.mesh import MeshConfig, make_mesh
 
 CONFIG = TransformerConfig(
@@ -96,6 +97,23 @@ def test_new_tokens_start_as_the_mean_of_the_old(written, params):
             assert not np.asarray(new[200:]).any()
     with pytest.raises(UserError, match="it has a vocabulary of 64, this recipe of 50"):
         load_initial_params(written, dataclasses.replace(CONFIG, vocab_size=50))
+
+
+def test_words_that_a_split_adds_start_as_the_mean_and_their_rows_for_code_as_copies(written, params):
+    """Partial separation of a vocabulary of 64 that lacks six forms: two rows each, and one for a form that it has."""
+    sources = (3, *range(64, 70))
+    split = VocabularySplit(70, sources, np.ones((2, 77), bool), (1,))
+    for mesh in (None, make_mesh(MeshConfig())):
+        got = load_initial_params(written, split_config(dataclasses.replace(CONFIG, vocab_size=70), split), mesh, split)
+        for new, old in (
+            (got["embedding"]["kernel"], params["embedding"]["kernel"]),
+            (got["head"]["kernel"].T, params["head"]["kernel"].T),
+            (got["head"]["bias"], params["head"]["bias"]),
+        ):
+            np.testing.assert_array_equal(new[:64], old[:64])
+            mean = np.asarray(old[:64], np.float64).mean(0)
+            np.testing.assert_allclose(new[64:70], np.broadcast_to(mean, new[64:70].shape), atol=1e-7)
+            np.testing.assert_array_equal(new[70:77], new[np.array(sources)])
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])

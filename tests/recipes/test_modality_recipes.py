@@ -33,7 +33,7 @@ def train(tmp_path, form: str, separation: str, name: str, *bindings: str) -> st
     (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, lines)))
     folder = str(tmp_path / name)
     common = [f"MIXTURE='jsonl_pairs:{tmp_path}/pairs.jsonl'", f"DATA='{tmp_path}/stores'", f"MODEL_DIR='{folder}'"]
-    common += ["TRAIN_STEPS=2", "LOG_PERIOD=1", "LEARNING_RATE=1e-3", "TransformerConfig.vocab_size=1024", *bindings]
+    common += ["TRAIN_STEPS=2", "LOG_PERIOD=1", "LEARNING_RATE=1e-3", "TransformerConfig.vocab_size=1536", *bindings]
     recipe, resolved = load_recipe([f"gin/modality_{form}_{separation}.gin", "gin/models/tiny.gin"], common)
     assert train_recipe(recipe, resolved, "a test") == 2
     return folder
@@ -53,12 +53,12 @@ def text_model(folder):
 def test_a_split_model_is_prompted_in_its_layout_and_writes_code_alone(run):
     model = text_model(run)
     tables = model.tokenizer.tables
-    assert model.config.vocab_size == tables.vocab_size == 1024 + len(tables.sources)
+    assert model.config.vocab_size == tables.vocab_size == 1536 + len(tables.sources)
     prompt = model.tokenizer.encode(PROMPT)
     pair = model.tokenizer.special_tokens.pair
     comments, python = (int(np.flatnonzero(prompt == token)[0]) for token in (pair.comments, pair.python))
     assert prompt[0] == pair.begin and python == len(prompt) - 1
-    assert prompt[comments + 1 : python].max() < 1024  # the docstring has text's ids
+    assert prompt[comments + 1 : python].max() < 1536  # the docstring has text's ids
     generation = GenerationConfig(max_new_tokens=24, num_samples=2, sampling=Sampling(temperature=1.0))
     for sample in complete(model, [PROMPT], generation)[0]:
         assert tables.allowed[1][list(sample.tokens)].all()
@@ -77,7 +77,7 @@ def test_code_survives_the_codec(run):
 def test_the_code_rows_make_a_plain_model(run, tmp_path):
     write_plain_model(run, tmp_path / "plain")
     split, plain = text_model(run), text_model(tmp_path / "plain")
-    assert plain.config == dataclasses.replace(split.config, vocab_size=1024) and not plain.forbidden_tokens
+    assert plain.config == dataclasses.replace(split.config, vocab_size=1536) and not plain.forbidden_tokens
     code = "def f(x):\n    return x\n\ny = 2\n"  # no pair: all of it in code's rows
     generation = GenerationConfig(max_new_tokens=12)
     assert complete(plain, [code], generation)[0][0].text == complete(split, [code], generation)[0][0].text

@@ -1,0 +1,66 @@
+"""Python's own words, as the entries that partial separation doubles (EACL 2024, arXiv 2402.05783).
+
+They are derived from `keyword`, `token` and `builtins`, and a short list of common methods and modules. A word has two
+forms: with and without the space before it. A form that a vocabulary lacks becomes an entry of it, so that separation
+gives it two rows, one for text and one for code; it then stands wherever a text is cut into exactly that word [ours:
+the release puts a form without a space also into the middle of longer words, and one with a space nowhere].
+"""
+
+import builtins
+import copy
+import keyword
+import token
+from typing import Any
+
+# Methods of the built-in types and parts of the library that nearly every program uses [ours].
+COMMON_NAMES = tuple(
+    """self cls append extend insert pop remove sort reverse index count join split strip replace format lower upper
+    startswith endswith find keys values items get update add isdigit isalpha math re collections itertools
+    functools""".split()  # noqa: SIM905
+)
+BYTE_LEVEL_SPACE = "Ġ"
+
+
+def python_words() -> list[str]:
+    """Python's own tokens: keywords, operators, functions and types that need no import, and `COMMON_NAMES`."""
+    named = [name for name in dir(builtins) if not name.startswith("_") and not _is_left_out(getattr(builtins, name))]
+    return sorted({*keyword.kwlist, *keyword.softkwlist, *token.EXACT_TOKEN_TYPES, *named, *COMMON_NAMES} - {"_"})
+
+
+def python_forms(vocabulary: dict[str, int]) -> list[str]:
+    """Entries of a vocabulary that are one of Python's words, with or without a word boundary before it."""
+    return [
+        form
+        for word in python_words()
+        for form in (word, f"{BYTE_LEVEL_SPACE}{word}", f"▁{word}")
+        if form in vocabulary
+    ]
+
+
+def takes_forms(description: dict[str, Any]) -> bool:
+    """Whether a tokenizer.json can be given whole words: a byte-level BPE, which cuts a text into words first."""
+    is_byte_level = (description.get("decoder") or {}).get("type") == "ByteLevel"
+    return is_byte_level and description["model"]["type"] == "BPE" and description.get("pre_tokenizer") is not None
+
+
+def with_forms(description: dict[str, Any]) -> tuple[dict[str, Any], int]:
+    """A tokenizer.json, for which `takes_forms` holds, with the forms that it lacks, and how many these are.
+
+    All other ids stay. Added tokens become entries of the model too, as they would else be numbered anew behind it.
+    """
+    description = copy.deepcopy(description)
+    model, added = description["model"], description["added_tokens"]
+    vocabulary = model["vocab"] | {entry["content"]: entry["id"] for entry in added}
+    forms = [form for word in python_words() for form in (word, f"{BYTE_LEVEL_SPACE}{word}")]
+    missing = [form for form in forms if form not in vocabulary]
+    first = 1 + max(vocabulary.values())
+    if missing:
+        model["vocab"] = vocabulary | {form: first + number for number, form in enumerate(missing)}
+        model["ignore_merges"] = True  # a word that is an entry is taken whole
+    return description, len(missing)
+
+
+def _is_left_out(value: object) -> bool:
+    """Exceptions, and what only the interactive interpreter adds."""
+    is_exception = isinstance(value, type) and issubclass(value, BaseException)
+    return is_exception or type(value).__module__ == "_sitebuiltins"
