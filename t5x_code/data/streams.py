@@ -9,6 +9,7 @@ Shape legend: S shards, D documents of a shard, N tokens of a piece, Q parts of 
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -54,6 +55,9 @@ class TokenReader(Protocol):
 
     def read(self, shard: int, start: int, stop: int) -> np.ndarray:
         """int32 tokens [start, stop) of the shard."""
+
+    def read_spans(self, spans: Sequence[tuple[int, int, int]]) -> list[np.ndarray]:
+        """int32 tokens of each (shard, start, stop)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,15 +181,21 @@ class PackedRows:
 
     def row(self, epoch: int, number: int) -> Row:
         """The documents of a row, whole."""
-        return Row(tuple(self._document(int(number)) for number in self.packing.documents(epoch, number)))
+        numbers = self.packing.documents(epoch, number)
+        shards = np.searchsorted(self.first_documents, numbers, "right") - 1
+        places = list(zip(shards.tolist(), (numbers - self.first_documents[shards]).tolist(), strict=True))
+        spans = [(shard, *self._span(shard, index)) for shard, index in places]
+        tokens = self.reader.read_spans(spans)
+        return Row(tuple(map(self._document, places, spans, tokens)))
 
-    def _document(self, number: int) -> Piece:
-        """A document by its number in the store."""
-        shard = int(np.searchsorted(self.first_documents, number, "right")) - 1
-        index = number - int(self.first_documents[shard])
+    def _span(self, shard: int, index: int) -> tuple[int, int]:
+        """Where the index-th document of a shard begins and ends."""
         ends_D = self.reader.document_ends(shard)
-        start, stop = int(ends_D[index - 1]) if index else 0, int(ends_D[index])
-        tokens_N = self.reader.read(shard, start, stop)
+        return int(ends_D[index - 1]) if index else 0, int(ends_D[index])
+
+    def _document(self, place: tuple[int, int], span: tuple[int, int, int], tokens_N: np.ndarray) -> Piece:
+        """A document, its tokens read, with its parts."""
+        (shard, index), (_, start, stop) = place, span
         manifest = self.reader.manifest
         if not manifest.part_kinds:
             return Piece(self.eod, tokens_N, True, True, manifest.modality)

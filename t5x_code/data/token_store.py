@@ -9,17 +9,22 @@ and of documents in parts `part_ends`, `part_kinds` and `groups` beside them, as
 Paths may be local, gs:// or s3://. Shape legend: S shards, N tokens, D documents, Q parts.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import tensorstore as ts
 from etils import epath
 
 from t5x_code.data.manifest import Manifest, checksum
+from t5x_code.data.mapped_tokens import MappedTokens, map_tokens
 from t5x_code.errors import UserError
 
 SHARDS_FOLDER = "shards"
 ALWAYS_VERIFIED_BYTES = 256 << 20
 CACHE_BYTES = 64 << 20  # holds a shard's index: random rows come at 40 M tokens/s, without it at 8
-IN_MEMORY_BYTES = 64 << 20  # of tokens: a smaller store is read whole, which makes short documents five times as fast
+IN_MEMORY_BYTES = 64 << 20  # of tokens: a smaller store is read whole
+
+Span = tuple[int, int, int]  # shard, start, stop
 
 
 class TokenStore:
@@ -30,7 +35,7 @@ class TokenStore:
         self.manifest = manifest
         self.shard_tokens = np.array(manifest.shard_tokens, dtype=np.int64)  # [S]
         self._context = ts.Context({"cache_pool": {"total_bytes_limit": CACHE_BYTES}})
-        self._tokens: dict[int, ts.TensorStore | np.ndarray] = {}
+        self._tokens: dict[int, ts.TensorStore | MappedTokens | np.ndarray] = {}
         self._indices: dict[tuple[int, str], np.ndarray] = {}  # by shard and name
 
     @classmethod
@@ -80,17 +85,29 @@ class TokenStore:
 
     def read(self, shard: int, start: int, stop: int) -> np.ndarray:
         """Tokens [stop - start] int32 of one shard."""
-        if shard not in self._tokens:
-            array = self._open_array(shard, "tokens")
-            is_small = self.manifest.num_tokens * array.dtype.numpy_dtype.itemsize <= IN_MEMORY_BYTES
-            self._tokens[shard] = array.read().result() if is_small else array
-        tokens_N = self._tokens[shard][start:stop]
-        return (tokens_N if isinstance(tokens_N, np.ndarray) else tokens_N.read().result()).astype(np.int32)
+        (tokens_N,) = self.read_spans([(shard, start, stop)])
+        return tokens_N
+
+    def read_spans(self, spans: Sequence[Span]) -> list[np.ndarray]:
+        """Tokens [stop - start] int32 of each span; those of a bucket are fetched all at once."""
+        found = [self._tokens_of(shard)[start:stop] for shard, start, stop in spans]
+        fetched = [part.read() if isinstance(part, ts.TensorStore) else part for part in found]
+        return [(part.result() if isinstance(part, ts.Future) else part).astype(np.int32) for part in fetched]
 
     def document_lengths(self) -> np.ndarray:
         """Tokens of every document, eod included, int64, in store order over all shards."""
         lengths = [np.diff(self.document_ends(shard), prepend=0) for shard in range(self.num_shards)]
         return np.concatenate([np.zeros(0, np.int64), *lengths])
+
+    def _tokens_of(self, shard: int) -> ts.TensorStore | MappedTokens | np.ndarray:
+        """Documents are short, and a read by TensorStore takes as long as copying thousands of tokens: a small store is
+        kept in memory, a large one on a local disk is mapped."""
+        if shard not in self._tokens:
+            array = self._open_array(shard, "tokens")
+            is_small = self.manifest.num_tokens * array.dtype.numpy_dtype.itemsize <= IN_MEMORY_BYTES
+            mapped = None if is_small else map_tokens(shard_folder(self.folder, shard) / "tokens")
+            self._tokens[shard] = array.read().result() if is_small else mapped or array
+        return self._tokens[shard]
 
     def _index(self, shard: int, name: str) -> np.ndarray:
         if (shard, name) not in self._indices:

@@ -28,6 +28,9 @@ class MemoryStore:
     def document_lengths(self):
         return self.lengths
 
+    def read_spans(self, spans):
+        return [self.read(*span) for span in spans]
+
     def read(self, shard, start, stop):
         assert 0 <= start < stop <= self.shard_tokens[shard]
         return self.shards[shard][start:stop]

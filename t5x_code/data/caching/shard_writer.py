@@ -69,14 +69,22 @@ def write_shard(
     tokens_N, ends_D = _concatenate(ids, tokenizer)
     final = shard_folder(store, shard)
     temporary = final.parent / f".{final.name}.{uuid.uuid4().hex[:8]}"
-    _write_tokens(temporary / "tokens", tokens_N)
-    arrays = {"document_ends": ends_D} | (_part_arrays(structures, ends_D) if parted else {})
-    for name, array in arrays.items():
-        _write_array(temporary / name, array, chunk=max(1, len(array)), codecs=[_bytes_codec()])
+    write_arrays(temporary, tokens_N, {"document_ends": ends_D} | (_part_arrays(structures, ends_D) if parted else {}))
     temporary.rename(final)
     return ShardSummary(
         len(ends_D), len(tokens_N), counts["bytes"], counts["duplicates"], dict(sorted(decontaminated.items()))
     )
+
+
+def write_arrays(folder: epath.Path, tokens_N: np.ndarray, others: dict[str, np.ndarray]) -> None:
+    """Writes a shard's arrays: its tokens, and by name what is read whole.
+
+    Raises:
+        OSError: the disk is full or the folder cannot be written.
+    """
+    _write_tokens(folder / "tokens", tokens_N)
+    for name, array in others.items():
+        _write_array(folder / name, array, chunk=max(1, len(array)), codecs=[_bytes_codec()])
 
 
 def token_dtype(vocab_size: int) -> np.dtype:

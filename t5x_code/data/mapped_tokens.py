@@ -1,0 +1,80 @@
+"""The tokens of a shard on a local disk, mapped into memory: a document of a large store is then read in microseconds.
+
+The files are zarr3's sharding codec with raw inner chunks. Where these lie one after another, as TensorStore writes
+them, a file begins with its tokens as they are, and what it holds further (an index of the inner chunks) can be passed
+over. The system keeps what it has memory for and drops it again. Anything else than that layout is left to TensorStore.
+
+Shape legend: C inner chunks of a file, F tokens that a file has room for, N tokens.
+"""
+
+import dataclasses
+import json
+
+import numpy as np
+from etils import epath
+
+INDEX_CHECKSUM_BYTES = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class MappedTokens:
+    """Tokens of one shard. Make it by `map_tokens`."""
+
+    files: tuple[np.ndarray, ...]  # [F] each, the last may be shorter
+    tokens_per_file: int  # F
+
+    def __getitem__(self, span: slice) -> np.ndarray:
+        """Tokens [stop - start] of a span whose ends are given."""
+        first, last = span.start // self.tokens_per_file, max(span.start, span.stop - 1) // self.tokens_per_file
+        start = span.start - first * self.tokens_per_file
+        if first == last:
+            return self.files[first][start : span.stop - first * self.tokens_per_file]
+        stop = span.stop - last * self.tokens_per_file
+        return np.concatenate([self.files[first][start:], *self.files[first + 1 : last], self.files[last][:stop]])
+
+
+def map_tokens(folder: epath.Path) -> MappedTokens | None:
+    """Maps a shard's tokens; None where they are in a bucket or lie in another layout.
+
+    Args:
+        folder: of the zarr array.
+    """
+    if "://" in str(folder):
+        return None
+    try:
+        metadata = json.loads((folder / "zarr.json").read_text())
+        (num_tokens,), dtype = metadata["shape"], np.dtype(metadata["data_type"]).newbyteorder("<")
+        (per_file,) = metadata["chunk_grid"]["configuration"]["chunk_shape"]
+        (codec,) = metadata["codecs"]
+        (per_chunk,) = codec["configuration"]["chunk_shape"]
+        is_raw = [inner["name"] for inner in codec["configuration"]["codecs"]] == ["bytes"]
+    except (OSError, KeyError, ValueError, TypeError):
+        return None
+    if not is_raw or codec["configuration"].get("index_location", "end") != "end":
+        return None
+    files = []
+    for number, start in enumerate(range(0, num_tokens, per_file)):
+        held = min(per_file, num_tokens - start)
+        tokens_F = _map_file(folder / "c" / str(number), dtype, held, per_chunk, per_file // per_chunk)
+        if tokens_F is None:
+            return None
+        files.append(tokens_F)
+    return MappedTokens(tuple(files), per_file)
+
+
+def _map_file(path: epath.Path, dtype: np.dtype, held: int, per_chunk: int, num_chunks: int) -> np.ndarray | None:
+    """The first `held` tokens of a file, if its inner chunks lie in their order."""
+    try:
+        bytes_N = np.memmap(path, np.uint8, "r")
+    except (OSError, ValueError):  # absent, or empty
+        return None
+    index_bytes = num_chunks * 16
+    end = len(bytes_N) - INDEX_CHECKSUM_BYTES
+    chunk_bytes, used = per_chunk * dtype.itemsize, -(-held // per_chunk)
+    if end - index_bytes < used * chunk_bytes:
+        return None
+    index_Cx2 = bytes_N[end - index_bytes : end].view("<u8").reshape(num_chunks, 2)
+    starts_C = np.arange(used, dtype=np.uint64) * np.uint64(chunk_bytes)
+    if (index_Cx2[:used, 0] != starts_C).any() or (index_Cx2[:used, 1] != chunk_bytes).any():
+        return None
+    return np.asarray(bytes_N[: held * dtype.itemsize]).view(dtype)

@@ -1,0 +1,97 @@
+"""Mapped tokens are what TensorStore reads, whatever the span; another layout than ours is left to it."""
+
+import json
+
+import numpy as np
+import pytest
+import tensorstore as ts
+from etils import epath
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from t5x_code.data import token_store
+from t5x_code.data.caching import shard_writer
+from t5x_code.data.caching.build import build_store
+from t5x_code.data.declarations import TRAIN, SourceDeclaration, TaskDeclaration
+from t5x_code.data.mapped_tokens import map_tokens
+from t5x_code.data.token_store import TokenStore
+from t5x_code.tokens import train_bpe
+
+INNER, PER_FILE = 16, 64
+
+
+@pytest.fixture(scope="module")
+def write(tmp_path_factory):
+    """A function that writes tokens as a shard does, in small files."""
+
+    def write(tokens_N) -> epath.Path:
+        folder = epath.Path(tmp_path_factory.mktemp("shard"))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(shard_writer, "INNER_CHUNK", INNER)
+            patch.setattr(shard_writer, "FILE_TOKENS", PER_FILE)
+            shard_writer.write_arrays(folder, tokens_N, {})
+        return folder / "tokens"
+
+    return write
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.uint32])
+@pytest.mark.parametrize("num_tokens", [1, INNER, PER_FILE, PER_FILE + 1, 3 * PER_FILE - INNER - 3])
+def test_every_span_is_what_was_written(write, dtype, num_tokens):
+    tokens_N = np.random.default_rng(0).integers(1, 256, num_tokens).astype(dtype)
+    mapped = map_tokens(write(tokens_N))
+    for start in range(num_tokens):
+        for stop in (start, start + 1, start + INNER, start + 2 * PER_FILE, num_tokens):
+            stop = min(stop, num_tokens)
+            np.testing.assert_array_equal(mapped[start:stop], tokens_N[start:stop])
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=12))
+def test_a_layout_with_gaps_is_not_mapped(write, chunks):
+    """A chunk of zeros is not written at all."""
+    tokens_N = np.repeat(np.array(chunks, np.uint16), INNER)
+    folder = write(tokens_N)
+    mapped = map_tokens(folder)
+    assert (mapped is None) == (0 in chunks)
+    if mapped is not None:
+        np.testing.assert_array_equal(mapped[0 : len(tokens_N)], tokens_N)
+
+
+@pytest.mark.parametrize("change", ["compressed", "index at the start", "no metadata", "a short file", "no file"])
+def test_what_does_not_look_as_it_should_is_not_mapped(write, change):
+    folder = write(np.arange(1, 200, dtype=np.uint16))
+    metadata = json.loads((folder / "zarr.json").read_text())
+    (codec,) = metadata["codecs"]
+    if change == "compressed":
+        codec["configuration"]["codecs"].append({"name": "gzip", "configuration": {"level": 1}})
+    elif change == "index at the start":
+        codec["configuration"]["index_location"] = "start"
+    elif change == "a short file":
+        (folder / "c/1").write_bytes((folder / "c/1").read_bytes()[:40])
+    elif change == "no file":
+        (folder / "c/1").unlink()
+    (folder / "zarr.json").write_text("{}" if change == "no metadata" else json.dumps(metadata))
+    assert map_tokens(folder) is None
+
+
+def test_small_large_and_remote_stores_read_alike(tmp_path, monkeypatch):
+    texts = [f"def f{n}():\n    return {n}\n" * (n % 7 + 1) for n in range(80)]
+    (tmp_path / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    task = TaskDeclaration("t", SourceDeclaration("jsonl", str(tmp_path / "texts.jsonl")))
+    folder = build_store(task, train_bpe.train(texts, 400, 2), tmp_path / "stores", show_progress=False)
+    rng = np.random.default_rng(0)
+    small = TokenStore.open(folder / TRAIN)
+    bounds = np.sort(rng.integers(0, small.shard_tokens[0] + 1, (50, 2)))
+    spans = [(0, int(start), int(stop)) for start, stop in bounds]
+    wanted = small.read_spans(spans)
+    monkeypatch.setattr(token_store, "IN_MEMORY_BYTES", 0)
+    for name in ("mapped", "remote"):
+        if name == "remote":
+            monkeypatch.setattr(token_store, "map_tokens", lambda folder: None)
+        store = TokenStore.open(folder / TRAIN)
+        for got, expected in zip(store.read_spans(spans), wanted, strict=True):
+            assert got.dtype == np.int32
+            np.testing.assert_array_equal(got, expected)
+        kind = type(store._tokens[0])
+        assert kind is (token_store.MappedTokens if name == "mapped" else ts.TensorStore)
