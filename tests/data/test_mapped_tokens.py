@@ -58,7 +58,9 @@ def test_a_layout_with_gaps_is_not_mapped(write, chunks):
         np.testing.assert_array_equal(mapped[0 : len(tokens_N)], tokens_N)
 
 
-@pytest.mark.parametrize("change", ["compressed", "index at the start", "no metadata", "a short file", "no file"])
+@pytest.mark.parametrize(
+    "change", ["compressed", "index at the start", "no metadata", "a short file", "no file", "another order"]
+)
 def test_what_does_not_look_as_it_should_is_not_mapped(write, change):
     folder = write(np.arange(1, 200, dtype=np.uint16))
     metadata = json.loads((folder / "zarr.json").read_text())
@@ -69,6 +71,11 @@ def test_what_does_not_look_as_it_should_is_not_mapped(write, change):
         codec["configuration"]["index_location"] = "start"
     elif change == "a short file":
         (folder / "c/1").write_bytes((folder / "c/1").read_bytes()[:40])
+    elif change == "another order":  # the first two inner chunks of a file have changed places
+        content = bytearray((folder / "c/0").read_bytes())
+        index = len(content) - 4 - PER_FILE // INNER * 16
+        content[index : index + 32] = content[index + 16 : index + 32] + content[index : index + 16]
+        (folder / "c/0").write_bytes(content)
     elif change == "no file":
         (folder / "c/1").unlink()
     (folder / "zarr.json").write_text("{}" if change == "no metadata" else json.dumps(metadata))
