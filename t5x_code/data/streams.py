@@ -184,6 +184,7 @@ class PackedRows:
     eod: int
     packing: Packing
     first_documents: np.ndarray  # int64 [S + 1], documents in the shards before
+    first_parts: np.ndarray  # int64 [documents + 1], parts of the documents before, over all shards
 
     @property
     def rows_per_epoch(self) -> int:
@@ -206,21 +207,19 @@ class PackedRows:
 
     def _document(self, place: tuple[int, int], span: tuple[int, int, int], tokens_N: np.ndarray) -> Piece:
         """A document, its tokens read, with its parts."""
-        (shard, index), (_, start, stop) = place, span
+        (shard, index), (_, start, _) = place, span
         manifest = self.reader.manifest
         if not manifest.part_kinds:
             return Piece(self.eod, tokens_N, True, True, manifest.modality)
-        # The parts of a document end in [start, stop - 1]; one that ends at `start` is an empty first part, for the
-        # document before ends one token, its eod, after its own last part.
-        part_ends_Q = self.reader.part_ends(shard)
-        first, last = part_ends_Q.searchsorted(start, "left"), part_ends_Q.searchsorted(stop, "left")
+        before = int(self.first_documents[shard])
+        first, last = (self.first_parts[before + index : before + index + 2] - self.first_parts[before]).tolist()
         return Piece(
             self.eod,
             tokens_N,
             True,
             True,
             manifest.modality,
-            part_ends_Q[first:last] - start,
+            self.reader.part_ends(shard)[first:last] - start,
             self.reader.part_kinds(shard)[first:last],
             int(self.reader.groups(shard)[index]),
         )
@@ -241,9 +240,10 @@ def plan_rows(stream: Stream, layout: Layout, seed: int) -> StreamRows:
     eod = layout.special_tokens.eod
     plan: RowPlan
     if isinstance(stream.objective, PackingObjective):
-        packing = packing_of(stream.objective, layout, document_table(reader), seed, stream.store_key, stream.task)
+        documents = document_table(reader)
+        packing = packing_of(stream.objective, layout, documents, seed, stream.store_key, stream.task)
         num_documents = [len(reader.document_ends(shard)) for shard in range(reader.num_shards)]
-        plan = PackedRows(reader, eod, packing, np.concatenate([[0], np.cumsum(num_documents)]))
+        plan = PackedRows(reader, eod, packing, np.concatenate([[0], np.cumsum(num_documents)]), documents.first_parts)
     else:
         raw_length = stream.objective.raw_length(layout, reader.document_lengths())
         first_rows = np.concatenate([[0], np.cumsum(-(-shard_tokens_S // raw_length))])
