@@ -19,7 +19,7 @@ import tensorstore as ts
 from etils import epath
 
 from t5x_code.checkpoints.checksums import write_checksums
-from t5x_code.checkpoints.copying import ahead, contiguous
+from t5x_code.checkpoints.copying import ahead, aligned_empty, contiguous, copy_into
 from t5x_code.checkpoints.manager import METADATA, PARAMS, absolute_path
 
 PIECE_BYTES = 16 << 20  # of a chunk on the disk
@@ -148,5 +148,23 @@ def _nested(flat: Mapping[tuple[str, ...], Any]) -> dict[str, Any]:
 
 
 def place(array: LazyArray, dtype: np.dtype, sharding: jax.sharding.Sharding) -> jax.Array:
-    """The array on devices; each reads its own share."""
-    return jax.make_array_from_callback(array.shape, sharding, lambda index: contiguous(array.read(index), dtype))
+    """The array on devices; each reads its own share, piece by piece in threads."""
+    return jax.make_array_from_callback(array.shape, sharding, lambda index: _gather(array, index, np.dtype(dtype)))
+
+
+def _gather(array: LazyArray, index: Index, dtype: np.dtype) -> np.ndarray:
+    """A slice of an array in C order, read in pieces along its first axis."""
+    ranges = [range(*axis.indices(size)) for axis, size in zip(index, array.shape, strict=True)]
+    out = aligned_empty(tuple(map(len, ranges)), dtype)
+    if not out.ndim:
+        out[...] = array.read(index)
+        return out
+    rows = max(1, PIECE_BYTES * len(out) // max(1, out.nbytes))
+
+    def copy_rows(start: int) -> None:
+        stop = min(start + rows, len(out))
+        copy_into(out[start:stop], array.read((slice(ranges[0][start], ranges[0][stop - 1] + 1), *index[1:])))
+
+    for _ in ahead(copy_rows, range(0, len(out), rows)):
+        pass
+    return out
