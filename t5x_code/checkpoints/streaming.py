@@ -77,7 +77,7 @@ def _write_array(
     indices = list(_pieces(array.shape, chunk))
     pieces = ahead(lambda index: contiguous(array.read(index), dtype), indices)
     for index, piece in zip(indices, pieces, strict=True):
-        in_flight.append((piece.nbytes, store[index].write(piece)))
+        in_flight.append((piece.nbytes, store[index].write(piece, can_reference_source_data_indefinitely=True)))
         while sum(size for size, _ in in_flight) > BYTES_IN_FLIGHT:
             in_flight.popleft()[1].result()
         on_progress(piece.nbytes)
