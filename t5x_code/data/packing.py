@@ -23,7 +23,7 @@ class Packing:
     """Places for documents. Make it by `pack`."""
 
     seed: int
-    task: str
+    key: str  # of the draws, beside the seed
     places_K: np.ndarray  # documents by place: those of equal size change places from epoch to epoch
     sizes_K: np.ndarray  # size of each place, ascending
     row_order_K: np.ndarray  # places in the order of rows
@@ -45,7 +45,7 @@ class Packing:
         """The document at each place in an epoch, [K]."""
         plan = self._plans.get(epoch)
         if plan is None:
-            draws_K = keyed_generator(self.seed, self.task, "packing", epoch).random(len(self.places_K))
+            draws_K = keyed_generator(self.seed, self.key, "packing", epoch).random(len(self.places_K))
             plan = self.places_K[np.lexsort((draws_K, self.sizes_K))]
             while len(self._plans) >= PLANS_KEPT:
                 self._plans.pop(next(iter(self._plans)), None)
@@ -53,7 +53,7 @@ class Packing:
         return plan
 
 
-def pack(sizes_D: np.ndarray, room: int, max_documents: int | None, seed: int, task: str) -> Packing:
+def pack(sizes_D: np.ndarray, room: int, max_documents: int | None, seed: int, key: str, task: str) -> Packing:
     """Packs documents into rows.
 
     Args:
@@ -61,7 +61,8 @@ def pack(sizes_D: np.ndarray, room: int, max_documents: int | None, seed: int, t
         room: places of a row.
         max_documents: of a row; None: as many as fit.
         seed: of the run.
-        task: whose documents they are.
+        key: of the draws, beside the seed.
+        task: whose documents they are, for messages.
 
     Raises:
         UserError: no document fits.
@@ -72,14 +73,14 @@ def pack(sizes_D: np.ndarray, room: int, max_documents: int | None, seed: int, t
             f"task {task} has no document of at most {room} tokens, its shortest has {sizes_D.min(initial=2**62)}; "
             "set a larger SEQUENCE_LENGTH"
         )
-    shuffled_K = fitting_K[keyed_generator(seed, task, "packing").permutation(len(fitting_K))]
+    shuffled_K = fitting_K[keyed_generator(seed, key, "packing").permutation(len(fitting_K))]
     rows_K = np.array(_best_fit(sizes_D[shuffled_K].tolist(), room, max_documents))
     row_ends_R = np.cumsum(np.bincount(rows_K))
     by_size_K = np.argsort(sizes_D[shuffled_K], kind="stable")
     place_of_K = np.argsort(by_size_K)  # of the shuffled documents
     return Packing(
         seed=seed,
-        task=task,
+        key=key,
         places_K=shuffled_K[by_size_K],
         sizes_K=sizes_D[shuffled_K][by_size_K],
         row_order_K=place_of_K[np.argsort(rows_K, kind="stable")],
@@ -88,10 +89,12 @@ def pack(sizes_D: np.ndarray, room: int, max_documents: int | None, seed: int, t
     )
 
 
-def packing_of(objective: PackingObjective, layout: Layout, documents: DocumentTable, seed: int, task: str) -> Packing:
+def packing_of(
+    objective: PackingObjective, layout: Layout, documents: DocumentTable, seed: int, key: str, task: str
+) -> Packing:
     """`pack` for an objective and a store."""
     sizes_D = objective.packed_lengths(layout, documents)
-    return pack(sizes_D, layout.length, objective.max_documents, seed, task)
+    return pack(sizes_D, layout.length, objective.max_documents, seed, key, task)
 
 
 def _best_fit(sizes: list[int], room: int, max_documents: int | None) -> list[int]:

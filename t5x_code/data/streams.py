@@ -1,9 +1,10 @@
 """Streams: rows of a token store, addressed by index, in a new order and with new cuts each epoch.
 
-A stream is one task under one objective. Rows do not cross shards. In epoch e a shard's rows begin at the token
-`hash(seed, task, e) mod raw_length` and wrap around the shard's end, which is a document boundary like its beginning:
-each token is in exactly one row of an epoch, and epochs cut the documents differently. A shard's last row may be short.
-Where the objective wants whole documents, packing.py says which stand in a row.
+A stream is one task under one objective. What is drawn for it is keyed by its store's fingerprint, not by its task's
+name: a corpus that was moved gives the same rows. Rows do not cross shards. In epoch e a shard's rows begin at the
+token `hash(seed, store, e) mod raw_length` and wrap around the shard's end, which is a document boundary like its
+beginning: each token is in exactly one row of an epoch, and epochs cut the documents differently. A shard's last row
+may be short. Where the objective wants whole documents, packing.py says which stand in a row.
 
 Shape legend: S shards, D documents of a shard, N tokens of a piece, Q parts of a shard's documents.
 """
@@ -70,6 +71,16 @@ class Stream:
     objective: Objective | PackingObjective
     rate: Rate = 1.0  # share, or piecewise-linear ((row of the mixture, share), ..)
 
+    @property
+    def store_key(self) -> str:
+        """What draws over the store are keyed by: the same wherever store and corpus lie."""
+        return self.reader.manifest.fingerprint
+
+    @property
+    def shuffle_key(self) -> str:
+        """What the order of rows is keyed by: each objective of a task has an order of its own."""
+        return f"{self.store_key}/{self.name.removeprefix(f'{self.task}/')}"
+
 
 class RowPlan(Protocol):
     """Which tokens stand in which row."""
@@ -103,13 +114,13 @@ class StreamRows:
     def place(self, index: int) -> tuple[int, int]:
         """Epoch, and number of the row in it, of the index-th row."""
         epoch, index_in_epoch = divmod(index, self.rows_per_epoch)
-        shuffle_seed = stable_hash(self.seed, self.stream.name, epoch) % 2**32
+        shuffle_seed = stable_hash(self.seed, self.stream.shuffle_key, epoch) % 2**32
         return epoch, index_shuffle(index_in_epoch, self.rows_per_epoch - 1, shuffle_seed, rounds=4)
 
     def epoch_example(self, epoch: int, number: int) -> Example:
         """The example of an epoch's row by its number in store order."""
         objective = self.stream.objective
-        rng = keyed_generator(self.seed, self.stream.task, objective, epoch, number)
+        rng = keyed_generator(self.seed, self.stream.store_key, objective, epoch, number)
         example = objective(self.plan.row(epoch, number), self.layout, rng)
         return split_ids(example, self.layout.modality) if self.layout.modality else example
 
@@ -119,7 +130,7 @@ class CutRows:
     """Rows of equally many tokens, cut wherever they end."""
 
     reader: TokenReader
-    task: str
+    key: str  # of the shifts
     seed: int
     eod: int
     raw_length: int  # tokens of the store that a row takes
@@ -134,7 +145,7 @@ class CutRows:
         """The raw row of an epoch by its number in store order."""
         shard = int(np.searchsorted(self.first_rows, number, "right")) - 1
         num_tokens = int(self.reader.shard_tokens[shard])
-        shift = stable_hash(self.seed, self.task, epoch) % self.raw_length
+        shift = stable_hash(self.seed, self.key, epoch) % self.raw_length
         offset = (number - int(self.first_rows[shard])) * self.raw_length
         start = (shift + offset) % num_tokens
         length = min(self.raw_length, num_tokens - offset)
@@ -230,13 +241,13 @@ def plan_rows(stream: Stream, layout: Layout, seed: int) -> StreamRows:
     plan: RowPlan
     if isinstance(stream.objective, PackingObjective):
         documents = document_table(reader)
-        packing = packing_of(stream.objective, layout, documents, seed, stream.task)
+        packing = packing_of(stream.objective, layout, documents, seed, stream.store_key, stream.task)
         num_documents = [len(reader.document_ends(shard)) for shard in range(reader.num_shards)]
         plan = PackedRows(reader, eod, packing, np.concatenate([[0], np.cumsum(num_documents)]), documents.first_parts)
     else:
         raw_length = stream.objective.raw_length(layout, reader.document_lengths())
         first_rows = np.concatenate([[0], np.cumsum(-(-shard_tokens_S // raw_length))])
-        plan = CutRows(reader, stream.task, seed, eod, raw_length, first_rows)
+        plan = CutRows(reader, stream.store_key, seed, eod, raw_length, first_rows)
     if plan.rows_per_epoch >= 2**32:
         raise UserError(
             f"task {stream.task} has {plan.rows_per_epoch} rows, 2**32 at most can be shuffled; "

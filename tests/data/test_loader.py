@@ -164,10 +164,13 @@ def test_the_fingerprint_names_what_changed():
     assert changed(seed=1) == {"seed"}
     assert changed(layout=dataclasses.replace(LAYOUT, length=64)) == {"sequence_length"}
     rebuilt = dataclasses.replace(streams[1], reader=MemoryStore([50] * 20, fingerprint="cd34"))
-    assert changed([streams[0], rebuilt]) == {"code/span: store"}
+    assert changed([streams[0], rebuilt]) == {"stream 2: rows"}
     longer = dataclasses.replace(streams[1], objective=SpanCorruption(max_span=32), rate=0.25)
-    assert changed([streams[0], longer]) == {"code/span: objective", "code/span: rate"}
-    assert "streams" in changed(streams[::-1])
+    assert changed([streams[0], longer]) == {"stream 2: objective", "stream 2: rate"}
+    assert "stream 1: rows" in changed(streams[::-1])
+    assert "streams" in changed(streams[:1])
+    renamed = [dataclasses.replace(s, name=s.name.replace("code", "moved"), task="moved") for s in streams]
+    assert changed(renamed) == set()
     assert "special_tokens" in changed(layout=Layout(128, dataclasses.replace(SPECIAL, sep=1000)))
 
 

@@ -29,9 +29,9 @@ def test_every_document_that_fits_is_once_in_an_epoch(sizes, seed, most):
     sizes_D = np.array(sizes)
     if sizes_D.min() > 64:
         with pytest.raises(UserError, match="no document of at most 64"):
-            pack(sizes_D, 64, most, seed, "t")
+            pack(sizes_D, 64, most, seed, "k", "t")
         return
-    packing = pack(sizes_D, 64, most, seed, "t")
+    packing = pack(sizes_D, 64, most, seed, "k", "t")
     for epoch in (0, 1, 9):
         rows = [packing.documents(epoch, row) for row in range(packing.num_rows)]
         assert sorted(np.concatenate(rows)) == np.flatnonzero(sizes_D <= 64).tolist()
@@ -42,12 +42,11 @@ def test_every_document_that_fits_is_once_in_an_epoch(sizes, seed, most):
 
 def test_neighbours_change_with_epoch_and_seed_and_rows_are_full():
     sizes_D = np.clip(np.random.default_rng(0).lognormal(5, 0.8, 20_000).astype(int), 5, 3000)
-    packing, again, other = (pack(sizes_D, 1024, None, seed, "t") for seed in (0, 0, 1))
+    packing, again, other = (pack(sizes_D, 1024, None, seed, "k", "t") for seed in (0, 0, 1))
     first = {tuple(packing.documents(0, row)) for row in range(packing.num_rows)}
     assert first == {tuple(again.documents(0, row)) for row in range(packing.num_rows)}
-    for changed in (packing.documents, other.documents):
-        epoch = 1 if changed == packing.documents else 0
-        kept = {tuple(changed(epoch, row)) for row in range(packing.num_rows)} & first
+    for changed, epoch in ((packing, 1), (other, 0)):
+        kept = {tuple(changed.documents(epoch, row)) for row in range(changed.num_rows)} & first
         assert len(kept) < 0.02 * packing.num_rows
     assert sizes_D[sizes_D <= 1024].sum() / (packing.num_rows * 1024) > 0.985
 

@@ -71,9 +71,11 @@ def test_order_and_cuts_change_with_epoch_seed_and_name_only():
         assert len(set(other) & set(starts(rows, 0))) < n / 4  # cut elsewhere
     ranks = [np.argsort(np.argsort(starts(rows, epoch))) for epoch in (0, 1)]
     assert np.mean(ranks[0] == ranks[1]) < 0.1  # another order, too
-    renamed = plan_rows(Stream("other", "code", MemoryStore(lengths, 2), CausalLM()), LAYOUT, 0)
-    assert starts(renamed, 0) != starts(rows, 0)
+    renamed = plan_rows(Stream("code/other", "code", MemoryStore(lengths, 2), CausalLM()), LAYOUT, 0)
+    assert starts(renamed, 0) != starts(rows, 0)  # another objective of the same task
     assert sorted(starts(renamed, 0)) == sorted(starts(rows, 0))
+    other = plan_rows(Stream("code", "code", MemoryStore(lengths, 2, fingerprint="cd34"), CausalLM()), LAYOUT, 0)
+    assert len(set(starts(other, 0)) & set(starts(rows, 0))) < n / 4
 
 
 def test_fifty_epochs_cut_at_many_places():

@@ -32,7 +32,6 @@ def losses_of(objective: str, model_dir: str) -> list[float]:
 
     bindings = [
         f"MODEL_DIR='{model_dir}'",
-        # Relative: a path is part of a task's name, which keys the order of its rows.
         "MIXTURE='jsonl:tests/golden/corpus.jsonl'",
         "TOKENIZER='tests/golden/tokenizer'",
         f"TRAIN_STEPS={STEPS}",
