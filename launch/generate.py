@@ -22,8 +22,8 @@ from t5x_code.inference.prompt_file import (
     write_completions,
 )
 from t5x_code.inference.sampling import Sampling
-from t5x_code.objectives.pair_codec import codec_of
 from t5x_code.recipes.command_line import run
+from t5x_code.recipes.text_model import text_model
 from t5x_code.tokens.tokenizer import Tokenizer
 
 FLAGS = flags.FLAGS
@@ -81,9 +81,7 @@ def main(argv: list[str]) -> None:
 def load_model() -> TextModel:
     """The model of `--model_dir`."""
     description, params = read_model_directory(FLAGS.model_dir)
-    codec, forbidden = codec_of(Tokenizer.load(f"{FLAGS.model_dir}/tokenizer"), description.extra)
-    begins = description.begin_document
-    return TextModel(description.config, params, codec, begins, int8=FLAGS.int8, forbidden_tokens=forbidden)
+    return text_model(description, params, Tokenizer.load(f"{FLAGS.model_dir}/tokenizer"), int8=FLAGS.int8)
 
 
 def show(before: str, samples: list[Completion], after: str) -> None:

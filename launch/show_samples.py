@@ -15,11 +15,12 @@ from t5x_code.data.document_texts import document_texts
 from t5x_code.data.token_store import TokenStore
 from t5x_code.errors import UserError
 from t5x_code.inference.generation import GenerationConfig
-from t5x_code.inference.infilling import TextModel, at_strings, complete, infill
+from t5x_code.inference.infilling import at_strings, complete, infill
 from t5x_code.inference.sampling import Sampling
 from t5x_code.inference.side_by_side import Comparison, render
 from t5x_code.recipes.command_line import run
 from t5x_code.recipes.run import read_run_stores
+from t5x_code.recipes.text_model import text_model
 from t5x_code.source_code.functions import extract_functions
 from t5x_code.tokens.tokenizer import Tokenizer
 
@@ -55,7 +56,7 @@ def main(argv: list[str]) -> None:
         raise UserError("give --model_dir and --num of 1 or more")
     description, params = read_model_directory(FLAGS.model_dir)
     tokenizer = Tokenizer.load(f"{FLAGS.model_dir}/tokenizer")
-    model = TextModel(description.config, params, tokenizer, description.begin_document)
+    model = text_model(description, params, tokenizer)
     generation = GenerationConfig(FLAGS.max_new_tokens, Sampling(FLAGS.temperature), seed=FLAGS.seed)
     folder = FLAGS.data or f"{next(iter(read_run_stores(FLAGS.model_dir).folders.values()))}/{VALIDATION}"
     gaps = find_gaps(TokenStore.open(folder), tokenizer, description.config.max_length)

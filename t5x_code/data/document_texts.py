@@ -10,24 +10,36 @@ from t5x_code.data.manifest import MANIFEST_FILE
 from t5x_code.data.token_store import TokenStore
 from t5x_code.errors import UserError
 from t5x_code.objectives.ntp_plus import CODE_KINDS
+from t5x_code.objectives.text_to_code import PAIR_KINDS
+from t5x_code.source_code.linearisation import restore_lines
+from t5x_code.tokens.special_tokens import MARKS
 from t5x_code.tokens.tokenizer import Tokenizer
 
 
 def document_texts(store: TokenStore, tokenizer: Tokenizer) -> Iterator[str]:
     """Texts of the store's documents in its order, their closing eod left out.
 
-    Of codes with their variants, only the code itself: it stands first.
+    Of codes with their variants, only the code itself: it stands first. Of docstring-code pairs, the code behind the
+    docstring, with its lines.
     """
-    has_variants = store.manifest.part_kinds == CODE_KINDS
+    kinds = store.manifest.part_kinds
     for shard in range(store.num_shards):
         start = 0
         for end in store.document_ends(shard):
-            stop = int(end) - 1
-            if has_variants:
-                part_ends_Q = store.part_ends(shard)
-                stop = int(part_ends_Q[part_ends_Q.searchsorted(start, "right")])
-            yield tokenizer.decode(store.read(shard, start, stop))
+            first, stop = start, int(end) - 1
+            if kinds == CODE_KINDS:
+                stop = _end_of_part(store, shard, start)
+            elif kinds == PAIR_KINDS:
+                first = _end_of_part(store, shard, start)
+            ids = store.read(shard, first, stop)
+            yield restore_lines(tokenizer.decode_marked(ids), *MARKS) if kinds == PAIR_KINDS else tokenizer.decode(ids)
             start = int(end)
+
+
+def _end_of_part(store: TokenStore, shard: int, start: int) -> int:
+    """Where the part that begins at a token ends."""
+    part_ends_Q = store.part_ends(shard)
+    return int(part_ends_Q[part_ends_Q.searchsorted(start, "right")])
 
 
 def held_out_texts(path: str) -> Iterator[str]:

@@ -55,14 +55,22 @@ class GenerationConfig:
 class _Rows:
     """State of the decoding loop."""
 
-    cache: KeyValueCache
-    logits_RxV: jax.Array  # of the next token
+    cache: KeyValueCache  # of all but the last token made
     keys_R: jax.Array
     pad_R: jax.Array  # padding slots before the prompt
     tokens_RxN: jax.Array
     lengths_R: jax.Array  # new tokens that count
     done_R: jax.Array
-    step: jax.Array  # new tokens made so far, the same for all rows
+    step: jax.Array  # new tokens made so far, 1 or more, the same for all rows
+
+    def add(self, token_R: jax.Array, stop_S: jax.Array) -> "_Rows":
+        """With one more token of each row."""
+        return self.replace(
+            tokens_RxN=self.tokens_RxN.at[:, self.step].set(token_R),
+            lengths_R=self.lengths_R + ~self.done_R,
+            done_R=self.done_R | jnp.any(token_R[:, None] == stop_S, axis=1),
+            step=self.step + 1,
+        )
 
 
 def generate(
@@ -122,9 +130,8 @@ def generate(
             inputs_PxT, pad_P = _left_pad([prompts[index] for index in indices], batch_size, slots)
             prefilled = _prefill(config, generation.max_new_tokens, decoding, inputs_PxT, pad_P)
             for first in range(0, generation.num_samples, samples):
-                rows = _start(
-                    generation, [numbers[index] for index in indices], range(first, first + samples), pad_P, *prefilled
-                )
+                sample_indices = range(first, first + samples)
+                rows = _start(generation, [numbers[index] for index in indices], sample_indices, pad_P, *prefilled)
                 rows = _finish(config, decoding, generation, rows, slots, should_stop)
                 for row, tokens in enumerate(_new_tokens(rows)):
                     prompt, extra = divmod(row, samples)
@@ -173,14 +180,14 @@ def _prefill(
     num_prompts, slots = inputs_PxT.shape
     slot_PxT = jnp.broadcast_to(jnp.arange(slots), (num_prompts, slots))
     pad_Px1 = pad_P[:, None]
-    cache = init_cache(config, num_prompts, slots + max_new_tokens, jnp.dtype(config.dtype))
+    cache = init_cache(config, num_prompts, slots, jnp.dtype(config.dtype))  # no more: a prompt sees all of it
     positions_PxT = jnp.maximum(slot_PxT - pad_Px1, 0)
     # Padding sees itself alone: nobody reads it, and no row of the softmax is empty.
     attend_from_PxT = jnp.where(slot_PxT < pad_Px1, slot_PxT, pad_Px1)
     x_PxTxD, cache = decode(
         config, decoding, cache, inputs_PxT, positions_PxT, jnp.int32(0), attend_from_PxT, slot_PxT + 1
     )
-    return cache, decode_logits(config, decoding, x_PxTxD[:, -1:])[:, 0]
+    return cache.extended(max_new_tokens), decode_logits(config, decoding, x_PxTxD[:, -1:])[:, 0]
 
 
 def _start(
@@ -191,20 +198,32 @@ def _start(
     cache: KeyValueCache,
     logits_PxV: jax.Array,
 ) -> _Rows:
-    """Rows for some samples of each prompt, all from the one prefill. Rows without a prompt or sample are done."""
+    """Rows for some samples of each prompt, all from the one prefill, with their first new token.
+
+    Rows without a prompt or sample are done.
+    """
     num_prompts, num_samples = len(pad_P), len(sample_indices)
     absent = num_prompts - len(prompt_numbers)
     prompt_R = np.repeat(np.array([*prompt_numbers, *[-1] * absent]), num_samples)
     sample_R = np.tile(np.array(sample_indices), num_prompts)
     done_R = (prompt_R < 0) | (sample_R >= generation.num_samples)
     shape = (num_samples, generation.max_new_tokens)
-    return _spread(*shape, generation.seed, prompt_R, sample_R, done_R, pad_P, cache, logits_PxV)
+    ends = _token_sets(generation)
+    return _spread(
+        *shape, generation.sampling, generation.seed, prompt_R, sample_R, done_R, pad_P, cache, logits_PxV, *ends
+    )
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+def _token_sets(generation: GenerationConfig) -> tuple[np.ndarray, np.ndarray]:
+    """The tokens that end a row [S], and those that are never chosen [F]."""
+    return np.array(generation.stop_tokens, np.int32), np.array(generation.forbidden_tokens, np.int32)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _spread(
     num_samples: int,
     max_new_tokens: int,
+    sampling: Sampling,
     seed: int,
     prompt_R: jax.Array,
     sample_R: jax.Array,
@@ -212,15 +231,16 @@ def _spread(
     pad_P: jax.Array,
     cache: KeyValueCache,
     logits_PxV: jax.Array,
+    stop_S: jax.Array,
+    forbidden_F: jax.Array,
 ) -> _Rows:
     """The state that decoding starts from: each prompt's part of the prefill once for each of its samples."""
 
     def spread(array_Px_: jax.Array) -> jax.Array:
         return jnp.repeat(array_Px_, num_samples, axis=0)
 
-    return _Rows(
+    rows = _Rows(
         cache=jax.tree.map(spread, cache),
-        logits_RxV=spread(logits_PxV),
         keys_R=jax.vmap(row_key, (None, 0, 0))(seed, prompt_R, sample_R),
         pad_R=spread(pad_P),
         tokens_RxN=jnp.zeros((len(prompt_R), max_new_tokens), jnp.int32),
@@ -228,6 +248,20 @@ def _spread(
         done_R=done_R,
         step=jnp.int32(0),
     )
+    allowed_V = _allowed(logits_PxV.shape[-1], forbidden_F)
+    return rows.add(_choose(spread(logits_PxV), allowed_V, rows, sampling), stop_S)
+
+
+def _allowed(vocabulary: int, forbidden_F: jax.Array) -> jax.Array | None:
+    """Which tokens may be chosen, [V]; None: all."""
+    return jnp.ones(vocabulary, bool).at[forbidden_F].set(False) if len(forbidden_F) else None
+
+
+def _choose(logits_RxV: jax.Array, allowed_V: jax.Array | None, rows: _Rows, sampling: Sampling) -> jax.Array:
+    """The next token of each row, int32 [R]."""
+    if allowed_V is not None:
+        logits_RxV = jnp.where(allowed_V, logits_RxV, -jnp.inf)
+    return sample(logits_RxV, rows.keys_R, rows.step, sampling)
 
 
 def _finish(
@@ -240,11 +274,10 @@ def _finish(
 ) -> _Rows:
     """Decodes until every row is done, with a look at the text between chunks when there is something to look for."""
     period = generation.max_new_tokens if should_stop is None else generation.check_period
-    stop_S = np.array(generation.stop_tokens, np.int32)
-    forbidden_F = np.array(generation.forbidden_tokens, np.int32)
+    ends = _token_sets(generation)
     for until in range(period, generation.max_new_tokens + period, period):
         until = min(until, generation.max_new_tokens)
-        rows = _decode_until(config, generation.sampling, decoding, rows, slots, until, stop_S, forbidden_F)
+        rows = _decode_until(config, generation.sampling, decoding, rows, slots, until, *ends)
         if should_stop is not None:
             done_R = np.array(rows.done_R)
             for row, tokens in enumerate(_new_tokens(rows)):
@@ -267,29 +300,23 @@ def _decode_until(
     forbidden_F: jax.Array,
 ) -> _Rows:
     """Adds tokens up to the `until`-th, or until all rows are done."""
+    allowed_V = _allowed(config.padded_vocab_size, forbidden_F)
 
     def decode_token(rows: _Rows) -> _Rows:
-        allowed_RxV = rows.logits_RxV.at[:, forbidden_F].set(-jnp.inf) if len(forbidden_F) else rows.logits_RxV
-        token_R = sample(allowed_RxV, rows.keys_R, rows.step, sampling)
-        slot = slots + rows.step
+        slot = slots + rows.step - 1
         x_Rx1xD, cache = decode(
             config,
             decoding,
             rows.cache,
-            token_R[:, None],
+            jax.lax.dynamic_slice_in_dim(rows.tokens_RxN, rows.step - 1, 1, axis=1),
             (slot - rows.pad_R)[:, None],
             slot,
             rows.pad_R[:, None],
             jnp.full_like(rows.pad_R, slot + 1)[:, None],
         )
-        return rows.replace(
-            cache=cache,
-            logits_RxV=decode_logits(config, decoding, x_Rx1xD)[:, 0],
-            tokens_RxN=rows.tokens_RxN.at[:, rows.step].set(token_R),
-            lengths_R=rows.lengths_R + ~rows.done_R,
-            done_R=rows.done_R | jnp.any(token_R[:, None] == stop_S, axis=1),
-            step=rows.step + 1,
-        )
+        # Chosen at once, not carried to the next turn: a loop's logits would be written out in another order.
+        logits_RxV = decode_logits(config, decoding, x_Rx1xD)[:, 0]
+        return rows.replace(cache=cache).add(_choose(logits_RxV, allowed_V, rows, sampling), stop_S)
 
     return jax.lax.while_loop(lambda rows: (rows.step < until) & ~jnp.all(rows.done_R), decode_token, rows)
 

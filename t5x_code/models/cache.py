@@ -45,6 +45,10 @@ class KeyValueCache:
         """S: tokens that a row can hold."""
         return self.layers[0].keys_BxKxSxE.shape[2]
 
+    def extended(self, num_slots: int) -> "KeyValueCache":
+        """With so many empty slots more."""
+        return jax.tree.map(lambda x_BxKxSxE: jnp.pad(x_BxKxSxE, ((0, 0), (0, 0), (0, num_slots), (0, 0))), self)
+
 
 def init_cache(config: TransformerConfig, batch_size: int, length: int, dtype: str | None = None) -> KeyValueCache:
     """An empty cache.

@@ -212,8 +212,7 @@ def decode_logits(config: TransformerConfig, decoding: Decoding, x_BxLxD: jax.Ar
     logits_BxLxV = few_rows.product(x_BxLxD, decoding[few_rows.COLLECTION]["head"], (config.padded_vocab_size,))
     if config.head_bias:
         logits_BxLxV += decoding["params"]["head"]["bias"]
-    logits_BxLxV = nn.with_logical_constraint(logits_BxLxV, ("batch", "length", "activation_vocab"))
-    return jnp.where(jnp.arange(config.padded_vocab_size) < config.vocab_size, logits_BxLxV, -jnp.inf)
+    return _without_padding(config, logits_BxLxV)
 
 
 def head_weights(config: TransformerConfig, params: Params) -> tuple[jax.Array, jax.Array]:
@@ -233,5 +232,12 @@ def logits(config: TransformerConfig, params: Params, x_BxLxD: jax.Array) -> jax
     """
     kernel_DxV, bias_V = head_weights(config, params)
     logits_BxLxV = dot("bld,dv->blv", x_BxLxD, kernel_DxV, jnp.float32) + bias_V
+    return _without_padding(config, logits_BxLxV)
+
+
+def _without_padding(config: TransformerConfig, logits_BxLxV: jax.Array) -> jax.Array:
+    """The logits laid out as they are kept, -inf for the vocabulary's padding."""
     logits_BxLxV = nn.with_logical_constraint(logits_BxLxV, ("batch", "length", "activation_vocab"))
+    if config.padded_vocab_size == config.vocab_size:
+        return logits_BxLxV
     return jnp.where(jnp.arange(config.padded_vocab_size) < config.vocab_size, logits_BxLxV, -jnp.inf)

@@ -8,6 +8,7 @@ import jax
 from etils import epath
 from jax.sharding import Mesh
 
+from t5x_code.checkpoints.model_directory import ModelDescription
 from t5x_code.data.declarations import VALIDATION
 from t5x_code.data.document_texts import document_texts
 from t5x_code.data.token_store import TokenStore
@@ -17,17 +18,18 @@ from t5x_code.evaluation.registry import evaluate
 from t5x_code.evaluation.request import Request, Sampled
 from t5x_code.evaluation.sandbox.isolation import choose_isolation
 from t5x_code.evaluation.sandbox.limits import Execution
-from t5x_code.inference.infilling import TextModel
-from t5x_code.models.config import TransformerConfig
-from t5x_code.recipes.inputs import Inputs
+from t5x_code.recipes.inputs import Inputs, trained_groups
+from t5x_code.recipes.text_model import text_model
 
 BENCHMARKS_FOLDER = "benchmarks"  # of the run's, for samples
 
 
 def benchmarks_of(
-    config: BenchmarksConfig, model: TransformerConfig, mesh: Mesh, inputs: Inputs, model_dir: str
+    config: BenchmarksConfig, description: ModelDescription, mesh: Mesh, inputs: Inputs, model_dir: str
 ) -> Callable[[Any, int], dict[str, float]] | None:
     """A function (params, step) -> metrics named `benchmark/name/metric`; None where there is nothing to do.
+
+    The model is talked to as `description` says, which is what the command line reads from the run's folder.
 
     Raises:
         UserError: running programs is not allowed, or there are several processes.
@@ -40,19 +42,20 @@ def benchmarks_of(
     if set(config.names) - {"completion", "logic_equivalence"}:
         choose_isolation(execution)
     first = next(iter(inputs.stores.values()))
+    groups = frozenset(trained_groups(inputs.train))
     held_out = functools.partial(document_texts, TokenStore.open(first / VALIDATION), inputs.tokenizer)
 
     def run(params: Any, step: int) -> dict[str, float]:
-        name_of_model = f"{model_dir}, step {step}"
         on = mesh if mesh.size > 1 else None
-        text_model = TextModel(model, params, inputs.tokenizer, begin_document=True, name=name_of_model, mesh=on)
+        model = text_model(description, params, inputs.tokenizer, name=f"{model_dir}, step {step}", mesh=on)
         metrics = {}
         for name in config.names:
             folder = epath.Path(model_dir) / BENCHMARKS_FOLDER / str(step)
             folder.mkdir(parents=True, exist_ok=True)
             request = Request(
                 name=name,
-                model=text_model,
+                model=model,
+                trained_groups=groups,
                 data=config.data,
                 keep_samples=str(folder / f"{name}.samples.jsonl"),
                 limit=config.limit,

@@ -25,11 +25,11 @@ from t5x_code.evaluation.sandbox.limits import Execution
 from t5x_code.huggingface.conversion import CONFIG_FILE, RELEASED_BEGIN_DOCUMENT, load_onto_mesh
 from t5x_code.inference.infilling import TextModel
 from t5x_code.inference.prompt_file import check_writable
-from t5x_code.objectives.pair_codec import codec_of
 from t5x_code.parallel.mesh import MeshConfig, make_mesh
 from t5x_code.recipes.gin_files import load_recipe
 from t5x_code.recipes.inputs import evaluations_from, prepare_inputs, vocabulary_split
 from t5x_code.recipes.run import PROBLEMS_FILE, STORES_FILE, read_run_stores, use_compilation_cache
+from t5x_code.recipes.text_model import text_model
 from t5x_code.reports.similarity_plot import draw_similarities
 from t5x_code.tokens.tokenizer import Tokenizer
 from t5x_code.training.batch_size import batch_sizes_of
@@ -136,10 +136,9 @@ def _open_model(command: EvaluationCommand) -> TextModel:
         return TextModel(config, params, tokenizer, RELEASED_BEGIN_DOCUMENT, name, mesh, command.int8)
     step = command.step if command.step is not None else newest_good_step(folder / CHECKPOINTS_FOLDER)
     description, params = read_model_directory(folder, step, mesh)
-    codec, forbidden = codec_of(Tokenizer.load(str(folder / TOKENIZER_FOLDER)), description.extra)
-    name = f"{epath.Path(command.model_dir).resolve()}, step {step}"
-    begins = description.begin_document
-    return TextModel(description.config, params, codec, begins, name, mesh, command.int8, forbidden)
+    tokenizer = Tokenizer.load(str(folder / TOKENIZER_FOLDER))
+    name = f"{folder.resolve()}, step {step}"
+    return text_model(description, params, tokenizer, name=name, mesh=mesh, int8=command.int8)
 
 
 def _trained_groups(command: EvaluationCommand) -> frozenset[int]:

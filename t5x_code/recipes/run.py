@@ -73,12 +73,18 @@ def train_recipe(recipe: Recipe, resolved: str, command: str) -> int:
     data = _prepare_inputs(recipe)
     split = recipe_inputs.vocabulary_split(data)
     model = split_config(model, split) if split else model
+    description = ModelDescription(
+        # How attention is computed is the reader's choice: it may have other devices.
+        dataclasses.replace(model, attention=AUTO),
+        begin_document=not recipe_inputs.pair_layout(data),
+        extra=recipe_inputs.description_extra(data),
+    )
     run_data = RunData(
         batches=recipe_inputs.batches_from(data, recipe.data, index, count),
         evaluations=recipe_inputs.evaluations_from(data, recipe.data, eval_batch_size, index, count),
         fingerprint=recipe_inputs.fingerprint(data, recipe.data),
         split=split,
-        benchmarks=benchmarks_of(recipe.benchmarks, model, mesh, data, recipe.loop.model_dir),
+        benchmarks=benchmarks_of(recipe.benchmarks, description, mesh, data, recipe.loop.model_dir),
     )
     agree("the data", run_data.fingerprint, recipe.hosts.barrier_seconds)
     stores = RunStores(
@@ -87,12 +93,7 @@ def train_recipe(recipe: Recipe, resolved: str, command: str) -> int:
     )
     groups = recipe_inputs.trained_groups(data.train)
     files = RunFiles(
-        # How attention is computed is the reader's choice: it may have other devices.
-        description=ModelDescription(
-            dataclasses.replace(model, attention=AUTO),
-            begin_document=not recipe_inputs.pair_layout(data),
-            extra=recipe_inputs.description_extra(data),
-        ),
+        description=description,
         save_tokenizer=data.tokenizer.save,
         texts={
             "config.gin": resolved,

@@ -8,7 +8,10 @@ import time
 from pathlib import Path
 
 import pytest
-from hostile_programs import PROGRAMS, TESTS
+from hostile_bombs import BOMBS
+from hostile_escapes import ESCAPES
+from hostile_lies import LIES
+from hostile_program import TESTS
 
 from t5x_code.evaluation.sandbox import isolation as isolations
 from t5x_code.evaluation.sandbox.limits import Execution, Limits
@@ -17,6 +20,7 @@ from t5x_code.evaluation.sandbox.sandbox import PythonProgram
 
 LIMITS = Limits(cpu_seconds=1.0, idle_seconds=1.0, wall_seconds=60, memory_bytes=640 << 20)
 GOOD = PythonProgram("def square(x):\n    return x * x\n", TESTS, ("square",))
+PROGRAMS = [*LIES, *BOMBS, *ESCAPES]
 WORLD_WRITABLE = ("/tmp", "/var/tmp", "/dev/shm", "/run/lock")
 
 

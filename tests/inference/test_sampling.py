@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from t5x_code.errors import UserError
-from t5x_code.inference.sampling import Sampling, filter_logits, row_key, sample
+from t5x_code.inference.sampling import BLOCK, Sampling, filter_logits, likeliest, row_key, sample
 
 VOCAB = 50
 
@@ -51,6 +51,15 @@ def test_temperature_zero_is_greedy(logits_RxV):
     keys_R = jnp.stack([row_key(0, row, 0) for row in range(40)])
     tokens_R = sample(logits_RxV, keys_R, jnp.int32(0), Sampling(temperature=0.0, top_k=3, top_p=0.5))
     np.testing.assert_array_equal(tokens_R, logits_RxV.argmax(-1))
+
+
+@pytest.mark.parametrize("vocabulary", [3 * BLOCK, 3 * BLOCK + 1])
+def test_the_likeliest_is_the_first_of_equals(vocabulary):
+    logits_RxV = np.random.default_rng(1).integers(0, 4, (60, vocabulary)).astype(np.float32)  # hundreds of ties
+    logits_RxV[:20] -= logits_RxV[:20].max(-1, keepdims=True) * (np.arange(vocabulary) < BLOCK)
+    logits_RxV[20:40, : 2 * BLOCK] = -np.inf
+    logits_RxV[40] = -np.inf
+    np.testing.assert_array_equal(likeliest(jnp.asarray(logits_RxV)), logits_RxV.argmax(-1))
 
 
 @pytest.mark.parametrize("bad", [{"temperature": -1.0}, {"temperature": float("nan")}, {"top_k": -1}, {"top_p": 0.0}])

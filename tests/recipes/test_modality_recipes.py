@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,14 @@ from t5x_code.checkpoints.model_directory import read_description, read_model_di
 from t5x_code.checkpoints.plain_model import write_plain_model
 from t5x_code.errors import UserError
 from t5x_code.inference.generation import GenerationConfig
-from t5x_code.inference.infilling import TextModel, complete
+from t5x_code.inference.infilling import complete
 from t5x_code.inference.sampling import Sampling
-from t5x_code.objectives.pair_codec import codec_of, split_prompt
+from t5x_code.objectives.pair_codec import split_prompt
+from t5x_code.recipes import benchmarks
+from t5x_code.recipes.evaluate import EvaluationCommand, evaluate_command
 from t5x_code.recipes.gin_files import load_recipe
 from t5x_code.recipes.run import train_recipe
+from t5x_code.recipes.text_model import text_model
 from t5x_code.tokens.tokenizer import Tokenizer
 
 PROMPT = 'import math\n\n\ndef area(r):\n    """Area of a circle.\n\n    In units.\n    """\n'
@@ -25,7 +29,7 @@ def train(tmp_path, form: str, separation: str, name: str, *bindings: str) -> st
     """Two steps on pairs of JSON lines; returns the run's folder."""
     lines = [
         {
-            "docstring": f"Gives number {n}.",
+            "docstring": f"Finds number {n}.",
             "code": f"def number_{n}(x):\n    if x:\n        return {n}\n    return x + {n}\n",
         }
         for n in range(300)
@@ -40,18 +44,31 @@ def train(tmp_path, form: str, separation: str, name: str, *bindings: str) -> st
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    return train(tmp_path_factory.mktemp("full"), "prefix_code_clm", "full", "run")
+def run_and_requests(tmp_path_factory):
+    """A run of a split model, and what it asked to be evaluated on the way."""
+    requests = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(benchmarks, "evaluate", lambda request: requests.append(request) or {"metrics": {}})
+        folder = tmp_path_factory.mktemp("full")
+        return train(folder, "prefix_code_clm", "full", "run", "BENCHMARKS=('completion',)"), requests
 
 
-def text_model(folder):
+@pytest.fixture(scope="module")
+def run(run_and_requests):
+    return run_and_requests[0]
+
+
+def metrics_of(folder: str) -> list[dict]:
+    return [json.loads(line) for line in Path(folder, "metrics.jsonl").read_text().splitlines()]
+
+
+def opened(folder):
     description, params = read_model_directory(folder)
-    codec, forbidden = codec_of(Tokenizer.load(f"{folder}/tokenizer"), description.extra)
-    return TextModel(description.config, params, codec, description.begin_document, forbidden_tokens=forbidden)
+    return text_model(description, params, Tokenizer.load(f"{folder}/tokenizer"))
 
 
 def test_a_split_model_is_prompted_in_its_layout_and_writes_code_alone(run):
-    model = text_model(run)
+    model = opened(run)
     tables = model.tokenizer.tables
     assert model.config.vocab_size == tables.vocab_size == 1536 + len(tables.sources)
     prompt = model.tokenizer.encode(PROMPT)
@@ -65,8 +82,24 @@ def test_a_split_model_is_prompted_in_its_layout_and_writes_code_alone(run):
         assert model.tokenizer.decode(sample.tokens) == sample.text or sample.ended_by == "stop_token"
 
 
+def test_a_run_evaluates_itself_as_the_command_line_would(run_and_requests):
+    run, (request,) = run_and_requests
+    of_run, of_command = request.model, opened(run)
+    assert of_run.tokenizer.encode(PROMPT).tolist() == of_command.tokenizer.encode(PROMPT).tolist()
+    assert of_run.forbidden_tokens == of_command.forbidden_tokens != ()
+    assert of_run.begin_document is of_command.begin_document is False
+    assert of_run.config == of_command.config
+    assert all(text.startswith("def number_") for text in request.held_out())
+
+
+def test_lines_of_held_out_pairs_are_lines_of_their_code(run, tmp_path):
+    command = EvaluationCommand("completion", str(tmp_path / "r.json"), model_dir=run, limit=6, max_new_tokens=4)
+    lines = [line["line"] for line in evaluate_command(command)["lines"]]
+    assert len(lines) == 6 and all(re.fullmatch(r"if x:|return (x \+ )?\d+", line) for line in lines)
+
+
 def test_code_survives_the_codec(run):
-    codec = text_model(run).tokenizer
+    codec = opened(run).tokenizer
     code = "def f(x):\n    if x:\n        return 1\n    return 2\n"
     assert codec.decode(codec.encode(code)) == code
     assert split_prompt(PROMPT) == ("import math\n\n\ndef area(r):\n", "Area of a circle.\n\nIn units.")
@@ -76,7 +109,7 @@ def test_code_survives_the_codec(run):
 
 def test_the_code_rows_make_a_plain_model(run, tmp_path):
     write_plain_model(run, tmp_path / "plain")
-    split, plain = text_model(run), text_model(tmp_path / "plain")
+    split, plain = opened(run), opened(tmp_path / "plain")
     assert plain.config == dataclasses.replace(split.config, vocab_size=1536) and not plain.forbidden_tokens
     code = "def f(x):\n    return x\n\ny = 2\n"  # no pair: all of it in code's rows
     generation = GenerationConfig(max_new_tokens=12)
@@ -101,5 +134,5 @@ def base(tmp_path_factory):
 def test_the_other_arms_start_from_a_plain_model(form, separation, base):
     folder, plain = base
     run = train(folder, form, separation, f"{form}_{separation}", f"INITIALIZE_FROM='{plain}'")
-    losses = [json.loads(line)["loss"] for line in Path(f"{run}/metrics.jsonl").read_text().splitlines()]
+    losses = [record["loss"] for record in metrics_of(run)]
     assert np.isfinite(losses).all() and losses[0] < 8

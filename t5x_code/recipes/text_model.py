@@ -1,0 +1,33 @@
+"""A model with what it takes to talk to it, as its description says: the one way from model.json to text."""
+
+from typing import Any
+
+from jax.sharding import Mesh
+
+from t5x_code.checkpoints.model_directory import ModelDescription
+from t5x_code.inference.infilling import TextModel
+from t5x_code.objectives.pair_codec import codec_of
+from t5x_code.tokens.tokenizer import Tokenizer
+
+
+def text_model(
+    description: ModelDescription,
+    params: Any,
+    tokenizer: Tokenizer,
+    *,
+    name: str = "",
+    mesh: Mesh | None = None,
+    int8: bool = False,
+) -> TextModel:
+    """Prompts are laid out as the model was trained on them, and it writes only what it may.
+
+    Args:
+        description: what model.json says, or will say once a run has written it.
+        params: the model's.
+        tokenizer: the one that it was trained with.
+        name: which model and checkpoint, for what is made with it.
+        mesh: what the parameters are laid out on; None: one device.
+        int8: read weights rounded to 8 bits when generating.
+    """
+    codec, forbidden = codec_of(tokenizer, description.extra)
+    return TextModel(description.config, params, codec, description.begin_document, name, mesh, int8, forbidden)
