@@ -87,9 +87,9 @@ def train_recipe(recipe: Recipe, resolved: str, command: str) -> int:
     )
     groups = recipe_inputs.trained_groups(data.train)
     files = RunFiles(
-        # How attention is computed is the reader's choice: it may have other devices.
+        # How attention and products are computed is the reader's choice: it may have other devices.
         description=ModelDescription(
-            dataclasses.replace(model, attention=AUTO),
+            dataclasses.replace(model, attention=AUTO, quantization="none"),
             begin_document=not recipe_inputs.pair_layout(data),
             extra=recipe_inputs.description_extra(data),
         ),
