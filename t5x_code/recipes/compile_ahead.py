@@ -54,7 +54,7 @@ class AheadReport:
     flops_per_token: float  # of the model: forward and backward pass
     recomputed_flops_per_token: float
     bounds: StepBounds | None
-    mfu_at_most: float | None  # the model's FLOPs over the peak, at the step's lower bound
+    mfu_at_most: float | None  # the model's FLOPs over bfloat16's peak, at the step's lower bound
     compile_seconds: float
 
     def to_json(self) -> dict[str, Any]:
