@@ -53,6 +53,7 @@ EXTRAS = {
         "tokamax==0.0.12; python_version<'3.12'",
         "tokamax==0.0.17; python_version>='3.12'",
     ],
+    "quantized": ["qwix>=0.1.8,<0.2"],
     "gpu_aot": ["jax-cuda13-pjrt>=0.10,<0.13", "jax-cuda13-plugin>=0.10,<0.13"],
     "test": [
         "hypothesis>=6.100",
@@ -61,6 +62,7 @@ EXTRAS = {
         "pytest-xdist>=3.5",
         "ruff>=0.8",
         "pyyaml>=6",
+        "qwix>=0.1.8,<0.2",
         "torch==2.13.0",
         "transformers>=4.56,<6",
     ],

@@ -16,7 +16,6 @@ Memory is the peak of resident memory, sampled every 5 ms, and of its anonymous 
 back on a file. The limit of our anonymous part in export and convert is a quarter of the model and one stacked tensor.
 """
 
-import importlib.metadata
 import json
 import shutil
 import statistics
@@ -29,6 +28,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import turns
 from absl import flags
 
 from t5x_code.recipes import command_line
@@ -53,13 +53,13 @@ def main(argv: list[str]) -> None:
         return
     with tempfile.TemporaryDirectory(dir=_FOLDER.value) as folder:
         size = run_fresh("make", folder)["bytes"]
-        turns: dict[str, list[dict[str, Any]]] = {"ours": [], "transformers": []}
+        taken: dict[str, list[dict[str, Any]]] = {"ours": [], "transformers": []}
         for turn in range(_TURNS.value):
-            for name, of_name in turns.items():
+            for name, of_name in taken.items():
                 of_name.append(run_fresh(name, folder))
                 said = ", ".join(f"{what} {seconds:.1f} s" for what, seconds in of_name[-1]["seconds"].items())
                 print(f"turn {turn + 1} {name}: {said}", file=sys.stderr, flush=True)
-    rows = {name: summarise(of_name) for name, of_name in turns.items()}
+    rows = {name: summarise(of_name) for name, of_name in taken.items()}
     compared = {"load": "load", "export": "export", "convert": "convert", "mapped": "load"}
     heads = "".join(f"{head:>7}" for head in ("s", "min", "max", "speed"))
     print(f"{f'{size / GIB:.2f} GiB':<21}{heads}{'peak GiB':>10}{'ratio':>7}{'anonymous':>11}")
@@ -69,11 +69,7 @@ def main(argv: list[str]) -> None:
             speed, memory = peer["seconds"] / row["seconds"], row["peak_gib"] / peer["peak_gib"]
             times = f"{row['seconds']:>7.1f}{row['fastest']:>7.1f}{row['slowest']:>7.1f}{speed:>7.2f}"
             print(f"{name:<13}{what:<8}{times}{row['peak_gib']:>10.2f}{memory:>7.2f}{row['anonymous_gib']:>11.2f}")
-    if _OUTPUT.value:
-        packages = ("jax", "torch", "transformers", "orbax-checkpoint", "tensorstore")
-        versions = {package: importlib.metadata.version(package) for package in packages}
-        result = {"bytes": size, "versions": versions, "rows": rows, "turns": turns}
-        Path(_OUTPUT.value).write_text(json.dumps(result, indent=2) + "\n")
+    turns.write(_OUTPUT.value, rows, bytes=size, turns=taken)
 
 
 def run_fresh(name: str, folder: str) -> dict[str, Any]:
@@ -85,17 +81,17 @@ def run_fresh(name: str, folder: str) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def summarise(turns: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+def summarise(taken: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     """Median, extremes and peak memory over all turns, of each thing that was done."""
     rows = {}
-    for what in turns[0]["seconds"]:
-        seconds = [turn["seconds"][what] for turn in turns]
+    for what in taken[0]["seconds"]:
+        seconds = [turn["seconds"][what] for turn in taken]
         rows[what] = {
             "seconds": statistics.median(seconds),
             "fastest": min(seconds),
             "slowest": max(seconds),
-            "peak_gib": max(turn["peak_gib"][what] for turn in turns),
-            "anonymous_gib": max(turn["anonymous_gib"][what] for turn in turns),
+            "peak_gib": max(turn["peak_gib"][what] for turn in taken),
+            "anonymous_gib": max(turn["anonymous_gib"][what] for turn in taken),
         }
     return rows
 

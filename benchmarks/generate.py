@@ -11,17 +11,16 @@ only).
 The limit to compare with, where `--bandwidth` is given in GB/s: a step reads every weight that it multiplies with once.
 """
 
-import importlib.metadata
 import json
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+import turns
 from absl import flags
 
 from t5x_code.recipes import command_line
@@ -64,11 +63,7 @@ def main(argv: list[str]) -> None:
         limit = f"{row['share_of_limit']:>8.0%}" if "share_of_limit" in row else f"{'-':>8}"
         speeds = f"{ours['median']:>12.0f}{ours['min']:>8.0f}{ours['max']:>8.0f}{peer['median']:>12.0f}"
         print(f"{row['model']:<12}{row['batch']:>6}{speeds}{row['ratio']:>7.2f}{row['same']:>7}{limit}")
-    if _OUTPUT.value:
-        versions = {package: importlib.metadata.version(package) for package in ("jax", "torch", "transformers")}
-        Path(_OUTPUT.value).write_text(
-            json.dumps({"dtype": _DTYPE.value, "versions": versions, "rows": rows}, indent=2) + "\n"
-        )
+    turns.write(_OUTPUT.value, rows, dtype=_DTYPE.value)
 
 
 def compare(model: str) -> list[dict[str, Any]]:

@@ -8,13 +8,12 @@ step without separation, which has as many. `all rows` is full separation with l
 has it. Steps alternate; `ratio` is the median over that of one vocabulary.
 """
 
-import json
 import statistics
 import time
-from pathlib import Path
 
 import jax
 import numpy as np
+import turns
 from absl import flags
 
 from t5x_code.models.config import TransformerConfig
@@ -76,8 +75,7 @@ def main(argv: list[str]) -> None:
     print(f"{'step':<28}{'median s':>10}{'min':>8}{'max':>8}{'ratio':>8}")
     for r in results:
         print(f"{r['step']:<28}{r['median']:>10.3f}{r['min']:>8.3f}{r['max']:>8.3f}{r['ratio']:>8.3f}")
-    if _OUTPUT.value:
-        Path(_OUTPUT.value).write_text(json.dumps(results, indent=2) + "\n")
+    turns.write(_OUTPUT.value, results, length=_LENGTH.value)
 
 
 def step_of(base: TransformerConfig, split: VocabularySplit | None, tables: ModalityTables):

@@ -12,7 +12,6 @@ it is not padding. Windows of all objectives alternate; `ratio` is the median ov
 
 import dataclasses
 import itertools
-import json
 import os
 import statistics
 import tempfile
@@ -21,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import turns
 from absl import flags
 
 from t5x_code.data.builtin_tasks import PYTHON_PAIRS, PYTHON_STDLIB
@@ -96,8 +96,7 @@ def main(argv: list[str]) -> None:
         result["ratio"] = result["median"] / reference
         speeds = "".join(f"{result[name] / 1e6:>8.2f}" for name in ("median", "min", "max"))
         print(f"{result['objective']:<34}{speeds}{result['ratio']:>8.2f}{result['fill']:>8.3f}")
-    if _OUTPUT.value:
-        Path(_OUTPUT.value).write_text(json.dumps(results, indent=2) + "\n")
+    turns.write(_OUTPUT.value, results, length=_LENGTH.value, batch_size=_BATCH_SIZE.value)
 
 
 def enlarged(store: TokenStore, num_bytes: int) -> TokenStore:

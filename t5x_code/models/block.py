@@ -86,7 +86,7 @@ class SelfAttention(nn.Module):
         self, name: str, spec: str, shape: tuple, axes: tuple, num_outputs: int, use_bias: bool
     ) -> Projection:
         config = self.config
-        rest = (use_bias, config.initializer_range, config.lora_rank, config.lora_alpha)
+        rest = (use_bias, config.initializer_range, config.lora_rank, config.lora_alpha, config.quantization)
         return Projection(spec, shape, axes, num_outputs, *rest, name=name)
 
 

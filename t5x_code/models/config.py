@@ -14,6 +14,7 @@ PositionEncoding = Literal["rope_interleaved", "rope_half", "learned", "none"]
 Mlp = Literal["gelu_tanh", "gelu", "swiglu"]
 RematPolicy = Literal["none", "dots", "full"]
 Dtype = Literal["bfloat16", "float32"]
+Quantization = Literal["none", "int8", "fp8"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +63,7 @@ class TransformerConfig:
     lora_rank: int = 0  # of the adapters of every projection; 0: none. With adapters nothing else is trained
     lora_alpha: float = 16.0  # an adapter's output counts alpha / rank
     dtype: str = "bfloat16"  # of activations; parameters, norms, softmax and loss are float32
+    quantization: Quantization = "none"  # 8-bit products of the layers in training; see models/quantized.py
     remat: RematPolicy = "none"  # what the backward pass recomputes; see models/remat.py
     scan_layers: bool = True  # one compiled layer, scanned
     attention: str = "auto"  # implementation, by name; see models/attention/choice.py
@@ -95,6 +97,7 @@ def _check_config(config: TransformerConfig) -> None:
         "position_encoding": PositionEncoding,
         "mlp": Mlp,
         "remat": RematPolicy,
+        "quantization": Quantization,
         "dtype": Dtype,
     }
     for name, allowed in choices.items():

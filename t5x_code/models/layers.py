@@ -11,9 +11,10 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from t5x_code.models import few_rows
-from t5x_code.models.config import TransformerConfig
+from t5x_code.models.config import Quantization, TransformerConfig
 from t5x_code.models.dot import dot
 from t5x_code.models.initializers import normal
+from t5x_code.models.quantized import quantized_dot
 
 # Name of the arrays that the remat policy "dots" keeps.
 PROJECTION = "projection"
@@ -59,6 +60,7 @@ class Projection(nn.Module):
     initializer_range: float
     lora_rank: int = 0
     lora_alpha: float = 1.0
+    quantization: Quantization = "none"  # of the kernel's products, not of the adapters'
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -69,7 +71,11 @@ class Projection(nn.Module):
             weights = {name: array for name, array in weights.items() if array is not None}
             y = few_rows.product(x, weights, tuple(self.kernel_shape[-self.num_outputs :])).astype(x.dtype)
         else:
-            y = dot(self.spec, x, self.param("kernel", init, tuple(self.kernel_shape)), x.dtype)
+            kernel = self.param("kernel", init, tuple(self.kernel_shape))
+            if self.quantization == "none":
+                y = dot(self.spec, x, kernel, x.dtype)
+            else:
+                y = quantized_dot(self.spec, x, kernel, x.dtype, self.quantization)
         if self.use_bias:
             # A bias over the model dimension is kept whole on every device, as the norms are.
             axes = tuple("norm" if axis == "embed" else axis for axis in self.kernel_axes[-self.num_outputs :])
@@ -118,5 +124,5 @@ class Mlp(nn.Module):
         size = {"embed": self.config.model_dim, "mlp": self.config.mlp_dim}
         shape = tuple(size[axis] for axis in axes)
         config = self.config
-        adapters = (config.lora_rank, config.lora_alpha)
-        return Projection(spec, shape, axes, 1, config.mlp_bias, config.initializer_range, *adapters, name=name)
+        rest = (config.mlp_bias, config.initializer_range, config.lora_rank, config.lora_alpha, config.quantization)
+        return Projection(spec, shape, axes, 1, *rest, name=name)

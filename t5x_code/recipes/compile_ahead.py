@@ -25,7 +25,7 @@ from t5x_code.recipes.memory import state_bytes
 from t5x_code.recipes.recipe import Recipe
 from t5x_code.training.assemble import jit_train_step, step_parts
 from t5x_code.training.batch_size import batch_sizes_of
-from t5x_code.training.flops import recomputed_flops_per_token, train_flops_per_token
+from t5x_code.training.flops import eight_bit_flops_per_token, recomputed_flops_per_token, train_flops_per_token
 from t5x_code.training.state import abstract_state
 from t5x_code.training.step import num_microbatches
 
@@ -54,7 +54,7 @@ class AheadReport:
     flops_per_token: float  # of the model: forward and backward pass
     recomputed_flops_per_token: float
     bounds: StepBounds | None
-    mfu_at_most: float | None  # the model's FLOPs over the peak, at the step's lower bound
+    mfu_at_most: float | None  # the model's FLOPs over bfloat16's peak, at the step's lower bound
     compile_seconds: float
 
     def to_json(self) -> dict[str, Any]:
@@ -172,6 +172,8 @@ def _bounds(
     state = 2 * (parameters + beside) / shards
     itemsize = 2 if recipe.model.dtype == "bfloat16" else 4
     weights = 2 * microbatches * parameters / 4 * itemsize / mesh.shape["tensor"]
+    # No chip multiplies 8 bits at more than twice bfloat16's rate.
+    flops -= eight_bit_flops_per_token(recipe.model) / 2
     return step_bounds(
         chip,
         flops=flops * rows * recipe.data.length / mesh.size,

@@ -74,8 +74,8 @@ def train_recipe(recipe: Recipe, resolved: str, command: str) -> int:
     split = recipe_inputs.vocabulary_split(data)
     model = split_config(model, split) if split else model
     description = ModelDescription(
-        # How attention is computed is the reader's choice: it may have other devices.
-        dataclasses.replace(model, attention=AUTO),
+        # How attention and products are computed is the reader's choice: it may have other devices.
+        dataclasses.replace(model, attention=AUTO, quantization="none"),
         begin_document=not recipe_inputs.pair_layout(data),
         extra=recipe_inputs.description_extra(data),
     )

@@ -42,6 +42,15 @@ def recomputed_flops_per_token(config: TransformerConfig) -> float:
     return (train_flops_per_token(config) - of_vocabulary) / 3
 
 
+def eight_bit_flops_per_token(config: TransformerConfig) -> float:
+    """What of the two above is multiplied in 8 bits: the layers' products; of int8 all but the kernels' gradients."""
+    if config.quantization == "none":
+        return 0.0
+    of_vocabulary = 6 * config.vocab_size * config.model_dim
+    one_pass = (train_flops_per_token(config) - attention_flops_per_token(config) - of_vocabulary) / 3
+    return one_pass * ((2 if config.quantization == "int8" else 3) + (config.remat == "full"))
+
+
 def peak_flops(device: jax.Device) -> float | None:
     """Peak FLOP/s of a device in bfloat16, or None where it is not known (a CPU's depends on its clock)."""
     chip = chip_of(device.device_kind)

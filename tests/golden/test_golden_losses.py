@@ -19,3 +19,14 @@ def test_the_losses_are_those_that_were_committed(objective, tmp_path, monkeypat
     losses = losses_of(objective, str(tmp_path / "run"))
     assert len(losses) == STEPS
     np.testing.assert_allclose(losses, GOLDEN[objective], rtol=1e-3)
+
+
+@pytest.mark.slow
+def test_eight_bit_products_change_little_and_are_not_what_is_saved(tmp_path, monkeypatch):
+    pytest.importorskip("qwix", reason="the extra quantized is not installed")
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("T5X_CODE_CACHE", str(tmp_path / "cache"))
+    losses = losses_of("codegen2", str(tmp_path / "run"), ["TransformerConfig.quantization='int8'"])
+    np.testing.assert_allclose(losses, GOLDEN["codegen2"], rtol=2e-3)
+    assert losses != GOLDEN["codegen2"]
+    assert json.loads((tmp_path / "run/model.json").read_text())["config"]["quantization"] == "none"
