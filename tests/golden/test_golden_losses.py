@@ -8,11 +8,24 @@ from golden_run import LOSSES, ROOT, STEPS, losses_of
 
 GOLDEN = json.loads(LOSSES.read_text())
 EVERY_TIME = ("codegen2",)  # the mixture of both classic objectives; the others are slow only by their number
-
-
-@pytest.mark.parametrize(
-    "objective", [pytest.param(name, marks=[] if name in EVERY_TIME else pytest.mark.slow) for name in GOLDEN]
+VARIANTS = (  # of an objective that is held beside them
+    "corrupt_code_clm",
+    "prefix_code_clm",
+    "text_code_clm",
+    "ntp_plus_contrastive_only",
+    "ntp_plus_next_token_only",
+    "ntp_plus_without_line_shuffle",
 )
+
+
+def marks_of(objective: str) -> list[pytest.MarkDecorator]:
+    """How often it runs."""
+    if objective in EVERY_TIME:
+        return []
+    return [pytest.mark.soak if objective in VARIANTS else pytest.mark.slow]
+
+
+@pytest.mark.parametrize("objective", [pytest.param(name, marks=marks_of(name)) for name in GOLDEN])
 def test_the_losses_are_those_that_were_committed(objective, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("T5X_CODE_CACHE", str(tmp_path / "cache"))
