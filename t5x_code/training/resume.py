@@ -29,7 +29,16 @@ from t5x_code.models.modality import VocabularySplit
 from t5x_code.training.state import TrainState, abstract_state, init_state, shardings_of, state_of_params
 
 # What says how a model is computed, not what it is: a run may resume with others.
-COMPUTE_FIELDS = ("dtype", "remat", "scan_layers", "attention", "loss_chunk", "initializer_range", "max_length")
+COMPUTE_FIELDS = (
+    "dtype",
+    "quantization",
+    "remat",
+    "scan_layers",
+    "attention",
+    "loss_chunk",
+    "initializer_range",
+    "max_length",
+)
 
 
 @dataclasses.dataclass(frozen=True)

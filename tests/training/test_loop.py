@@ -148,6 +148,13 @@ def test_changed_data_or_model_is_refused_by_name(run, never_stopped, tiny_model
     assert run(folder, fingerprint={"seed": "1"}, accept_changed_data=True, train_steps=7) == 7
 
 
+def test_a_run_goes_on_when_it_is_computed_in_another_way(run, never_stopped, tiny_model, tmp_path):
+    pytest.importorskip("qwix", reason="the extra quantized is not installed")
+    folder = Path(shutil.copytree(never_stopped, tmp_path / "run"))
+    otherwise = {"remat": "full", "scan_layers": False, "attention": "dense", "quantization": "int8"}
+    assert run(folder, model=dataclasses.replace(tiny_model, **otherwise), train_steps=7) == 7
+
+
 def test_a_checkpoint_wins_over_the_model_to_start_from(run, never_stopped, tmp_path, capsys):
     other = tmp_path / "other"
     assert run(other, initialize_from=str(never_stopped), train_steps=1, batch_size=2) == 1
