@@ -3,7 +3,7 @@
 bubblewrap: no network; a file system of the system's programs and the interpreter, read-only, with small temporary
 folders; its own process, user, IPC and host-name namespaces. namespaces: the same by system calls of our own, where
 there is no bubblewrap. rlimits: nothing but resource limits and, for root, a user of its own: a program can read what
-everybody can, and reach the network.
+everybody can, and reach the network. Without root it is of the runner's own user, and can stop or end the runner.
 """
 
 import dataclasses

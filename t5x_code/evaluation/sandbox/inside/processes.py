@@ -13,7 +13,7 @@ from collections.abc import Iterator
 _TICK = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGESIZE")
 _PR_SET_DUMPABLE, _PR_SET_CHILD_SUBREAPER = 4, 36
-_SHARED_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")  # that everybody may write to
+_SHARED_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm", "/run/lock")  # that everybody may write to
 
 
 @dataclasses.dataclass(frozen=True)
