@@ -2,10 +2,18 @@
 
 A TPU's row is of one device as JAX counts them: a core of v2 and v3, a chip from v4 on.
 
-Sources: Google Cloud TPU system architecture pages (v2 to v6e: HBM capacity and bandwidth, bfloat16 peak, "interchip
-interconnect bandwidth" per chip); the network per TPU is the JAX scaling book's ("How to Think About TPUs"). NVIDIA's
-data sheets of A100 SXM 80 GB, H100 SXM, H200 SXM and B200 (dense figures, without sparsity; NVLink is half of the
-quoted sum of both directions; the network is that of a DGX node, one adapter per GPU: 200 Gbit/s for A100, 400 else).
+Sources, links in one direction:
+- Google Cloud's pages "TPU v3", "v4", "v5e", "v5p" and "v6e" (cloud.google.com/tpu/docs/v5e and so on): peak, memory,
+  and its bandwidth; the interconnect is half of what they call bidirectional; the network is the pod's over its chips
+  (v5e 6.4 Tbit/s over 256, v6e 25.6 Tbit/s over 256) or the chip's own (v5p 50 Gbit/s). v3's and v4's interconnect is
+  their bisection bandwidth over the links that it cuts (6.4 TB/s over 64 of a 32 x 32 torus, 24 TB/s over 512 of 16 x
+  16 x 16, rounded up to the 50 GB/s of a link), times four and six links.
+- "How to Scale Your Model" (jax-ml.github.io/scaling-book/tpus): the network of v4, and of v2 and v3 as the book's
+  6.25 GB/s of a TPU in general, which nobody states for them. v2's four links of 62 GB/s: "The Design Process for
+  Google's Training Chips: TPUv2 and TPUv3" (IEEE Micro 41, 2021). A core of v2 and v3 has half of its chip's.
+- NVIDIA's data sheets of A100 SXM 80 GB, H100 SXM, H200 SXM and B200: dense figures, without sparsity; NVLink is half
+  of the quoted sum of both directions; the network is that of a DGX node, one adapter per GPU: 200 Gbit/s for A100,
+  400 for the others.
 """
 
 import dataclasses
@@ -32,8 +40,8 @@ class Chip:
 
 # Where one kind's name begins like another's, the longer stands first.
 CHIPS = (
-    Chip("v2", ("TPU v2",), 22.5 * TERA, 8 * GIB, 350 * GB, 31 * GB, 3.125 * GB),
-    Chip("v3", ("TPU v3",), 61.5 * TERA, 16 * GIB, 450 * GB, 41 * GB, 3.125 * GB),
+    Chip("v2", ("TPU v2",), 22.5 * TERA, 8 * GIB, 350 * GB, 124 * GB, 3.125 * GB),
+    Chip("v3", ("TPU v3",), 61.5 * TERA, 16 * GIB, 450 * GB, 200 * GB, 3.125 * GB),
     Chip("v4", ("TPU v4",), 275 * TERA, 32 * GIB, 1228 * GB, 300 * GB, 6.25 * GB),
     Chip("v5e", ("TPU v5 lite", "TPU v5e"), 197 * TERA, 16 * GIB, 819 * GB, 200 * GB, 3.125 * GB),
     Chip("v5p", ("TPU v5",), 459 * TERA, 95 * GIB, 2765 * GB, 600 * GB, 6.25 * GB),
