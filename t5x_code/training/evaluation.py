@@ -20,6 +20,7 @@ def evaluate(
     params: Any,
     mesh: Mesh,
     evaluations: dict[str, Callable[[], Iterator[Arrays]]],
+    batch_done: Callable[[], object] = lambda: None,
 ) -> dict[str, float]:
     """Metrics over all batches of each evaluation; every token counts alike, padded rows do not.
 
@@ -28,6 +29,7 @@ def evaluate(
         params: the model's.
         mesh: what batches are laid out on.
         evaluations: by `task/objective`, this process's part of each batch.
+        batch_done: called when the devices have finished the batch before the one in hand.
 
     Returns:
         `validation/task/objective/loss` (nats per token), `.../accuracy`, and with a contrastive term `.../contrastive`
@@ -38,6 +40,8 @@ def evaluate(
         sums, counts = None, None
         for rows in batches():
             part = eval_step(params, global_batch(mesh, rows))
+            jax.block_until_ready(sums)  # no further ahead than one batch
+            batch_done()
             sums, counts = part if sums is None else jax.tree.map(jnp.add, (sums, counts), part)
         if sums is None:
             continue

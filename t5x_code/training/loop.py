@@ -56,7 +56,8 @@ class LoopConfig:
     keep_every: int | None = None  # steps divisible by this are kept for good
     max_skipped_in_a_row: int = 20  # steps without a finite loss and gradient before giving up
     accept_changed_data: bool = False  # resume although the data is not what the checkpoint was trained on
-    watchdog_minutes: float = 30.0  # without a finished step until stacks are printed; after twice that the run ends
+    # Without a finished step or batch of an evaluation until stacks are printed; after twice that the run ends.
+    watchdog_minutes: float = 30.0
     profile_steps: tuple[int, int] | None = None  # [first, last) step traced into MODEL_DIR/profile
 
     def __post_init__(self):
@@ -205,23 +206,24 @@ def _run(config: LoopConfig, steps: _Steps, start: Start, data: RunData) -> int:
                     _say_progress(config, step, record, speed)
                     params = state.ema_params if steps.with_ema else state.params
                     if evaluates:
-                        record |= evaluate(steps.evaluate, params, steps.mesh, data.evaluations)
+                        record |= evaluate(steps.evaluate, params, steps.mesh, data.evaluations, watchdog.sign_of_life)
                         _say_validation(step, record)
                         speed.restart()
                     if benchmarks:
-                        record |= benchmarks(params, step)
+                        with watchdog.paused():  # programs of the model's run in them, each with bounds of its own
+                            record |= benchmarks(params, step)
                         _say_benchmarks(step, record)
                         speed.restart()
                     if writer:
                         writer.write(step, record)
 
-                watchdog.step_done()
+                watchdog.sign_of_life()
                 checkpoints.check()
                 stops = stop.arrived(step)
                 if stops or is_last or step % config.checkpoint_period == 0:
                     checkpoints.save(step, checkpoint_of(state, metadata()))
                     speed.restart()
-                    watchdog.step_done()
+                    watchdog.sign_of_life()
                 if stops:
                     if is_writer():
                         say(f"{stop.reason}: saved step {step}, run the same command to go on")

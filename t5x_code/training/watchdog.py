@@ -1,28 +1,43 @@
-"""Notices a run that hangs: no step finishes for minutes. It prints where every thread is, and at last ends the run."""
+"""Notices a run that hangs: no sign of life for minutes. It prints where every thread is, and at last ends the run."""
 
+import contextlib
 import faulthandler
 import os
 import sys
 import threading
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
 from t5x_code.errors import EXIT_RUN_AGAIN
 
+FIRST_TIMES = 4  # as long may the first sign take, as programs are compiled before it
+
 
 class Watchdog:
-    """Watches from a thread while its `with` block runs; `step_done` keeps it quiet."""
+    """Watches from a thread while its `with` block runs; `sign_of_life` keeps it quiet."""
 
     def __init__(self, minutes: float):
-        """Stacks are printed after `minutes` without a step; after twice that the process ends with code 75."""
-        self._seconds = 60 * minutes
-        self._sign_of_life = threading.Event()
+        """Stacks are printed after `minutes` without a sign of life; after twice that the process ends with code 75."""
+        self._minutes = minutes
+        self._sign = threading.Event()
+        self._paused = False
         self._ended = False
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
-    def step_done(self) -> None:
-        """Call it after each step, evaluation and save."""
-        self._sign_of_life.set()
+    def sign_of_life(self) -> None:
+        """Call it after each step, batch of an evaluation, and save."""
+        self._sign.set()
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """For work of this process alone, without a bound on its time and without signs of life."""
+        self._paused = True
+        try:
+            yield
+        finally:
+            self._sign.set()  # first, so that a wait that ends now is not one of silence
+            self._paused = False
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -30,18 +45,21 @@ class Watchdog:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._ended = True
-        self._sign_of_life.set()
+        self._sign.set()
         self._thread.join()
 
     def _watch(self) -> None:
-        silent = 0
+        silent, minutes = 0, FIRST_TIMES * self._minutes
         while not self._ended:
-            if self._sign_of_life.wait(self._seconds):
-                self._sign_of_life.clear()
+            if self._sign.wait(60 * minutes):
+                self._sign.clear()
+                silent, minutes = 0, self._minutes
+                continue
+            if self._paused:
                 silent = 0
                 continue
             silent += 1
-            waited = f"no step finished for {silent * self._seconds / 60:g} minutes"
+            waited = f"no sign of life for {silent * minutes:g} minutes"
             if silent == 1:
                 print(f"watchdog: {waited}; every thread's stack:", file=sys.stderr, flush=True)
                 faulthandler.dump_traceback(file=sys.stderr, all_threads=True)

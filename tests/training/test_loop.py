@@ -1,5 +1,6 @@
 """A run, whole: resumed bit for bit, with every way that it may stop, go on, or be refused."""
 
+import contextlib
 import dataclasses
 import json
 import shutil
@@ -46,6 +47,7 @@ def run(tiny_model, one_device, make_rows):
         initialize_from=None,
         loss_weight=1,
         benchmarks=None,
+        evaluation=None,
         **loop,
     ) -> int:
         def batches(first, sizes):
@@ -55,7 +57,7 @@ def run(tiny_model, one_device, make_rows):
                 first += size
 
         settings = {"batch_size": RAMP, "log_period": 1, "eval_period": 4, "checkpoint_period": 2, "train_steps": 6}
-        evaluations = {"stdlib/causal_lm": lambda: iter([make_rows(900, 4)])}
+        evaluations = {"stdlib/causal_lm": evaluation or (lambda: iter([make_rows(900, 4)]))}
         data = RunData(batches, evaluations, fingerprint or {"seed": "0"}, benchmarks=benchmarks)
         files = RunFiles(ModelDescription(model), None, {"config.gin": "# recipe\n"})
         config = LoopConfig(str(folder), **{**settings, **loop})
@@ -201,3 +203,43 @@ def test_benchmarks_see_the_averaged_weights_every_so_many_steps_and_change_noth
     assert all(jax.tree.leaves(jax.tree.map(np.array_equal, seen[6], jax.device_get(averaged))))
     plain = read_model_directory(tmp_path / "without")[1]
     assert all(jax.tree.leaves(jax.tree.map(np.array_equal, plain, averaged)))
+
+
+def test_the_watchdog_hears_of_every_evaluation_batch_and_waits_for_benchmarks(run, make_rows, tmp_path, monkeypatch):
+    events = []
+
+    class Recorder:
+        def __init__(self, minutes):
+            events.append(minutes)
+
+        def sign_of_life(self):
+            events.append("sign")
+
+        @contextlib.contextmanager
+        def paused(self):
+            events.append("paused")
+            yield
+            events.append("goes on")
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            pass
+
+    def evaluation():
+        for number in range(3):
+            events.append("batch")
+            yield make_rows(900 + number, 4)
+
+    monkeypatch.setattr("t5x_code.training.loop.Watchdog", Recorder)
+    run(
+        tmp_path / "run",
+        evaluation=evaluation,
+        benchmarks=lambda params, step: events.append("benchmark") or {},
+        train_steps=1,
+        batch_size=2,
+        watchdog_minutes=7.0,
+    )
+    of_evaluation = ["batch", "sign"] * 3
+    assert events == [7.0, *of_evaluation, "paused", "benchmark", "goes on", "sign", "sign"]  # the step's, the save's
