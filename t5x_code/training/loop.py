@@ -4,6 +4,7 @@ The loop stays one step ahead of the device and waits for numbers only where it 
 loop, and a request to stop is answered after the step that is queued.
 """
 
+import contextlib
 import dataclasses
 import functools
 import time
@@ -18,6 +19,7 @@ from jax.sharding import Mesh
 import t5x_code
 from t5x_code.checkpoints.manager import CheckpointWriter
 from t5x_code.checkpoints.model_directory import CHECKPOINTS_FOLDER, ModelDescription, start_run_directory
+from t5x_code.checkpoints.replica import ReplicaWriter, replica_folder
 from t5x_code.errors import UserError
 from t5x_code.models.config import TransformerConfig
 from t5x_code.models.modality import VocabularySplit
@@ -54,6 +56,8 @@ class LoopConfig:
     benchmark_period: int = 1000
     keep_last: int = 2  # newest checkpoints kept
     keep_every: int | None = None  # steps divisible by this are kept for good
+    # A folder on each host's own disk for replicas of the newest checkpoints: a restart without the shared storage.
+    local_replicas: str | None = None
     max_skipped_in_a_row: int = 20  # steps without a finite loss and gradient before giving up
     accept_changed_data: bool = False  # resume although the data is not what the checkpoint was trained on
     # Without a finished step or batch of an evaluation until stacks are printed; after twice that the run ends.
@@ -128,6 +132,7 @@ def train(
             initialize_from,
             data.split,
             parts.offload,
+            config.local_replicas,
         )
         if is_writer():
             start_run_directory(config.model_dir, files.description, files.save_tokenizer, files.texts)
@@ -155,7 +160,7 @@ class _Steps:
 
 def _run(config: LoopConfig, steps: _Steps, start: Start, data: RunData) -> int:
     state, step, rows_consumed = start.state, start.step, start.rows_consumed
-    if step >= config.train_steps:
+    if step >= config.train_steps and start.is_saved:
         if is_writer():
             say(f"nothing to do: {step} steps are done, TRAIN_STEPS is {config.train_steps}")
         return step
@@ -165,22 +170,29 @@ def _run(config: LoopConfig, steps: _Steps, start: Start, data: RunData) -> int:
     speed = Speedometer(steps.model, steps.mesh)
     queued: Any = None  # metrics of the step before, which may still run
 
-    def metadata() -> dict[str, Any]:
-        return {
+    def save() -> None:
+        metadata = {
             "step": step,
             "rows_consumed": rows_consumed,
             "data": data.fingerprint,
             "model": model_facts(steps.model),
             "code_version": t5x_code.__version__,
         }
+        checkpoint = checkpoint_of(state, metadata)
+        checkpoints.save(step, checkpoint)
+        if replicas:
+            replicas.save(step, checkpoint)
 
     try:
         with (
             CheckpointWriter(folder / CHECKPOINTS_FOLDER, config.keep_last, config.keep_every) as checkpoints,
+            _replica_writer(config) as replicas,
             StopRequest() as stop,
             Watchdog(config.watchdog_minutes) as watchdog,
             ProfilerWindow(folder / "profile", config.profile_steps) as profiler,
         ):
+            if not start.is_saved:
+                save()
             while step < config.train_steps:
                 profiler.before(step)
                 with speed.waiting_for_input(functools.partial(_is_done, queued)):
@@ -221,7 +233,7 @@ def _run(config: LoopConfig, steps: _Steps, start: Start, data: RunData) -> int:
                 checkpoints.check()
                 stops = stop.arrived(step)
                 if stops or is_last or step % config.checkpoint_period == 0:
-                    checkpoints.save(step, checkpoint_of(state, metadata()))
+                    save()
                     speed.restart()
                     watchdog.sign_of_life()
                 if stops:
@@ -232,6 +244,12 @@ def _run(config: LoopConfig, steps: _Steps, start: Start, data: RunData) -> int:
         if writer:
             writer.close()
     return step
+
+
+def _replica_writer(config: LoopConfig) -> contextlib.AbstractContextManager[ReplicaWriter | None]:
+    if config.local_replicas is None:
+        return contextlib.nullcontext()
+    return ReplicaWriter(replica_folder(config.local_replicas, config.model_dir))
 
 
 def _ahead(mesh: Mesh, batches: Iterator[Arrays]) -> Iterator[dict[str, jax.Array]]:

@@ -1,7 +1,8 @@
-"""Where a run starts: at its newest whole checkpoint, else from another model's parameters, else from fresh ones."""
+"""Where a run starts: at its newest whole checkpoint or replica, else from another model's parameters or fresh ones."""
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -21,6 +22,7 @@ from t5x_code.checkpoints.manager import (
     set_aside_newer,
 )
 from t5x_code.checkpoints.model_directory import CHECKPOINTS_FOLDER, load_initial_params, read_description
+from t5x_code.checkpoints.replica import newest_replica, read_replica, replica_folder
 from t5x_code.errors import UserError
 from t5x_code.models.config import TransformerConfig
 from t5x_code.models.decoder import init_params
@@ -40,6 +42,7 @@ class Start:
     step: int
     rows_consumed: int
     origin: str  # for the log
+    is_saved: bool = True  # its checkpoint lies, whole, in the run's folder; or it is a beginning
 
 
 def find_start(
@@ -54,8 +57,11 @@ def find_start(
     initialize_from: str | None = None,
     split: VocabularySplit | None = None,
     offload: bool = False,
+    local_replicas: epath.PathLike | None = None,
 ) -> Start:
     """Restores or makes the state. A checkpoint in `model_dir` wins over `initialize_from`.
+
+    A replica in `local_replicas` wins over a checkpoint that is not newer, is damaged or gone.
 
     Where `split` is given and `initialize_from` has the base vocabulary, its rows are copied for code.
 
@@ -63,18 +69,17 @@ def find_start(
         UserError: the checkpoint is of another model, optimizer or data; names what changed. Or none is whole.
     """
     abstract = abstract_state(model, optimizer, with_ema, mesh, offload)
-    folder = epath.Path(model_dir) / CHECKPOINTS_FOLDER
-    step = newest_good_step(folder)
-    if step is not None:
-        metadata = read_metadata(folder, step)
+
+    def refuse_changes(where: epath.Path, metadata: dict[str, Any]) -> None:
         if "rows_consumed" not in metadata:
             raise UserError(
                 f"{model_dir} is an imported model, not a run; set INITIALIZE_FROM to it and MODEL_DIR to a new folder"
             )
-        _refuse_changes(f"{folder}/{step}", metadata, model, data_fingerprint, accept_changed_data)
-        set_aside_newer(folder, step)
-        state = _restore(folder, step, abstract, with_ema)
-        return Start(state, step, metadata["rows_consumed"], f"resumed at step {step} of {model_dir}")
+        _refuse_changes(str(where), metadata, model, data_fingerprint, accept_changed_data)
+
+    resumed = _resume(epath.Path(model_dir), local_replicas, abstract, with_ema, refuse_changes)
+    if resumed is not None:
+        return resumed
     if initialize_from is not None:
         params = load_initial_params(initialize_from, model, mesh, split)
 
@@ -94,6 +99,39 @@ def find_start(
     make = functools.partial(init_state, model, optimizer, with_ema)
     state = jax.jit(make, out_shardings=shardings_of(abstract))(jax.random.key(seed))
     return Start(state, 0, 0, "started from fresh parameters")
+
+
+def _resume(
+    model_dir: epath.Path,
+    local_replicas: epath.PathLike | None,
+    abstract: TrainState,
+    with_ema: bool,
+    refuse_changes: Callable[[epath.Path, dict[str, Any]], None],
+) -> Start | None:
+    """From the run's last whole checkpoint or its last replica: the newer one, the replica where they are of a step."""
+    folder, wanted = model_dir / CHECKPOINTS_FOLDER, checkpoint_of(abstract, {})
+    replicas = replica_folder(local_replicas, model_dir) if local_replicas is not None else None
+    replica = newest_replica(replicas, wanted) if replicas is not None else None
+    try:
+        step = newest_good_step(folder)
+    except UserError:  # none is whole
+        if replica is None:
+            raise
+        step = None
+    if replicas is not None and replica is not None and (step is None or replica >= step):
+        saved = read_replica(replicas, replica, wanted)
+        refuse_changes(replicas / str(replica), saved.metadata)
+        set_aside_newer(folder, -1 if step is None else step)
+        state = abstract.replace(params=saved.params, ema_params=saved.ema_params, **saved.training)
+        origin = f"resumed at step {replica} of the replica in {replicas.parent}"
+        return Start(state, replica, saved.metadata["rows_consumed"], origin, is_saved=replica == step)
+    if step is None:
+        return None
+    metadata = read_metadata(folder, step)
+    refuse_changes(folder / str(step), metadata)
+    set_aside_newer(folder, step)
+    state = _restore(folder, step, abstract, with_ema)
+    return Start(state, step, metadata["rows_consumed"], f"resumed at step {step} of {model_dir}")
 
 
 def checkpoint_of(state: TrainState, metadata: dict[str, Any]) -> Checkpoint:
