@@ -5,12 +5,16 @@ import numpy as np
 from jax.sharding import Mesh
 
 from t5x_code.objectives.example import Layout, Piece, Row
+from t5x_code.objectives.ntp_plus import CODE_KINDS
 from t5x_code.parallel.rules import batch_sharding
 from t5x_code.recipes.recipe import DataConfig
-from t5x_code.tokens.special_tokens import SpecialTokens
+from t5x_code.tokens.special_tokens import PairTokens, SpecialTokens
 
-DOCUMENT = np.arange(10, 18, dtype=np.int32)
-SPECIAL_TOKENS = SpecialTokens(eod=0, sep=1, eom=2, masks=(3, 4))
+SPECIAL_TOKENS = SpecialTokens(eod=0, sep=1, eom=2, masks=(3, 4), pair=PairTokens(*range(5, 12)))
+# With the parts of a document of codes, the first three of which pass for those of a docstring-code pair.
+PARTS = np.arange(len(CODE_KINDS), dtype=np.uint8)
+DOCUMENT = 12 + np.arange(4 * len(PARTS), dtype=np.int32)
+VOCAB_SIZE = 12 + len(DOCUMENT)
 
 
 def abstract_batch(config: DataConfig, batch_size: int, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
@@ -21,9 +25,10 @@ def abstract_batch(config: DataConfig, batch_size: int, mesh: Mesh) -> dict[str,
         batch_size: rows of the global batch.
         mesh: rows are split over it.
     """
-    layout = Layout(config.length, SPECIAL_TOKENS, config.isolate_documents)
+    layout = Layout(config.length, SPECIAL_TOKENS, config.isolate_documents, VOCAB_SIZE)
     tokens = np.append(DOCUMENT, SPECIAL_TOKENS.eod).astype(np.int32)
-    row = Row((Piece(SPECIAL_TOKENS.eod, tokens, is_start=True, is_end=True),))
+    piece = Piece(SPECIAL_TOKENS.eod, tokens, True, True, part_ends=4 * (1 + PARTS.astype(np.int64)), part_kinds=PARTS)
+    row = Row((piece,))
     arrays: dict[str, np.ndarray] = {}
     for objective, _ in config.objectives:
         arrays |= objective(row, layout, np.random.default_rng(0)).arrays()
