@@ -31,6 +31,12 @@ SIZES = ("codegen2_1b", "codegen2_3_7b", "codegen2_7b", "codegen2_16b")
 TOPOLOGIES = {8: "v5p:2x2x2", 64: "v5p:4x4x4", 512: "v5p:8x8x8", 4096: "v5p:16x16x16"}
 GIB, GB, MS = 2**30, 1e9, 1e3
 ROUNDS, STEPS = 3, 40
+# Rows of the plot: part of the report, its unit, how much of it is one, what is drawn.
+PLOTTED = (
+    ("bounds", "ms a step at least", 1 / MS, ("compute", "memory", "interconnect")),
+    ("memory", "GiB a device", GIB, ("arguments", "temporary")),
+)
+COLOURS = ("#1f77b4", "#2ca02c", "#d62728")
 
 _RECIPES = flags.DEFINE_list("recipes", list(SIZES), "Run files in gin/.")
 _DEVICES = flags.DEFINE_list("devices", [str(count) for count in TOPOLOGIES], f"Of {', '.join(map(str, TOPOLOGIES))}.")
@@ -96,31 +102,47 @@ def make_table(results: list[dict[str, Any]]) -> str:
 
 
 def draw(results: list[dict[str, Any]]) -> str:
-    """Bounds of the step's time over devices, a panel per recipe: compute, memory and interconnect, in milliseconds."""
-    colours = {"compute": "#1f77b4", "memory": "#2ca02c", "interconnect": "#d62728"}
-    recipes = sorted({r["recipe"] for r in results}, key=[r["recipe"] for r in results].index)
-    width, height = 260, 220
-    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{width * len(recipes)}" height="{height + 30}" '
+    """Over the number of devices, a column per recipe: lower bounds of the step's time above, memory below."""
+    fitting = [r for r in results if r["fits"]]
+    recipes = list(dict.fromkeys(r["recipe"] for r in fitting))
+    counts = sorted({r["num_devices"] for r in fitting})
+    wide, tall, legend = 250, 200, 24
+    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{wide * len(recipes)}" height="{2 * (tall + legend)}" '
              'font-family="sans-serif" font-size="11">', '<rect width="100%" height="100%" fill="white"/>']  # fmt: skip
-    for panel, recipe in enumerate(recipes):
-        rows = [r for r in results if r["recipe"] == recipe and r["fits"]]
-        if not rows:
-            continue
-        highest = max(r["bounds"]["step"] for r in rows)
-        left, bottom, wide, tall = panel * width + 45, height - 25, width - 65, height - 60
-        places = [left + wide * index / max(1, len(rows) - 1) for index in range(len(rows))]
-        parts.append(f'<text x="{left}" y="18" font-weight="bold">{recipe}, lower bounds, ms</text>')
-        parts.append(f'<path d="M{left} {bottom - tall}V{bottom}H{left + wide}" stroke="#888" fill="none"/>')
-        parts.append(f'<text x="{left - 5}" y="{bottom - tall + 4}" text-anchor="end">{highest * MS:.0f}</text>')
-        for x, r in zip(places, rows, strict=True):
-            parts.append(f'<text x="{x}" y="{bottom + 14}" text-anchor="middle">{r["num_devices"]}</text>')
-        for name, colour in colours.items():
-            heights = [bottom - tall * r["bounds"][name] / highest for r in rows]
-            points = " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(places, heights, strict=True))
-            parts.append(f'<polyline points="{points}" stroke="{colour}" stroke-width="2" fill="none"/>')
-    for index, (name, colour) in enumerate(colours.items()):
-        parts.append(f'<text x="{45 + 110 * index}" y="{height + 18}" fill="{colour}">{name}</text>')
+    for row, (group, unit, scale, names) in enumerate(PLOTTED):
+        for column, recipe in enumerate(recipes):
+            of_one = {r["num_devices"]: r[group] for r in fitting if r["recipe"] == recipe}
+            lines = {name: {count: figures[name] / scale for count, figures in of_one.items()} for name in names}
+            shift = f"translate({column * wide},{row * (tall + legend)})"
+            parts += [f'<g transform="{shift}">', *_panel(f"{recipe}, {unit}", lines, counts, wide, tall), "</g>"]
+        for index, name in enumerate(names):
+            place = f'x="{45 + 110 * index}" y="{(row + 1) * (tall + legend) - 10}"'
+            parts.append(f'<text {place} font-weight="bold" fill="{COLOURS[index]}">{name}</text>')
     return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def _panel(title: str, lines: dict[str, dict[int, float]], counts: list[int], wide: int, tall: int) -> list[str]:
+    """One pair of axes, from zero, with a line for each name: its values by number of devices."""
+    left, right, top, bottom = 45, wide - 15, 30, tall - 25
+    highest = max(value for line in lines.values() for value in line.values()) or 1.0
+    x = {count: left + (right - left) * (0.5 + index) / len(counts) for index, count in enumerate(counts)}
+
+    def y(value: float) -> float:
+        return bottom - (bottom - top) * value / highest
+
+    parts = [f'<text x="{left}" y="18" font-weight="bold">{title}</text>']
+    for share in (0.0, 0.5, 1.0):
+        at, value = y(share * highest), share * highest
+        parts.append(f'<path d="M{left} {at:.1f}H{right}" stroke="#ddd"/>')
+        label = f"{value:,.0f}" if highest >= 10 or not value else f"{value:.1f}"
+        parts.append(f'<text x="{left - 5}" y="{at + 4:.1f}" text-anchor="end">{label}</text>')
+    parts += [f'<text x="{at:.1f}" y="{bottom + 16}" text-anchor="middle">{count:,}</text>' for count, at in x.items()]
+    for colour, line in zip(COLOURS, lines.values(), strict=False):
+        points = [(x[count], y(value)) for count, value in sorted(line.items())]
+        path = " ".join(f"{across:.1f},{up:.1f}" for across, up in points)
+        parts.append(f'<polyline points="{path}" stroke="{colour}" stroke-width="2" fill="none"/>')
+        parts += [f'<circle cx="{across:.1f}" cy="{up:.1f}" r="3" fill="{colour}"/>' for across, up in points]
+    return parts
 
 
 def measure_here(counts: list[int]) -> list[dict[str, Any]]:
