@@ -91,14 +91,23 @@ def start(environment) -> Callable[..., subprocess.Popen]:
 
 @pytest.fixture(scope="session")
 def start_many(start) -> Callable[..., list[subprocess.Popen]]:
-    """A function that starts train.py as several processes of one run; `own` gives each its further arguments."""
+    """A function that starts train.py as several processes of one run; `own` gives each its further arguments.
 
-    def run(count: int, arguments: list[str], own: Sequence[Sequence[str]] = (), **variables: str):
+    `folders` are where they start.
+    """
+
+    def run(
+        count: int,
+        arguments: list[str],
+        own: Sequence[Sequence[str]] = (),
+        folders: Sequence[Path] = (),
+        **variables: str,
+    ) -> list[subprocess.Popen]:
         names = {"JAX_COORDINATOR_ADDRESS": f"localhost:{free_port()}", "JAX_NUM_PROCESSES": str(count)}
-        more = own or [()] * count
+        more, cwd = own or [()] * count, folders or [ROOT] * count
         return [
-            start("train.py", *arguments, *more[index], **names, JAX_PROCESS_ID=str(index), **variables)
-            for index in range(count)
+            start("train.py", *arguments, *more[n], cwd=cwd[n], **names, JAX_PROCESS_ID=str(n), **variables)
+            for n in range(count)
         ]
 
     return run

@@ -1,4 +1,4 @@
-"""The same run on eight devices, and in two processes, has the losses of one device."""
+"""The same run on eight devices, and in two and four processes, has the losses of one device."""
 
 import numpy as np
 import pytest
@@ -40,12 +40,14 @@ def test_what_eight_devices_saved_one_goes_on_from(start, tiny, whole_run, tmp_p
 
 
 @pytest.mark.slow
-def test_two_processes_are_one(start, start_many, tiny, whole_run, tmp_path):
+@pytest.mark.parametrize("count", [2, 4])
+def test_processes_are_one(start, start_many, tiny, whole_run, tmp_path, count):
     run = tmp_path / "run"
-    processes = start_many(2, tiny(run, f"TRAIN_STEPS={STEPS_COMPARED}", "CHECKPOINT_PERIOD=3"))
+    processes = start_many(count, tiny(run, f"TRAIN_STEPS={STEPS_COMPARED}", "CHECKPOINT_PERIOD=3"))
     ended = [finish(process) for process in processes]
-    assert [end.code for end in ended] == [0, 0], ended[0].err + ended[1].err
+    assert [end.code for end in ended] == [0] * count, ended[0].err + ended[1].err
+    assert len(losses_of(run)) == STEPS_COMPARED
     np.testing.assert_allclose(losses_of(run), losses_of(whole_run), rtol=0, atol=1e-5)
-    assert "step 6/6" in ended[0].err and "step 6/6" not in ended[1].err
+    assert ["step 6/6" in end.err for end in ended] == [True] + [False] * (count - 1)
     one = finish(start("train.py", *tiny(run, "TRAIN_STEPS=8")))
     assert one.code == 0 and f"resumed at step {STEPS_COMPARED}" in one.err, one.err

@@ -130,12 +130,38 @@ def test_saved_by_two_resumed_elsewhere(start_many, tiny, undisturbed, tmp_path,
 
 
 @pytest.mark.slow
-def test_a_process_without_its_data_is_named_in_all(start_many, tiny, tmp_path):
-    own = [[], [f"--gin.DATA='{tmp_path}'", f"--gin.TOKENIZER='{tmp_path / 'none'}'"]]
-    arguments = tiny(tmp_path / "run", *settings())
-    # Told apart before anything is read, as the recipes differ.
-    ended = [finish(process) for process in start_many(2, arguments, own)]
-    assert [end.code for end in ended] == [2, 2] and "in process 1 (" in ended[0].err
+def test_replicas_on_local_disks_stand_in_for_lost_checkpoints(start_many, tiny, undisturbed, tmp_path):
+    run, local = tmp_path / "run", tmp_path / "local"
+    arguments = tiny(run, *settings(f"LoopConfig.local_replicas='{local}'"))
+    first = [finish(process) for process in start_many(2, arguments)]
+    assert [end.code for end in first] == [0, 0], first[0].err
+    (second_disk,) = local.glob("run-*/process_1")
+    assert list_steps(second_disk) == [STEPS - 5, STEPS]
+    # The shared folder is gone, and the second process had been killed before its newest replica was whole.
+    shutil.rmtree(run / "checkpoints")
+    shutil.rmtree(second_disk / str(STEPS))
+    ended = [finish(process) for process in start_many(2, arguments)]
+    assert [end.code for end in ended] == [0, 0], ended[0].err
+    assert f"resumed at step {STEPS - 5} of the replica in {local}" in ended[0].err
+    assert list_steps(run / "checkpoints") == [STEPS - 5, STEPS]
+    assert metrics_of(run) == metrics_of(undisturbed)
+    ends = [leaves_of(folder / "checkpoints" / str(STEPS)) for folder in (run, undisturbed)]
+    jax.tree.map(np.testing.assert_array_equal, *ends)
+
+
+@pytest.mark.slow
+def test_a_process_without_its_data_is_named_in_all(start_many, tiny, corpus, tmp_path):
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for folder in folders:
+        folder.mkdir()
+    (folders[0] / "corpus").symlink_to(corpus)  # the second host has neither the store nor what it is made of
+    arguments = tiny(tmp_path / "run", *settings("MIXTURE='text_files:corpus'", "DATA='stores'"))
+    ended = [finish(process) for process in start_many(2, arguments, folders=folders)]
+    assert [end.code for end in ended] == [2, 2], ended[0].err + ended[1].err
+    for end in ended:
+        (line,) = end.error_lines
+        assert "process 1 (" in line and "corpus" in line
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow
