@@ -120,7 +120,8 @@ def run_and_measure(name: str, objective: str, steps: int, seed: int, start: Pat
     files = [*RECIPE, *flags.FLAGS.gin_file, f"gin/objectives/{objective}.gin"]
     recipe, resolved = load_recipe(files, bindings_of(name, steps, seed, start))
     begun = time.time()
-    train_recipe(recipe, resolved, "benchmarks/logic_equivalence.py")
+    if train_recipe(recipe, resolved, "benchmarks/logic_equivalence.py") < steps:
+        raise UserError(f"{name} was asked to stop and is saved; run the same command to go on")
     trained = time.time()
     result = {"steps": steps, "seed": seed, "loss": held_out_loss(name)} | measure(name)
     result["seconds"] = {"train": trained - begun, "measure": time.time() - trained}

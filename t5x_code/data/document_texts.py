@@ -37,9 +37,9 @@ def document_texts(store: TokenStore, tokenizer: Tokenizer) -> Iterator[str]:
 
 
 def _end_of_part(store: TokenStore, shard: int, start: int) -> int:
-    """Where the part that begins at a token ends."""
+    """Where the first part of the document that begins at `start` ends: there too, if that part is empty."""
     part_ends_Q = store.part_ends(shard)
-    return int(part_ends_Q[part_ends_Q.searchsorted(start, "right")])
+    return int(part_ends_Q[part_ends_Q.searchsorted(start, "left")])
 
 
 def held_out_texts(path: str) -> Iterator[str]:

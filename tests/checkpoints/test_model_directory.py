@@ -78,6 +78,18 @@ def test_a_model_starts_another(written, params):
         load_initial_params(written, other)
 
 
+def rows_of_tokens(params):
+    """Every array that has a row for each token, tokens first."""
+    return params["embedding"]["kernel"], params["head"]["kernel"].T, params["head"]["bias"]
+
+
+def check_grown_by_means(new, old, size: int):
+    """Rows from 64 to `size` are the mean of the 64 old ones, which stay."""
+    np.testing.assert_array_equal(new[:64], old[:64])
+    mean = np.asarray(old[:64], np.float64).mean(0)
+    np.testing.assert_allclose(new[64:size], np.broadcast_to(mean, new[64:size].shape), atol=1e-7)
+
+
 def test_new_tokens_start_as_the_mean_of_the_old(written, params):
     grown = dataclasses.replace(CONFIG, vocab_size=200, vocab_multiple=64)
     for mesh in (None, make_mesh(MeshConfig())):
@@ -86,14 +98,8 @@ def test_new_tokens_start_as_the_mean_of_the_old(written, params):
         assert jax.tree.map(lambda leaf: leaf.shape, got) == jax.tree.map(lambda leaf: leaf.shape, abstract)
         assert jax.tree.map(lambda leaf: leaf.sharding, got) == jax.tree.map(lambda leaf: leaf.sharding, abstract)
         jax.tree.map(np.testing.assert_array_equal, got["layers"], params["layers"])
-        for new, old in (
-            (got["embedding"]["kernel"], params["embedding"]["kernel"]),
-            (got["head"]["kernel"].T, params["head"]["kernel"].T),
-            (got["head"]["bias"], params["head"]["bias"]),
-        ):
-            np.testing.assert_array_equal(new[:64], old[:64])
-            mean = np.asarray(old[:64], np.float64).mean(0)
-            np.testing.assert_allclose(new[64:200], np.broadcast_to(mean, new[64:200].shape), atol=1e-7)
+        for new, old in zip(rows_of_tokens(got), rows_of_tokens(params), strict=True):
+            check_grown_by_means(new, old, 200)
             assert not np.asarray(new[200:]).any()
     with pytest.raises(UserError, match="it has a vocabulary of 64, this recipe of 50"):
         load_initial_params(written, dataclasses.replace(CONFIG, vocab_size=50))
@@ -105,14 +111,8 @@ def test_words_that_a_split_adds_start_as_the_mean_and_their_rows_for_code_as_co
     split = VocabularySplit(70, sources, np.ones((2, 77), bool), (1,))
     for mesh in (None, make_mesh(MeshConfig())):
         got = load_initial_params(written, split_config(dataclasses.replace(CONFIG, vocab_size=70), split), mesh, split)
-        for new, old in (
-            (got["embedding"]["kernel"], params["embedding"]["kernel"]),
-            (got["head"]["kernel"].T, params["head"]["kernel"].T),
-            (got["head"]["bias"], params["head"]["bias"]),
-        ):
-            np.testing.assert_array_equal(new[:64], old[:64])
-            mean = np.asarray(old[:64], np.float64).mean(0)
-            np.testing.assert_allclose(new[64:70], np.broadcast_to(mean, new[64:70].shape), atol=1e-7)
+        for new, old in zip(rows_of_tokens(got), rows_of_tokens(params), strict=True):
+            check_grown_by_means(new, old, 70)
             np.testing.assert_array_equal(new[70:77], new[np.array(sources)])
 
 

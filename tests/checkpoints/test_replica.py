@@ -1,14 +1,9 @@
 """Replicas of two processes: each keeps its own shards, and both go back to the newest step that both have whole."""
 
 import json
-import os
 import shutil
-import socket
-import subprocess
-import sys
-import textwrap
 
-from t5x_code.parallel.hosts import PROCESS_VARIABLES
+from two_processes import run_two
 
 SOURCE = """
     import json, sys
@@ -54,24 +49,15 @@ SOURCE = """
 """
 
 
-def run_two(folder, what: str) -> list[list]:
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        address = f"localhost:{probe.getsockname()[1]}"
-    processes = []
-    for index in range(2):
-        own = dict(zip(PROCESS_VARIABLES, (address, "2", str(index)), strict=True))
-        environment = {**os.environ, **own, "JAX_PLATFORMS": "cpu"}
-        command = [sys.executable, "-c", textwrap.dedent(SOURCE), str(folder), what]
-        processes.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True))
+def said_by_two(folder, what: str) -> list[list]:
     # The collectives' library says on the same stream that it is connected.
-    return [json.loads(process.communicate(timeout=120)[0].splitlines()[-1]) for process in processes]
+    return [json.loads(said.splitlines()[-1]) for said in run_two(SOURCE, str(folder), what)]
 
 
 def test_two_processes_go_back_to_what_both_have(tmp_path):
     share = (8 * 4 + 4 * 2 * 2) // 2
-    assert run_two(tmp_path, "save") == [[3, 3, True, share]] * 2
+    assert said_by_two(tmp_path, "save") == [[3, 3, True, share]] * 2
     (second,) = tmp_path.glob("x-*/process_1")
     assert sorted(path.name for path in second.iterdir()) == ["2", "3"]
     shutil.rmtree(second / "3")  # as if it had been killed before that was whole
-    assert run_two(tmp_path, "read") == [[2, 2, True, share]] * 2
+    assert said_by_two(tmp_path, "read") == [[2, 2, True, share]] * 2

@@ -42,15 +42,16 @@ BOMBS = [
     hostile(
         "memory bomb of many",
         """
-        import os, time
+        import mmap, os, time
         for _ in range(4):
             if os.fork() == 0:
                 break
-        block = bytearray(220 << 20)
-        block[::4096] = b"x" * len(block[::4096])
+        block = mmap.mmap(-1, 220 << 20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        block.madvise(mmap.MADV_HUGEPAGE)  # small pages take so much CPU time that this may end it before
+        block[::4096] = b"x" * (len(block) // 4096)
         time.sleep(60)
         """,
-        "stopped: (memory|cpu time)",  # where page faults are slow, the second of CPU is spent before the memory
+        "stopped: memory",
     ),
     attempt(
         "large file",

@@ -1,14 +1,11 @@
 """How a process finds the others of its run, and what it says when it cannot; processes that meet."""
 
 import json
-import os
 import socket
-import subprocess
-import sys
-import textwrap
 
 import jax
 import pytest
+from two_processes import run_two
 
 from t5x_code.errors import RunAgain, UserError
 from t5x_code.parallel import hosts
@@ -129,16 +126,7 @@ MEETING = """
 
 
 def test_two_processes_meet():
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        address = f"localhost:{probe.getsockname()[1]}"
-    processes = []
-    for index in range(2):
-        own = dict(zip(PROCESS_VARIABLES, (address, "2", str(index)), strict=True))
-        environment = {**os.environ, **own, "JAX_PLATFORMS": "cpu"}
-        command = [sys.executable, "-c", textwrap.dedent(MEETING)]
-        processes.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True))
-    first, second = (json.loads(process.communicate(timeout=120)[0]) for process in processes)
+    first, second = (json.loads(said) for said in run_two(MEETING))
     host = socket.gethostname()
     for index, said in enumerate((first, second)):
         same, differs, all_well, one_fails, first_fails, first_done, *missed = said

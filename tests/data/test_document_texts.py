@@ -1,0 +1,22 @@
+"""Documents of a store as text."""
+
+import json
+
+from t5x_code.data.builtin_tasks import declaration_for
+from t5x_code.data.caching.build import build_store
+from t5x_code.data.declarations import SPLITS
+from t5x_code.data.document_texts import document_texts
+from t5x_code.data.token_store import TokenStore
+from t5x_code.tokens import train_bpe
+from t5x_code.tokens.special_tokens import PAIR_TEXTS
+
+
+def test_pairs_give_their_code_whole_with_or_without_a_docstring(tmp_path):
+    codes = [f"def f{number}(x):\n    return x + {number}\n" for number in range(40)]
+    records = [{"docstring": "Adds." if number % 2 else "", "code": code} for number, code in enumerate(codes)]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    (task,) = declaration_for(f"jsonl_pairs:{tmp_path}/pairs.jsonl").tasks
+    tokenizer = train_bpe.train(codes, 400, 2, PAIR_TEXTS)
+    folder = build_store(task, tokenizer, tmp_path / "stores", show_progress=False)
+    texts = [text for split in SPLITS for text in document_texts(TokenStore.open(folder / split), tokenizer)]
+    assert sorted(texts) == sorted(codes)
