@@ -58,22 +58,24 @@ class Others:
                 all_sleep &= fields[0] in "SZTtX"
         return Use(cpu, memory, all_sleep)
 
-    def kill(self) -> None:
-        """Ends them all, however fast they multiply."""
+    def kill(self) -> dict[int, int]:
+        """Ends them all, however fast they multiply; exit codes of those that were taken in on the way."""
+        ended: dict[int, int] = {}
         if self._is_first:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(-1, signal.SIGKILL)  # all others of this namespace, in one go
-            return
+            return ended
         for _ in range(200):
             found = list(self.pids())
             if not found:
-                return
+                break
             # Stopped first: what is stopped does not multiply.
             for each in (signal.SIGSTOP, signal.SIGKILL):
                 for pid in found:
                     self._signal(pid, each)
-            self._reap()
+            ended |= self._reap()
             time.sleep(0.001)
+        return ended
 
     def are_gone(self) -> bool:
         """Whether none is left."""
@@ -89,12 +91,15 @@ class Others:
             finally:
                 os.close(descriptor)
 
-    def _reap(self) -> None:
-        """Takes in strangers that became our children; our own two are left to who waits for them."""
+    def _reap(self) -> dict[int, int]:
+        """Takes in our dead children, strangers that became ours among them: nobody else makes their numbers free."""
+        ended = {}
         for pid in list(self.pids()):
             with contextlib.suppress(OSError, IndexError):
                 if _stat_fields(pid)[0] == "Z":
-                    os.waitpid(pid, os.WNOHANG)
+                    taken, status = os.waitpid(pid, os.WNOHANG)
+                    ended |= {taken: os.waitstatus_to_exitcode(status)} if taken else {}
+        return ended
 
 
 def hide_memory() -> None:

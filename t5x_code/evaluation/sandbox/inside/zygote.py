@@ -4,6 +4,7 @@ It never reads a program or its tests: it hands their file descriptors on, so th
 program, whose process begins as a copy of it, could find there.
 """
 
+import contextlib
 import gc
 import json
 import os
@@ -60,8 +61,8 @@ def _run(
     os.close(source)
     os.close(channel)
     reason = _watch(last, limits, folders[0], control, others, started)
-    others.kill()
-    status = _reap(program, last)
+    ended = others.kill() | _reap()
+    status = {"program": ended.get(program, 0), "last": ended.get(last, 0)}
     spoiled = not (others.are_gone() and all(_empty(folder, settings["user"]) for folder in folders))
     if settings["user"] is not None:
         spoiled |= not processes.remove_strays(settings["user"], folders[0])
@@ -174,16 +175,14 @@ def _watch(last: int, limits: dict[str, Any], folder: str, control: socket.socke
         os.close(descriptor)
 
 
-def _reap(program: int, last: int) -> dict[str, int]:
-    """Takes in every dead child; how the program's process and the last one ended."""
+def _reap() -> dict[int, int]:
+    """Takes in every child, dead or about to be; their exit codes."""
     ended = {}
-    while True:
-        try:
+    with contextlib.suppress(ChildProcessError):
+        while True:
             pid, status = os.waitpid(-1, 0)
-        except ChildProcessError:
-            break
-        ended[pid] = os.waitstatus_to_exitcode(status)
-    return {"program": ended.get(program, 0), "last": ended.get(last, 0)}
+            ended[pid] = os.waitstatus_to_exitcode(status)
+    return ended
 
 
 def _empty(folder: str, user: int | None) -> bool:
