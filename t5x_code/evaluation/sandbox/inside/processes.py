@@ -73,7 +73,7 @@ class Others:
             for each in (signal.SIGSTOP, signal.SIGKILL):
                 for pid in found:
                     self._signal(pid, each)
-            ended |= self._reap()
+            ended |= _reap(found)
             time.sleep(0.001)
         return ended
 
@@ -90,16 +90,6 @@ class Others:
                     signal.pidfd_send_signal(descriptor, number)
             finally:
                 os.close(descriptor)
-
-    def _reap(self) -> dict[int, int]:
-        """Takes in our dead children, strangers that became ours among them: nobody else makes their numbers free."""
-        ended = {}
-        for pid in list(self.pids()):
-            with contextlib.suppress(OSError, IndexError):
-                if _stat_fields(pid)[0] == "Z":
-                    taken, status = os.waitpid(pid, os.WNOHANG)
-                    ended |= {taken: os.waitstatus_to_exitcode(status)} if taken else {}
-        return ended
 
 
 def hide_memory() -> None:
@@ -148,6 +138,16 @@ def remove_strays(user: int, kept: str) -> bool:
 
 def _all_pids() -> Iterator[int]:
     return (int(name) for name in os.listdir("/proc") if name.isdigit())
+
+
+def _reap(pids: list[int]) -> dict[int, int]:
+    """Takes in those that are dead and our children, as strangers become; their exit codes."""
+    ended = {}
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            taken, status = os.waitpid(pid, os.WNOHANG)
+            ended |= {taken: os.waitstatus_to_exitcode(status)} if taken else {}
+    return ended
 
 
 def _user_of(pid: int) -> int | None:
