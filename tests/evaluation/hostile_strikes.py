@@ -21,6 +21,7 @@ STRIKES = [
         def square(x): return 5
         """,
         f"{WRONG}|PermissionError|{DEAD}",
+        alone="PermissionError",
     ),
     hostile(
         "stop the parent",
@@ -30,6 +31,7 @@ STRIKES = [
         def square(x): return 5
         """,
         f"{WRONG}|PermissionError|{DEAD}",
+        alone="PermissionError",
     ),
     hostile(
         "stop the testing process",
