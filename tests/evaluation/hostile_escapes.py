@@ -1,4 +1,4 @@
-"""Programs that reach out of the sandbox, stay behind, or strike at who runs beside them."""
+"""Programs that reach out of the sandbox, or stay behind."""
 
 from hostile_program import DEAD, WRONG, attempt, hostile
 
@@ -34,7 +34,15 @@ ESCAPES = [
         socket.create_connection(("127.0.0.1", PORT), timeout=2).close()
         reached = True
         """,
-        alone="reached",
+    ),
+    attempt(
+        "send to a server by a pair of sockets",
+        """
+        import socket
+        ours, _ = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        ours.sendto(b"here", b"\\0hostile.PORT")
+        reached = True
+        """,
     ),
     hostile(
         "leave a server behind",
@@ -52,6 +60,7 @@ ESCAPES = [
         def square(x): return 5
         """,
         WRONG,
+        alone=f"{WRONG}|PermissionError|{DEAD}",  # both processes answer
     ),
     hostile(
         "leave a process behind",
@@ -94,47 +103,7 @@ ESCAPES = [
         def square(x): return 5
         """,
         WRONG,
-    ),
-    hostile(
-        "kill everybody",
-        """
-        import os, signal
-        os.kill(-1, signal.SIGKILL)
-        def square(x): return 5
-        """,
-        f"{WRONG}|{DEAD}",
-    ),
-    hostile(
-        "kill the parent",
-        """
-        import os, signal
-        os.kill(os.getppid(), signal.SIGKILL)
-        def square(x): return 5
-        """,
-        f"{WRONG}|PermissionError|{DEAD}",
-    ),
-    hostile(
-        "stop the parent",
-        """
-        import os, signal
-        os.kill(os.getppid(), signal.SIGSTOP)
-        def square(x): return 5
-        """,
-        f"{WRONG}|PermissionError|{DEAD}",
-    ),
-    hostile(
-        "stop the testing process",
-        """
-        import os, signal
-        for pid in filter(str.isdigit, os.listdir("/proc")):
-            if int(pid) > 1 and int(pid) != os.getpid():
-                try:
-                    os.kill(int(pid), signal.SIGSTOP)
-                except OSError:
-                    pass
-        def square(x): return 5
-        """,
-        "stopped: idle|AssertionError",  # the latter where the testing process came after it looked
+        alone=f"{WRONG}|PermissionError",
     ),
     attempt("become root", "import os\nos.setuid(0)\nreached = True"),
     attempt(
@@ -143,7 +112,17 @@ ESCAPES = [
         import ctypes
         reached = ctypes.CDLL(None, use_errno=True).unshare(0x10000000) == 0
         """,
-        alone="reached|blocked",
+    ),
+    attempt(
+        "a child in namespaces of its own",
+        """
+        import ctypes, os
+        number = {"x86_64": 56, "aarch64": 220}[os.uname().machine]
+        child = ctypes.CDLL(None).syscall(number, 0x10000000 | 17, 0, 0, 0, 0)
+        if child == 0:
+            os._exit(0)
+        reached = child > 0
+        """,
     ),
     attempt(
         "mount",

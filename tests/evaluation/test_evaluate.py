@@ -144,6 +144,11 @@ def test_code_runs_only_where_it_was_allowed(request_for, monkeypatch):
     monkeypatch.setattr(isolation, "why_not", lambda name: None if name == "rlimits" else "not here")
     with pytest.raises(UserError, match=r"only resource limits .*bubblewrap: not here.*--allow_without_isolation"):
         evaluate(request_for(execution=Execution(allowed=True)))
+    for version, user, could in ((0, 1000, "read and change"), (7, 1000, "read"), (0, 0, "read")):
+        monkeypatch.setattr(isolation.landlock, "version", lambda version=version: version)
+        monkeypatch.setattr(isolation.os, "geteuid", lambda user=user: user)
+        with pytest.raises(UserError, match=f"they could {could} your files"):
+            isolation.choose_isolation(Execution(allowed=True))
     assert isolation.choose_isolation(Execution(allowed=True, allowed_without_isolation=True)) == "rlimits"
     with pytest.raises(UserError, match=r"bubblewrap does not work here \(not here\)"):
         evaluate(request_for(execution=Execution(allowed=True, isolation="bubblewrap")))

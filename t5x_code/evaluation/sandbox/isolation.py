@@ -2,8 +2,11 @@
 
 bubblewrap: no network; a file system of the system's programs and the interpreter, read-only, with small temporary
 folders; its own process, user, IPC and host-name namespaces. namespaces: the same by system calls of our own, where
-there is no bubblewrap. rlimits: nothing but resource limits and, for root, a user of its own: a program can read what
-everybody can, and reach the network. Without root it is of the runner's own user, and can stop or end the runner.
+there is no bubblewrap. rlimits: resource limits and a filter of system calls, which takes the network and the reach to
+other processes; for root, a user of its own. A program can read what everybody can; without root it is of the runner's
+own user and can read what that user can. Where the kernel has Landlock it writes to its own folder alone (and, where
+the runner is root, to shared memory). Elsewhere, without root, it can change the files that the runner's user can, and
+by /proc the memory of that user's other processes; the runner and its zygotes are hidden there.
 """
 
 import dataclasses
@@ -18,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from t5x_code.errors import UserError
+from t5x_code.evaluation.sandbox.inside import landlock
 from t5x_code.evaluation.sandbox.inside.confine import INSIDE_USER
 from t5x_code.evaluation.sandbox.limits import Execution, IsolationName, Limits
 
@@ -26,7 +30,8 @@ _SYSTEM_FOLDERS = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32
 _FIRST_USER = 0x70000000  # numbers that no system gives to people; one per sandbox, so that their processes count apart
 _INSIDE = Path(__file__).parent / "inside"
 _ROOM = "t5x_code.evaluation.sandbox.inside"
-_MODULES = ("wire", "candidate", "tests", "processes", "confine", "zygote")  # in the order in which they import
+# In the order in which they import.
+_MODULES = ("wire", "candidate", "tests", "processes", "confine", "landlock", "seccomp", "zygote")
 
 # The sandbox sees no file of ours: our modules come to it as text.
 _BOOT = """
@@ -75,9 +80,10 @@ def choose_isolation(execution: Execution) -> IsolationName:
             raise UserError(f"programs cannot be run here: {why_not('rlimits')}")
     if chosen == "rlimits" and not execution.allowed_without_isolation:
         reasons = "; ".join(f"{name}: {why_not(name)}" for name in ISOLATIONS[:2] if why_not(name))
+        could = "read your files" if os.geteuid() == 0 or landlock.version() else "read and change your files"
         raise UserError(
-            f"only resource limits would hold the programs ({reasons or 'as asked'}): they could read your files and "
-            "reach your network; install bubblewrap, or add --allow_without_isolation on a machine that may be lost"
+            f"only resource limits and a filter of system calls would hold the programs ({reasons or 'as asked'}): "
+            f"they could {could}; install bubblewrap, or add --allow_without_isolation on a machine that may be lost"
         )
     return chosen
 
@@ -122,6 +128,7 @@ def start_of(isolation: IsolationName, limits: Limits, number: int) -> Start:
         "read_only": _read_only_folders(),
         "links": _links(),
         "hidden": _hidden_folders(),
+        "landlock": landlock.version(),
         "modules": [(f"{_ROOM}.{name}", (_INSIDE / f"{name}.py").read_text()) for name in _MODULES],
     }
     interpreter = [os.path.realpath(sys.executable), "-I", "-c", _BOOT, json.dumps(settings)]

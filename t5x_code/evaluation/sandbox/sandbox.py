@@ -17,6 +17,7 @@ from t5x_code.errors import UserError
 from t5x_code.evaluation.sandbox.inside.wire import Closed, Wire
 from t5x_code.evaluation.sandbox.isolation import start_of
 from t5x_code.evaluation.sandbox.limits import IsolationName, Limits
+from t5x_code.evaluation.sandbox.runner_memory import hidden_memory
 
 _START_SECONDS = 60
 _GRACE_SECONDS = 30  # beyond the program's own wall time, for the zygote to sweep up
@@ -71,6 +72,7 @@ class Sandbox:
         self._isolation, self._limits, self._number = isolation, limits, next(_numbers) % 256
         self._process: subprocess.Popen | None = None
         self._folder: str | None = None
+        self._hidden = contextlib.ExitStack()
         try:
             self._start()
         except BaseException:
@@ -109,6 +111,7 @@ class Sandbox:
             # Not by shutil: a program may nest folders deeper than Python's stack.
             subprocess.run(["rm", "-rf", self._folder], stderr=subprocess.DEVNULL, check=False)
             self._folder = None
+        self._hidden.close()
 
     def __enter__(self) -> "Sandbox":
         return self
@@ -117,6 +120,8 @@ class Sandbox:
         self.close()
 
     def _start(self) -> None:
+        if self._isolation == "rlimits" and os.geteuid() != 0:
+            self._hidden.enter_context(hidden_memory())
         start = start_of(self._isolation, self._limits, self._number)
         self._folder = start.folder
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

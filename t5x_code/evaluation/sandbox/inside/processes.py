@@ -58,22 +58,24 @@ class Others:
                 all_sleep &= fields[0] in "SZTtX"
         return Use(cpu, memory, all_sleep)
 
-    def kill(self) -> None:
-        """Ends them all, however fast they multiply."""
+    def kill(self) -> dict[int, int]:
+        """Ends them all, however fast they multiply; exit codes of those that were taken in on the way."""
+        ended: dict[int, int] = {}
         if self._is_first:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(-1, signal.SIGKILL)  # all others of this namespace, in one go
-            return
+            return ended
         for _ in range(200):
             found = list(self.pids())
             if not found:
-                return
+                break
             # Stopped first: what is stopped does not multiply.
             for each in (signal.SIGSTOP, signal.SIGKILL):
                 for pid in found:
                     self._signal(pid, each)
-            self._reap()
+            ended |= _reap(found)
             time.sleep(0.001)
+        return ended
 
     def are_gone(self) -> bool:
         """Whether none is left."""
@@ -88,13 +90,6 @@ class Others:
                     signal.pidfd_send_signal(descriptor, number)
             finally:
                 os.close(descriptor)
-
-    def _reap(self) -> None:
-        """Takes in strangers that became our children; our own two are left to who waits for them."""
-        for pid in list(self.pids()):
-            with contextlib.suppress(OSError, IndexError):
-                if _stat_fields(pid)[0] == "Z":
-                    os.waitpid(pid, os.WNOHANG)
 
 
 def hide_memory() -> None:
@@ -143,6 +138,16 @@ def remove_strays(user: int, kept: str) -> bool:
 
 def _all_pids() -> Iterator[int]:
     return (int(name) for name in os.listdir("/proc") if name.isdigit())
+
+
+def _reap(pids: list[int]) -> dict[int, int]:
+    """Takes in those that are dead and our children, as strangers become; their exit codes."""
+    ended = {}
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            taken, status = os.waitpid(pid, os.WNOHANG)
+            ended |= {taken: os.waitstatus_to_exitcode(status)} if taken else {}
+    return ended
 
 
 def _user_of(pid: int) -> int | None:

@@ -4,6 +4,7 @@ It never reads a program or its tests: it hands their file descriptors on, so th
 program, whose process begins as a copy of it, could find there.
 """
 
+import contextlib
 import gc
 import json
 import os
@@ -15,7 +16,7 @@ import socket
 import time
 from typing import Any
 
-from t5x_code.evaluation.sandbox.inside import candidate, processes, tests
+from t5x_code.evaluation.sandbox.inside import candidate, confine, landlock, processes, seccomp, tests
 
 CONTROL = 0  # file descriptor of the socket to the runner
 _POLL_SECONDS = 0.05
@@ -26,6 +27,9 @@ def main(settings: dict[str, Any]) -> None:
     """Serves until the runner closes its end."""
     control = socket.socket(fileno=os.dup(CONTROL))
     others = processes.Others(settings["user"])
+    if settings["isolation"] == "rlimits":
+        settings = settings | {"rules": _rules(settings), "filter": _filter(settings)}
+        _try_to_shut_in(settings)
     _load_what_programs_use()
     gc.collect()
     gc.freeze()
@@ -60,8 +64,8 @@ def _run(
     os.close(source)
     os.close(channel)
     reason = _watch(last, limits, folders[0], control, others, started)
-    others.kill()
-    status = _reap(program, last)
+    ended = others.kill() | _reap()
+    status = {"program": ended.get(program, 0), "last": ended.get(last, 0)}
     spoiled = not (others.are_gone() and all(_empty(folder, settings["user"]) for folder in folders))
     if settings["user"] is not None:
         spoiled |= not processes.remove_strays(settings["user"], folders[0])
@@ -82,6 +86,8 @@ def _fork(settings: dict[str, Any], limits: dict[str, Any], descriptors: list[in
     status = 1
     try:
         os.setsid()
+        if settings["isolation"] == "rlimits" and be is not _be_tests:  # which runs nothing of the program's
+            _shut_in(settings)
         kept = [os.dup(descriptor) for descriptor in descriptors]
         nothing = os.open(os.devnull, os.O_RDWR)
         for target in range(3):
@@ -104,6 +110,49 @@ def _fork(settings: dict[str, Any], limits: dict[str, Any], descriptors: list[in
         status = 0
     finally:
         os._exit(status)
+
+
+def _rules(settings: dict[str, Any]) -> int | None:
+    """Landlock's rules for the programs, where the kernel has it."""
+    if not settings["landlock"]:
+        return None
+    # What root's programs leave in shared memory is theirs by its user, and removed; without root it would stay.
+    shared = ["/dev/shm"] if settings["user"] is not None and os.path.isdir("/dev/shm") else []
+    devices = [f"/dev/{name}" for name in confine.DEVICES]
+    return landlock.rules_of(settings["landlock"], [*settings["folders"], *shared], devices)
+
+
+def _filter(settings: dict[str, Any]) -> seccomp.Filter:
+    """Filters the system calls of this process; what a program's own is to be filtered by besides."""
+    machine = os.uname().machine
+    seccomp.Filter(seccomp.filter_for_all(machine, own_user=settings["user"] is None)).install()
+    return seccomp.Filter(seccomp.filter_for_program(machine, landlock.keeps_signals_inside(settings["landlock"])))
+
+
+def _shut_in(settings: dict[str, Any]) -> None:
+    """Takes from this process what no limit takes."""
+    if settings["rules"] is not None:
+        landlock.enter(settings["rules"])
+    settings["filter"].install()
+
+
+def _try_to_shut_in(settings: dict[str, Any]) -> None:
+    """Fails now, with the reason, rather than in every program."""
+    told, tell = os.pipe()
+    if os.fork() == 0:
+        try:
+            _shut_in(settings)
+            os.write(tell, b"shut in")
+        except BaseException as error:
+            os.write(tell, str(error).encode())
+        finally:
+            os._exit(0)
+    os.close(tell)
+    os.wait()
+    with open(told) as file:
+        said = file.read()
+    if said != "shut in":
+        raise OSError(said or "the filter of system calls ends its process")
 
 
 def _bound(limits: dict[str, Any], counts_others: bool) -> None:
@@ -174,16 +223,14 @@ def _watch(last: int, limits: dict[str, Any], folder: str, control: socket.socke
         os.close(descriptor)
 
 
-def _reap(program: int, last: int) -> dict[str, int]:
-    """Takes in every dead child; how the program's process and the last one ended."""
+def _reap() -> dict[int, int]:
+    """Takes in every child, dead or about to be; their exit codes."""
     ended = {}
-    while True:
-        try:
+    with contextlib.suppress(ChildProcessError):
+        while True:
             pid, status = os.waitpid(-1, 0)
-        except ChildProcessError:
-            break
-        ended[pid] = os.waitstatus_to_exitcode(status)
-    return {"program": ended.get(program, 0), "last": ended.get(last, 0)}
+            ended[pid] = os.waitstatus_to_exitcode(status)
+    return ended
 
 
 def _empty(folder: str, user: int | None) -> bool:
