@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import threading
 import time
@@ -50,6 +51,14 @@ def test_a_stale_store_names_what_changed(tmp_path, task, tokenizer):
     with pytest.raises(UserError, match="stale: the tokenizer changed") as caught:
         ensure_store(task, train_bpe.train(TEXTS, vocab_size=310, num_masks=4), root)
     assert rebuild_command(task, root) in str(caught.value)
+    flags = ["--tokenizer=a tokenizer", "--python_words"]
+    (root / task.name / "validation" / "manifest.json").unlink()
+    with pytest.raises(UserError, match="is not finished") as caught:
+        ensure_store(task, tokenizer, root, tokenizer_flags=flags)
+    command = shlex.split(str(caught.value).rpartition("make it again: ")[2])
+    assert command == shlex.split(rebuild_command(task, root, flags))
+    assert set(flags) < set(command) and f"--task=jsonl:{tmp_path}/data.jsonl" in command
+    build_store(task, tokenizer, root, overwrite=True, show_progress=False)
     with (tmp_path / "data.jsonl").open("a") as file:
         file.write('\n{"text": "new"}')
     with pytest.raises(UserError, match="stale: the source's files changed"):
