@@ -56,6 +56,7 @@ EXTRAS = {
     "quantized": ["qwix>=0.1.8,<0.2"],
     "gpu_aot": ["jax-cuda13-pjrt>=0.10,<0.13", "jax-cuda13-plugin>=0.10,<0.13"],
     "test": [
+        "gcsfs>=2024.6",
         "hypothesis>=6.100",
         "pytest>=8",
         "pytest-timeout>=2.3",

@@ -57,9 +57,8 @@ def main(argv: list[str]) -> None:
     tasks, tokenizer = _what_to_make()
     for task in tasks:
         build = functools.partial(_builder(), mbpp=MBPP.value, overwrite=OVERWRITE.value)
-        store = (build if OVERWRITE.value else functools.partial(ensure_store, build=build))(
-            task, tokenizer, OUTPUT.value
-        )
+        ensure = functools.partial(ensure_store, build=build, tokenizer_flags=_tokenizer_flags())
+        store = (build if OVERWRITE.value else ensure)(task, tokenizer, OUTPUT.value)
         if MBPP.value and "mbpp" in Manifest.read(store / TRAIN).benchmarks_not_searched:
             raise UserError(f"{store} was made without --mbpp; add --overwrite to make it again")
         for split in SPLITS:
@@ -96,6 +95,16 @@ def _what_to_make() -> tuple[Sequence[TaskDeclaration], Tokenizer]:
         tokenizer = tokenizer.with_infill_tokens(NUM_MASKS.value)
     tokenizer = fitted(tokenizer, tasks)
     return tasks, tokenizer.with_python_words() if PYTHON_WORDS.value else tokenizer
+
+
+def _tokenizer_flags() -> list[str]:
+    """Those of this command line that say which tokenizer the stores are made with."""
+    flags_given = {
+        "tokenizer": TOKENIZER.value,
+        "num_masks": NUM_MASKS.value,
+        "python_words": PYTHON_WORDS.value or None,
+    }
+    return [f"--{name}={value}" for name, value in flags_given.items() if value is not None]
 
 
 def _summary(manifest: Manifest) -> str:

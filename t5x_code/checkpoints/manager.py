@@ -1,7 +1,8 @@
 """Saving a run in the background, and reading back the newest step that is whole.
 
 On disk: `checkpoints/<step>/{params,ema_params,training,metadata}/` and `checksums.json`. A step's folder appears under
-its number in one rename, when everything in it is written and its checksums are listed.
+its number in one rename, when everything in it is written and its checksums are listed. In a bucket, where folders are
+not renamed, it has its number from the beginning, and the list of checksums, written last, says that it is whole.
 """
 
 import dataclasses
@@ -17,13 +18,16 @@ import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
 
-from t5x_code.checkpoints.checksums import find_damage, write_checksums
+from t5x_code.checkpoints.checksums import CHECKSUMS_FILE, find_damage, write_checksums
 from t5x_code.errors import UserError
 from t5x_code.parallel.meeting import barrier
 
 OS_ERROR = re.compile(r"os_error_code='(\d+)'|\[Errno (\d+)\]")  # as TensorStore and as Python write it
 
 SET_ASIDE_SECONDS = 600  # until process 0 has renamed what is damaged
+
+DAMAGED = ".damaged"  # after the number of a step that was set aside
+COMMITTED_FILE = "commit_success.txt"  # Orbax ends a save into a bucket with it
 
 PARAMS, EMA_PARAMS, TRAINING, METADATA = "params", "ema_params", "training", "metadata"
 
@@ -129,15 +133,25 @@ class CheckpointWriter:
 
     def _list_checksums(self) -> None:
         """Called by Orbax in the first process, when a step's files are written and its folder is not yet renamed."""
-        names = [path for path in self._folder.iterdir() if path.name.split(".")[0] == str(self._saving)]
-        unfinished = [path for path in names if path.name != str(self._saving)] or names
-        write_checksums(unfinished[0])
+        step = self._folder / str(self._saving)
+        names = [path for path in self._folder.iterdir() if path.name.startswith(f"{step.name}.")]
+        unfinished = [path for path in names if path.suffix != DAMAGED]
+        write_checksums(unfinished[0] if unfinished else step)
 
 
 def list_steps(folder: epath.PathLike) -> list[int]:
-    """Steps that have a folder, ascending; whether they are whole is another question."""
+    """Steps that have a folder, ascending; whether they are whole is another question.
+
+    A save into a bucket that goes on, or was killed, has a folder too, and is left out.
+    """
     folder = epath.Path(folder)
-    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit()) if folder.is_dir() else []
+    found = [path for path in folder.iterdir() if path.name.isdigit()] if folder.is_dir() else []
+    return sorted(int(path.name) for path in found if not _is_unfinished(path))
+
+
+def _is_unfinished(step: epath.Path) -> bool:
+    """Whether a save has not ended that shows; on a disk it does not show before it ends."""
+    return "://" in str(step) and not any((step / name).exists() for name in (CHECKSUMS_FILE, COMMITTED_FILE))
 
 
 def newest_good_step(folder: epath.PathLike) -> int | None:
@@ -179,7 +193,7 @@ def set_aside_newer(folder: epath.PathLike, step: int) -> None:
     """
     if jax.process_index() == 0:
         for newer in [later for later in list_steps(folder) if later > step]:
-            aside = epath.Path(folder) / f"{newer}.damaged"
+            aside = epath.Path(folder) / f"{newer}{DAMAGED}"
             try:
                 if aside.exists():
                     aside.rmtree()

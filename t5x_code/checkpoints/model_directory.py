@@ -115,6 +115,9 @@ def write_model_directory(
 ) -> None:
     """Writes a whole model directory at step 0, as converters do: under a temporary name, then renamed.
 
+    In a bucket, where folders are not renamed, it bears its name from the beginning and is a model directory by its
+    `model.json`, which is written last.
+
     Args:
         folder: must not exist yet.
         description: becomes `model.json`.
@@ -129,19 +132,23 @@ def write_model_directory(
     folder = epath.Path(folder)
     if folder.exists():
         raise UserError(f"{folder} exists; choose another folder or remove it")
-    unfinished = folder.parent / f"{folder.name}.unfinished"
+    in_bucket = "://" in str(folder)
+    unfinished = folder if in_bucket else folder.parent / f"{folder.name}.unfinished"
+    is_whole = False
     try:
         if unfinished.exists():
             unfinished.rmtree()
-        start_run_directory(unfinished, description, lambda to: _copy_local(tokenizer_folder, to), {})
         leaves = flax.traverse_util.flatten_dict(params, sep="/")
         lazy = {path: _as_lazy(leaf) for path, leaf in leaves.items()}
         write_step(unfinished / CHECKPOINTS_FOLDER / "0", lazy, dtype, {"step": 0}, on_progress)
-        unfinished.rename(folder)
+        start_run_directory(unfinished, description, lambda to: _copy_local(tokenizer_folder, to), {})
+        if not in_bucket:
+            unfinished.rename(folder)
+        is_whole = True
     except (OSError, ValueError) as error:  # TensorStore says ValueError of a full disk
         raise UserError(f"cannot write {folder}: {getattr(error, 'strerror', None) or error}") from error
     finally:
-        if unfinished.exists():
+        if not is_whole and unfinished.exists():
             unfinished.rmtree()
 
 

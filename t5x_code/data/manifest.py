@@ -68,7 +68,9 @@ class Manifest:
             fields = json.loads(file.read_text())
             version = fields["format_version"]
             if version != FORMAT_VERSION:
-                raise UserError(f"token store {folder} has format {version}, this version reads {FORMAT_VERSION}")
+                raise UserError(
+                    f"token store {folder} has format {version}, this version reads {FORMAT_VERSION}; make it again"
+                )
             for name in ("shard_documents", "shard_tokens", "part_kinds"):
                 fields[name] = tuple(fields.get(name, ()))
             fields["checksums"] = {name: tuple(check) for name, check in fields["checksums"].items()}

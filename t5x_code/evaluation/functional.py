@@ -3,7 +3,6 @@
 Programs run while the model writes the next ones.
 """
 
-import contextlib
 import dataclasses
 import time
 from collections import Counter
@@ -91,11 +90,10 @@ def _draw(
     model = request.the_model()
     settings = made_with(request, problems, name, protocol)
     file = SamplesFile(request.keep_samples, settings)
-    with contextlib.closing(file):
-        done = {task_id for task_id, texts in file.samples.items() if len(texts) >= protocol.num_samples}
-        for task_id in done:
-            judge.take([(task_id, text) for text in file.samples[task_id]])
-        truncated = draw_samples(model, problems, protocol, request.sampled, file, done, judge.take)
+    done = {task_id for task_id, texts in file.samples.items() if len(texts) >= protocol.num_samples}
+    for task_id in done:
+        judge.take([(task_id, text) for text in file.samples[task_id]])
+    truncated = draw_samples(model, problems, protocol, request.sampled, file, done, judge.take)
     return {"protocol": name, "made_with": settings, "truncated_prompts": truncated}
 
 

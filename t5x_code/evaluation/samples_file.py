@@ -7,7 +7,6 @@ import gzip
 import json
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from etils import epath
@@ -50,40 +49,43 @@ class SamplesFile:
         """Opens it, or starts it.
 
         Args:
-            path: a local file.
+            path: the file; one in a bucket, where nothing is appended to, is written anew when something is added.
             made_with: what determines the samples, plain JSON.
 
         Raises:
             UserError: the file there holds samples that were made otherwise, or cannot be written.
         """
-        self._path = Path(path)
+        self._path = epath.Path(path)
+        self._in_bucket = "://" in path
         self.samples: Samples = {}
         try:
             self._compare(json.loads(json.dumps(made_with)))
-            kept = self._read()
-            self._file = self._path.open("r+b" if self._path.exists() else "wb")
-            self._file.truncate(kept)  # a line that a killed run left unfinished
-            self._file.seek(kept)
+            self._lines = self._read()
+            if not self._in_bucket:
+                with self._path.open("ab") as file:
+                    file.truncate(len(self._lines))  # a line that a killed run left unfinished
         except OSError as error:
             raise UserError(f"samples file {path} cannot be written: {error.strerror or error}") from error
 
     def add(self, samples: Sequence[tuple[str, str]]) -> None:
         """Appends lines (task id, completion), and has them on the disk when it returns."""
         lines = [json.dumps({"task_id": task_id, "completion": text}) + "\n" for task_id, text in samples]
-        self._file.write("".join(lines).encode())
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        data = "".join(lines).encode()
+        if self._in_bucket:
+            self._lines += data
+            self._path.write_bytes(self._lines)
+        else:
+            with self._path.open("ab") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
         for task_id, text in samples:
             self.samples.setdefault(task_id, []).append(text)
 
-    def close(self) -> None:
-        """Ends writing."""
-        self._file.close()
-
-    def _read(self) -> int:
-        """Takes in the whole lines; how many bytes they are."""
+    def _read(self) -> bytes:
+        """Takes in the whole lines; their bytes."""
         if not self._path.exists():
-            return 0
+            return b""
         data = self._path.read_bytes()
         kept = 0
         for line in data.splitlines(keepends=True):
@@ -92,7 +94,7 @@ class SamplesFile:
                 break
             self.samples.setdefault(sample["task_id"], []).append(sample["completion"])
             kept += len(line)
-        return kept
+        return data[:kept]
 
     def _compare(self, made_with: Mapping[str, Any]) -> None:
         described = self._path.with_name(f"{self._path.name}.made_with.json")

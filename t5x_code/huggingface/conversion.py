@@ -65,7 +65,7 @@ def import_model(
     Raises:
         UserError: something is missing, damaged or of another family, or the target exists.
     """
-    folder = Path(source)
+    folder = local_folder(source)
     found, hf = _read_config(folder, family, mp_num)
     config = read_config(found, hf)
     if (folder / TOKENIZER_FILE).is_file():
@@ -105,7 +105,7 @@ def load_onto_mesh(
     Raises:
         UserError: as `import_model`, or a parameter does not divide over the mesh.
     """
-    found, hf = _read_config(Path(source), family, mp_num)
+    found, hf = _read_config(local_folder(source), family, mp_num)
     config = read_config(found, hf)
     weights = WeightsFolder(source)
     params = flax.traverse_util.unflatten_dict(lazy_params(found, config, hf, weights), sep="/")
@@ -139,7 +139,7 @@ def export_model(
     Raises:
         UserError: no model directory, its family has no such layout, or the target exists or cannot be written.
     """
-    folder = Path(target)
+    folder = local_folder(target)
     if folder.exists():
         raise UserError(f"{target} exists; choose another folder or remove it")
     description = read_description(source)
@@ -169,6 +169,20 @@ def export_model(
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return description
+
+
+def local_folder(folder: str) -> Path:
+    """A Hugging Face folder: its files are mapped into memory, which a bucket's cannot be.
+
+    Raises:
+        UserError: it lies in a bucket.
+    """
+    if "://" in folder:
+        raise UserError(
+            f"{folder} is a Hugging Face folder in a bucket; copy it to or from a local one by "
+            "gcloud storage cp --recursive (model directories may lie in buckets)"
+        )
+    return Path(folder)
 
 
 def _check_tokenizer(folder: Path, config: TransformerConfig) -> None:

@@ -39,7 +39,26 @@ def run(main: Callable[[list[str]], None]) -> NoReturn:
         os._exit(EXIT_RUN_AGAIN)  # a gentler exit would wait for the processes that are gone
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:
+        reason = why_no_bucket(error)
+        if reason is None:
+            raise
+        fail(UserError(reason))
     sys.exit(0)
+
+
+def why_no_bucket(error: Exception) -> str | None:
+    """What keeps this machine from a bucket for good, in a line; None where an error is of another kind."""
+    text = " ".join(str(error).split())
+    for package, scheme, extra in (("gcsfs", "gs", "t5x_code[gcp]"), ("s3fs", "s3", "s3fs")):
+        if isinstance(error, ImportError) and package in text:
+            return f"{scheme}:// needs {package}: pip install '{extra}'"
+    if getattr(error, "code", None) in (400, 401, 403) or text.startswith("Forbidden: "):
+        return (
+            f"the bucket refuses ({text[:200]}); is its name right, and are you logged in (gcloud auth "
+            "application-default login) with access to it?"
+        )
+    return None
 
 
 def silence_failing_saves() -> None:

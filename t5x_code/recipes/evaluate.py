@@ -14,7 +14,7 @@ import jax
 from etils import epath
 
 import t5x_code
-from t5x_code.checkpoints.manager import newest_good_step
+from t5x_code.checkpoints.manager import absolute_path, newest_good_step
 from t5x_code.checkpoints.model_directory import CHECKPOINTS_FOLDER, MODEL_FILE, TOKENIZER_FOLDER, read_model_directory
 from t5x_code.data.declarations import VALIDATION
 from t5x_code.data.document_texts import held_out_texts
@@ -132,12 +132,12 @@ def _open_model(command: EvaluationCommand) -> TextModel:
     if is_foreign:
         config, params = load_onto_mesh(command.model_dir, mesh)
         tokenizer = Tokenizer.load(command.model_dir)
-        name = str(folder.resolve())
+        name = str(absolute_path(folder))
         return TextModel(config, params, tokenizer, RELEASED_BEGIN_DOCUMENT, name, mesh, command.int8)
     step = command.step if command.step is not None else newest_good_step(folder / CHECKPOINTS_FOLDER)
     description, params = read_model_directory(folder, step, mesh)
     tokenizer = Tokenizer.load(str(folder / TOKENIZER_FOLDER))
-    name = f"{folder.resolve()}, step {step}"
+    name = f"{absolute_path(folder)}, step {step}"
     return text_model(description, params, tokenizer, name=name, mesh=mesh, int8=command.int8)
 
 

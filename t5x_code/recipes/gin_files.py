@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from etils import epath
+
 import gin
 import t5x_code
 from t5x_code.errors import UserError
@@ -14,13 +16,14 @@ from t5x_code.recipes.recipe import Recipe
 # Recipes include each other as 'gin/models/x.gin': found from the working folder, else beside the installed package.
 SEARCH_PATHS = (".", str(Path(t5x_code.__file__).resolve().parent.parent))
 gin.add_config_file_search_path(SEARCH_PATHS[1])
+gin.config.register_file_reader(lambda path: epath.Path(path).open(), lambda path: "://" in path)
 
 
 def load_recipe(gin_files: Sequence[str], bindings: Sequence[str] = ()) -> tuple[Recipe, str]:
     """Parses recipes; later files win, bindings win over files.
 
     Args:
-        gin_files: paths, absolute or relative to the working folder or the repository.
+        gin_files: paths, absolute or relative to the working folder or the repository, or in a bucket.
         bindings: `NAME=value` in gin's syntax.
 
     Returns:
@@ -32,7 +35,7 @@ def load_recipe(gin_files: Sequence[str], bindings: Sequence[str] = ()) -> tuple
     if not gin_files:
         raise UserError("no recipe: pass --gin_file=gin/quickstart.gin (see gin/ for the others)")
     for path in gin_files:
-        if not any((Path(root) / path).is_file() for root in SEARCH_PATHS):
+        if _find(path) is None:
             raise UserError(f"gin file {path} does not exist; recipes lie in gin/")
     gin.clear_config()
     logging.disable(logging.ERROR)  # gin logs an error for each folder that it looks into without success
@@ -53,6 +56,12 @@ def load_recipe(gin_files: Sequence[str], bindings: Sequence[str] = ()) -> tuple
     return recipe, resolved
 
 
+def _find(path: str) -> epath.Path | None:
+    """The file that gin reads for a path."""
+    places = [epath.Path(path)] if "://" in path else [epath.Path(root) / path for root in SEARCH_PATHS]
+    return next((place for place in places if place.is_file()), None)
+
+
 def _parse_bindings(bindings: Sequence[str]) -> None:
     for binding in bindings:
         if "=" not in binding:
@@ -67,8 +76,7 @@ def _macros_read(parsed: Sequence[gin.config.ParsedConfigFileIncludesAndImports]
     """Macros that the files, or those they include, read anywhere, be it in a value that a later one replaces."""
     names: set[str] = set()
     for file in parsed:
-        path = next(path for root in SEARCH_PATHS if (path := Path(root) / file.filename).is_file())
-        names |= set(re.findall(r"%(\w+)", path.read_text())) | _macros_read(file.includes)
+        names |= set(re.findall(r"%(\w+)", _find(file.filename).read_text())) | _macros_read(file.includes)
     return names
 
 

@@ -58,9 +58,10 @@ def prepare_inputs(config: DataConfig, vocab_size: int) -> Inputs:
     mixture = resolve_mixture(config)
     root = epath.Path(config.stores) if config.stores is not None else default_root()
     folder = _tokenizer_folder(config, mixture, root)
-    tokenizer = fitted(Tokenizer.load(folder), mixture.tasks)
+    tokenizer = given = fitted(Tokenizer.load(folder), mixture.tasks)
     if config.modality_separation == "partial":
         tokenizer, root = _with_python_words(tokenizer, root)
+    flags = [f"--tokenizer={folder}", *(["--python_words"] if tokenizer is not given else [])]
     if tokenizer.vocab_size > vocab_size:
         raise UserError(
             f"the tokenizer {folder} has {tokenizer.vocab_size} tokens but the model's vocabulary is {vocab_size}; "
@@ -69,7 +70,13 @@ def prepare_inputs(config: DataConfig, vocab_size: int) -> Inputs:
     # The embedded corpus changes a little with each package that is installed; a run has to resume all the same.
     kept = config.stores is None
     stores = {
-        task.name: ensure_store(task, tokenizer, root, compare_source=not (kept and is_embedded(task.source.kind)))
+        task.name: ensure_store(
+            task,
+            tokenizer,
+            root,
+            compare_source=not (kept and is_embedded(task.source.kind)),
+            tokenizer_flags=flags,
+        )
         for task in mixture.tasks
     }
     layout = Layout(

@@ -10,6 +10,7 @@ import jax
 from etils import epath
 
 import t5x_code
+from t5x_code.checkpoints.manager import absolute_path
 from t5x_code.checkpoints.model_directory import ModelDescription
 from t5x_code.errors import RunAgain, UserError
 from t5x_code.models.attention.choice import AUTO
@@ -88,7 +89,7 @@ def train_recipe(recipe: Recipe, resolved: str, command: str) -> int:
     )
     agree("the data", run_data.fingerprint, recipe.hosts.barrier_seconds)
     stores = RunStores(
-        folders={task: str(epath.Path(folder).resolve()) for task, folder in data.stores.items()},
+        folders={task: str(absolute_path(folder)) for task, folder in data.stores.items()},
         shares=recipe_inputs.final_shares(data.train),
     )
     groups = recipe_inputs.trained_groups(data.train)

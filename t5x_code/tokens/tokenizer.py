@@ -11,10 +11,10 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import numpy as np
 import tokenizers
+from etils import epath
 
 from t5x_code.errors import UserError
 from t5x_code.tokens.python_words import takes_forms, with_forms
@@ -68,17 +68,17 @@ class Tokenizer:
 
     @classmethod
     def load(cls, name_or_folder: str) -> "Tokenizer":
-        """Loads a folder that holds tokenizer.json, or else a tokenizer of the Hugging Face hub by its name.
+        """Loads a folder, local or in a bucket, that holds tokenizer.json, or else a tokenizer of the Hugging Face hub.
 
         Raises:
             UserError: nothing there, unreadable, or a control token is missing.
         """
-        folder = Path(name_or_folder)
+        folder = epath.Path(name_or_folder)
         if folder.is_dir():
             file = folder / TOKENIZER_FILE
             if not file.is_file():
                 raise UserError(f"{folder} holds no {TOKENIZER_FILE}; pass a fast tokenizer's folder or hub name")
-            return cls.from_json(file.read_text(encoding="utf-8"), str(file))
+            return cls.from_json(file.read_text(), str(file))
         if len(folder.parts) > 2 or folder.is_absolute():
             raise UserError(f"tokenizer folder {folder} does not exist")
         try:
@@ -204,11 +204,10 @@ class Tokenizer:
         ids = [int(i) for i in ids]
         return self._tokenizer.decode(ids, skip_special_tokens=not keep_special_tokens)
 
-    def save(self, folder: str | Path) -> None:
+    def save(self, folder: epath.PathLike) -> None:
         """Writes tokenizer.json, and the few fields by which `transformers.AutoTokenizer` reads the folder too."""
-        folder = Path(folder)
+        folder = epath.Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / TOKENIZER_FILE).write_text(self._json, encoding="utf-8")
         config = {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "bos_token": self.eod_text,
@@ -216,7 +215,8 @@ class Tokenizer:
             "unk_token": self.eod_text,
             "clean_up_tokenization_spaces": False,
         }
-        (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
+        (folder / TOKENIZER_FILE).write_text(self._json)
 
     def __reduce__(self):
         return Tokenizer.from_json, (self._json, "a pickled tokenizer")

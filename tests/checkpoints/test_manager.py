@@ -121,11 +121,16 @@ def test_a_damaged_step_is_named_and_the_one_before_is_taken(saved, capsys, dama
 
 
 def test_a_step_that_was_damaged_can_be_saved_anew(saved, capsys):
-    empty(saved / "2")
+    for step in range(2, 9):  # several, as the order of a folder's entries is the file system's
+        if step > 2:
+            shutil.copytree(saved / "1", saved / str(step))
+        empty(saved / str(step))
     set_aside_newer(saved, newest_good_step(saved))
-    with CheckpointWriter(saved) as writer:
-        writer.save(2, make_checkpoint(2))
-    assert newest_good_step(saved) == 2 and (saved / "2.damaged").is_dir()
+    with CheckpointWriter(saved, keep_last=20) as writer:
+        for step in range(2, 9):
+            writer.save(step, make_checkpoint(step))
+    for step in range(2, 9):
+        assert find_damage(saved / str(step)) is None and (saved / f"{step}.damaged").is_dir()
 
 
 def test_where_none_is_whole_nothing_starts_over_by_itself(saved, capsys):

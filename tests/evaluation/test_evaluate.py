@@ -204,13 +204,11 @@ def test_a_samples_file_keeps_whole_lines_only(tmp_path):
     path = tmp_path / "s.jsonl"
     file = SamplesFile(str(path), {"seed": 0})
     file.add([("a", "x\u2028y\x85"), ("b", "\udc80")])
-    file.close()
     with path.open("ab") as torn:
         torn.write(b'{"task_id": "c", "comp')
     file = SamplesFile(str(path), {"seed": 0})
     assert file.samples == {"a": ["x\u2028y\x85"], "b": ["\udc80"]}
     file.add([("c", "z")])
-    file.close()
     assert read_samples(str(path), "abc") == {"a": ["x\u2028y\x85"], "b": ["\udc80"], "c": ["z"]}
 
 

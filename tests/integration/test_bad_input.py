@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -130,8 +131,16 @@ def test_a_source_that_changed_since_its_store_was_made(script, tiny, corpus, tm
     assert script("cache.py", f"--task=text_files:{source}", f"--output={stores}").code == 0
     next(source.glob("*.py")).write_text("changed = True\n")
     bindings = (f"MIXTURE='text_files:{source}'", f"DATA='{stores}'")
-    refused(script("train.py", *tiny(tmp_path / "run", *bindings)), r"is stale: .*source.* changed .* --overwrite")
+    ended = script("train.py", *tiny(tmp_path / "run", *bindings))
+    refused(ended, r"is stale: .*source.* changed .* --overwrite")
     assert not (tmp_path / "run").exists()
+
+    (tokenizer,) = stores.glob("*/tokenizer/tokenizer.json")
+    before = tokenizer.read_bytes()
+    _, launch, *flags = shlex.split(ended.error_lines[0].partition("Make it again: ")[2])
+    made = script(Path(launch).name, *flags)
+    assert made.code == 0, made.err
+    assert tokenizer.read_bytes() == before and len(list((stores / "tokenizers").iterdir())) == 1
 
 
 def test_a_prompt_longer_than_the_context(script, whole_run):

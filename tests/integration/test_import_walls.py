@@ -64,6 +64,11 @@ def test_training_imports_load_no_tensorflow():
     assert loaded == "[]"
 
 
+def test_a_bucket_is_reached_without_tensorflow_where_that_is_installed_too():
+    code = "import t5x_code; from etils import epath; print(type(epath.Path('gs://bucket/x')._backend).__name__)"
+    assert run_fresh(code) == "_FileSystemSpecBackend"
+
+
 @pytest.mark.parametrize("room", NO_JAX)
 def test_plain_rooms_load_no_jax(room):
     files = [path.stem for path in (PACKAGE / room).glob("*.py") if path.stem != "__init__"]

@@ -5,7 +5,8 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
+
+from etils import epath
 
 from t5x_code.data.caching.document_hash import document_hash, split_of_document
 from t5x_code.data.declarations import TRAIN, TaskDeclaration
@@ -16,7 +17,7 @@ from t5x_code.errors import UserError
 from t5x_code.objectives.text_to_code import PAIR_KINDS
 from t5x_code.tokens import train_bpe
 from t5x_code.tokens.special_tokens import PAIR_TEXTS
-from t5x_code.tokens.tokenizer import Tokenizer
+from t5x_code.tokens.tokenizer import TOKENIZER_FILE, Tokenizer
 
 VOCAB_SIZE = 8192
 NUM_MASKS = 100
@@ -24,34 +25,43 @@ SAMPLE_BYTES = 8 << 20
 RULE_VERSION = 1  # of the sample and the training
 
 
-def embedded_tokenizer(root: str | Path, tasks: Sequence[TaskDeclaration]) -> Path:
+def embedded_tokenizer(root: epath.PathLike, tasks: Sequence[TaskDeclaration]) -> epath.Path:
     """Folder `<root>/tokenizers/<fingerprint>` of a tokenizer trained on the tasks' training documents.
 
     Each task gives an equal share of the sample: its documents of lowest hash. Trained when missing, and then kept: the
     same corpus gives the same folder.
 
     Raises:
-        UserError: a source cannot be read, or the root is a bucket.
+        UserError: a source cannot be read, or the folder cannot be written.
     """
-    if "://" in str(root):
-        raise UserError(
-            f"a tokenizer is not trained into a bucket ({root}); pass the folder or hub name of a ready one"
-        )
     parts = [[task.to_json() | {"source": source_fingerprint(task.source)}] for task in tasks]
     fingerprint = fingerprint_of([RULE_VERSION, VOCAB_SIZE, NUM_MASKS, SAMPLE_BYTES, parts])
-    folder = Path(root) / "tokenizers" / fingerprint[:16]
-    if folder.is_dir():
+    folder = epath.Path(root) / "tokenizers" / fingerprint[:16]
+    if (folder / TOKENIZER_FILE).exists():
         return folder
     texts = [text for task in tasks for text in sample_documents(task, SAMPLE_BYTES // len(tasks))]
     pair_tokens = PAIR_TEXTS if _have_pairs(tasks) else ()
     tokenizer = train_bpe.train(texts, VOCAB_SIZE, NUM_MASKS, pair_tokens)
+    try:
+        _publish(tokenizer, folder)
+    except OSError as error:
+        raise UserError(f"cannot write the tokenizer {folder} ({error.strerror or error})") from error
+    return folder
+
+
+def _publish(tokenizer: Tokenizer, folder: epath.Path) -> None:
+    """Puts a tokenizer's folder in its place whole; in a bucket its file of that name appears whole, as the last."""
+    if "://" in str(folder):
+        tokenizer.save(folder)
+        return
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
     tokenizer.save(temporary)
     try:
         os.rename(temporary, folder)
     except OSError:  # another process was first, with the same tokenizer
         shutil.rmtree(temporary)
-    return folder
+        if not folder.exists():
+            raise
 
 
 def fitted(tokenizer: Tokenizer, tasks: Sequence[TaskDeclaration]) -> Tokenizer:

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from etils import epath
@@ -55,6 +55,7 @@ def ensure_store(
     root: epath.PathLike,
     build: Builder = build_in_child_process,
     compare_source: bool = True,
+    tokenizer_flags: Sequence[str] = (),
 ) -> epath.Path:
     """The folder `<root>/<task>` with a whole store that fits; made first when there is none.
 
@@ -64,6 +65,7 @@ def ensure_store(
         root: folder of stores.
         build: makes a missing store.
         compare_source: False keeps a store whose source has other text by now.
+        tokenizer_flags: of `launch/cache.py`, which make this tokenizer, for the command that messages name.
 
     Raises:
         UserError: the store there is half written, or was made from something else: names what, and the command that
@@ -72,23 +74,27 @@ def ensure_store(
     target = epath.Path(root) / task.name
     if not target.exists():
         return build(task, tokenizer, root)
-    manifests = [Manifest.read(target / split) for split in SPLITS]
+    command = rebuild_command(task, root, tokenizer_flags)
+    try:
+        manifests = [Manifest.read(target / split) for split in SPLITS]
+    except UserError as error:
+        raise UserError(f"{error}: {command}") from error
     changed = what_changed(manifests[0], task, tokenizer, compare_source)
     if changed:
         raise UserError(
             f"token store {target} is stale: {' and '.join(changed)} changed since it was made. "
-            f"Make it again: {rebuild_command(task, root)}"
+            f"Make it again: {command}"
         )
     return target
 
 
-def rebuild_command(task: TaskDeclaration, root: epath.PathLike) -> str:
-    """What a person types to make a store again."""
+def rebuild_command(task: TaskDeclaration, root: epath.PathLike, tokenizer_flags: Sequence[str] = ()) -> str:
+    """What a person types to make a store again; a SeqIO task brings its own tokenizer."""
     if task.source.kind == SEQIO:
-        which = f"--module={task.source.path.partition(':')[0]} --task={task.name}"
+        which = [f"--module={task.source.path.partition(':')[0]}", f"--task={task.name}"]
     else:
-        which = f"--task={shlex.quote(spell(task))}"
-    return f"python launch/cache.py {which} --output={root} --overwrite"
+        which = [f"--task={spell(task)}", *tokenizer_flags]
+    return shlex.join(["python", "launch/cache.py", *which, f"--output={root}", "--overwrite"])
 
 
 def _environment() -> dict[str, str]:
