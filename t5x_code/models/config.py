@@ -67,7 +67,7 @@ class TransformerConfig:
     remat: RematPolicy = "none"  # what the backward pass recomputes; see models/remat.py
     scan_layers: bool = True  # one compiled layer, scanned
     attention: str = "auto"  # implementation, by name; see models/attention/choice.py
-    loss_chunk: int = 1024  # tokens whose logits exist at a time
+    loss_chunk: int | None = None  # tokens whose logits exist at a time; None: as `cross_entropy.default_chunk` says
     vocab_multiple: int = 128  # the embedding and head are padded to a multiple of this
 
     def __post_init__(self):
@@ -87,7 +87,9 @@ class TransformerConfig:
 def _check_config(config: TransformerConfig) -> None:
     """Raises UserError for a value that no decoder can have."""
     sizes = ("num_layers", "model_dim", "num_heads", "num_kv_heads", "head_dim", "mlp_dim", "vocab_size", "max_length")
-    for name in (*sizes, "loss_chunk", "vocab_multiple"):
+    if config.loss_chunk is not None:
+        sizes += ("loss_chunk",)
+    for name in (*sizes, "vocab_multiple"):
         if getattr(config, name) < 1:
             raise UserError(f"TransformerConfig.{name} is {getattr(config, name)}: it must be at least 1")
     if config.lora_rank < 0:

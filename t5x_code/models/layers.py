@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from t5x_code.models import few_rows
+from t5x_code.models.activations import gelu_exact, gelu_tanh, layer_norm, rms_norm, swiglu
 from t5x_code.models.config import Quantization, TransformerConfig
 from t5x_code.models.dot import dot
 from t5x_code.models.initializers import normal
@@ -33,15 +34,10 @@ class Norm(nn.Module):
         """Returns the normalised x in its own type."""
         dim = (x_BxLxD.shape[-1],)
         scale_D = self.param("scale", nn.with_logical_partitioning(nn.initializers.ones, ("norm",)), dim)
-        x = x_BxLxD.astype(jnp.float32)
         if self.config.norm == "rms_norm":
-            y = x * jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + self.config.norm_epsilon) * scale_D
-        else:
-            bias_D = self.param("bias", nn.with_logical_partitioning(nn.initializers.zeros, ("norm",)), dim)
-            centred = x - x.mean(-1, keepdims=True)
-            variance = jnp.square(centred).mean(-1, keepdims=True)
-            y = centred * jax.lax.rsqrt(variance + self.config.norm_epsilon) * scale_D + bias_D
-        return y.astype(x_BxLxD.dtype)
+            return rms_norm(self.config.norm_epsilon)(x_BxLxD, scale_D)
+        bias_D = self.param("bias", nn.with_logical_partitioning(nn.initializers.zeros, ("norm",)), dim)
+        return layer_norm(self.config.norm_epsilon)(x_BxLxD, scale_D, bias_D)
 
 
 class Projection(nn.Module):
@@ -114,9 +110,9 @@ class Mlp(nn.Module):
         h_BxLxF = self._project("in", "bld,df->blf", ("embed", "mlp"))(x_BxLxD)
         if config.mlp == "swiglu":
             gate_BxLxF = self._project("gate", "bld,df->blf", ("embed", "mlp"))(x_BxLxD)
-            h_BxLxF = nn.silu(gate_BxLxF) * h_BxLxF
+            h_BxLxF = swiglu(gate_BxLxF, h_BxLxF)
         else:
-            h_BxLxF = nn.gelu(h_BxLxF, approximate=config.mlp == "gelu_tanh")
+            h_BxLxF = {"gelu_tanh": gelu_tanh, "gelu": gelu_exact}[config.mlp](h_BxLxF)
         h_BxLxF = nn.with_logical_constraint(h_BxLxF, ("batch", "length", "activation_mlp"))
         return self._project("out", "blf,fd->bld", ("mlp", "embed"))(h_BxLxF)
 

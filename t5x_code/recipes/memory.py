@@ -13,6 +13,7 @@ import jax
 
 from t5x_code.models.attention.chunked import QUERY_CHUNK
 from t5x_code.models.config import TransformerConfig
+from t5x_code.models.cross_entropy import default_chunk
 from t5x_code.models.decoder import init_params, logical_axes
 from t5x_code.models.lora import trained
 from t5x_code.training.optimizer import OptimizerConfig, make_optimizer
@@ -61,7 +62,7 @@ def estimate_memory(
     kept = KEPT_PER_LAYER[config.remat] * config.num_layers * wide
     one_layer = KEPT_PER_LAYER["none"] * wide / tensor_size
     scores = FLOAT32_BYTES * microbatch_size * config.num_heads * min(config.max_length, QUERY_CHUNK) ** 2 / tensor_size
-    chunk = min(config.loss_chunk, tokens)
+    chunk = min(config.loss_chunk or default_chunk(jax.default_backend()), tokens)
     head_gradient = FLOAT32_BYTES * config.model_dim * config.vocab_size // tensor_size
     return MemoryEstimate(
         parameters=parameter_bytes,

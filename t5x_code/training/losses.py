@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 
 from t5x_code.errors import UserError
 from t5x_code.models.config import TransformerConfig
-from t5x_code.models.cross_entropy import cross_entropy
+from t5x_code.models.cross_entropy import cross_entropy, default_chunk
 from t5x_code.models.decoder import head_weights, hidden_states
 from t5x_code.models.modality import VocabularySplit, predicted_head
 from t5x_code.models.pooling import Pooling, check_pooling, pool_codes
@@ -167,7 +167,7 @@ def _next_token_sums(
         targets_BxL,
         batch["loss_weights"],
         vocab_size=vocab_size,
-        chunk=model.loss_chunk,
+        chunk=model.loss_chunk or default_chunk(mesh.devices.flat[0].platform),
         z_loss=config.z_loss,
         allowed_2xV=allowed_2xV,
         modality_BxL=modality_BxL,

@@ -1,0 +1,58 @@
+"""Activations and norms whose backward pass starts from their inputs alone.
+
+Plain autodiff keeps what it meets on the way: for GELU by tanh four arrays as large as the MLP's hidden states, beside
+the input; for a norm two or three. Making them again costs next to nothing.
+
+Legend: D model.
+"""
+
+import functools
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+
+def keeping_inputs(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """The same function of arrays, which keeps nothing but them for its gradient. Reverse mode only."""
+
+    def forward(*inputs: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+        return function(*inputs), inputs
+
+    def backward(inputs: tuple[jax.Array, ...], cotangent: jax.Array) -> tuple[jax.Array, ...]:
+        return jax.vjp(function, *inputs)[1](cotangent)
+
+    kept = jax.custom_vjp(function)
+    kept.defvjp(forward, backward)
+    return kept
+
+
+gelu_tanh = keeping_inputs(functools.partial(nn.gelu, approximate=True))
+gelu_exact = keeping_inputs(functools.partial(nn.gelu, approximate=False))
+swiglu = keeping_inputs(lambda gate, x: nn.silu(gate) * x)
+
+
+@functools.cache
+def layer_norm(epsilon: float) -> Callable[[jax.Array, jax.Array, jax.Array], jax.Array]:
+    """LayerNorm of x [.., D] in float32, by scale and bias [D]; the result has the type of x."""
+
+    def normalise(x: jax.Array, scale_D: jax.Array, bias_D: jax.Array) -> jax.Array:
+        wide = x.astype(jnp.float32)
+        centred = wide - wide.mean(-1, keepdims=True)
+        variance = jnp.square(centred).mean(-1, keepdims=True)
+        return (centred * jax.lax.rsqrt(variance + epsilon) * scale_D + bias_D).astype(x.dtype)
+
+    return keeping_inputs(normalise)
+
+
+@functools.cache
+def rms_norm(epsilon: float) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """RMSNorm of x [.., D] in float32, by scale [D]; the result has the type of x."""
+
+    def normalise(x: jax.Array, scale_D: jax.Array) -> jax.Array:
+        wide = x.astype(jnp.float32)
+        mean_square = jnp.square(wide).mean(-1, keepdims=True)
+        return (wide * jax.lax.rsqrt(mean_square + epsilon) * scale_D).astype(x.dtype)
+
+    return keeping_inputs(normalise)
