@@ -3,12 +3,14 @@
 Legend: B batch, L length, S keys, D model, H heads, K key/value heads, E head dim, R rotary dim, N layers.
 """
 
+import itertools
 from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from t5x_code.models import few_rows
 from t5x_code.models.attention.choice import AUTO
 from t5x_code.models.attention.dispatch import attention
 from t5x_code.models.cache import LayerCache
@@ -48,13 +50,20 @@ class SelfAttention(nn.Module):
         layer: Layer,
         context: Context,
         query_BxLxD: jax.Array | None = None,
+        projected: tuple[jax.Array, ...] | None = None,
     ) -> tuple[jax.Array, LayerCache | None]:
-        """Returns what is added to the residual stream [B, L, D], and the cache with the new tokens in it."""
+        """Returns what is added to the residual stream [B, L, D], and the cache with the new tokens in it.
+
+        `projected` are queries, keys and values where they were made already, heads merged.
+        """
         config = self.config
-        asking_BxLxD = h_BxLxD if query_BxLxD is None else query_BxLxD
-        q_BxLxHxE = self._project_in("query", "heads", config.num_heads)(asking_BxLxD)
-        k_BxLxKxE = self._project_in("key", "kv_heads", config.num_kv_heads)(h_BxLxD)
-        v_BxLxKxE = self._project_in("value", "kv_heads", config.num_kv_heads)(h_BxLxD)
+        if projected is not None:
+            q_BxLxHxE, k_BxLxKxE, v_BxLxKxE = (x.reshape(*x.shape[:2], -1, config.head_dim) for x in projected)
+        else:
+            asking_BxLxD = h_BxLxD if query_BxLxD is None else query_BxLxD
+            q_BxLxHxE = self._project_in("query", "heads", config.num_heads)(asking_BxLxD)
+            k_BxLxKxE = self._project_in("key", "kv_heads", config.num_kv_heads)(h_BxLxD)
+            v_BxLxKxE = self._project_in("value", "kv_heads", config.num_kv_heads)(h_BxLxD)
         if context.rotation is not None:
             interleaved = config.position_encoding == "rope_interleaved"
             q_BxLxHxE = rotate(q_BxLxHxE, *context.rotation, interleaved)
@@ -121,12 +130,24 @@ class Block(nn.Module):
         self_attention, mlp = SelfAttention(self.config, name="attention"), Mlp(self.config, name="mlp")
         if self.config.parallel_block:
             h_BxLxD = Norm(self.config, name="norm")(x_BxLxD)
-            attended_BxLxD, cache = self_attention(h_BxLxD, cache, layer, context, query_BxLxD)
-            x_BxLxD = x_BxLxD + attended_BxLxD + mlp(h_BxLxD)
+            projected, of_mlp = self._project_at_once(h_BxLxD)
+            attended_BxLxD, cache = self_attention(h_BxLxD, cache, layer, context, query_BxLxD, projected)
+            x_BxLxD = x_BxLxD + attended_BxLxD + mlp(h_BxLxD, of_mlp)
         else:
             h_BxLxD = Norm(self.config, name="attention_norm")(x_BxLxD)
-            attended_BxLxD, cache = self_attention(h_BxLxD, cache, layer, context, query_BxLxD)
+            projected, _ = self._project_at_once(h_BxLxD)
+            attended_BxLxD, cache = self_attention(h_BxLxD, cache, layer, context, query_BxLxD, projected)
             x_BxLxD = x_BxLxD + attended_BxLxD
             x_BxLxD = x_BxLxD + mlp(Norm(self.config, name="mlp_norm")(x_BxLxD))
         x_BxLxD = nn.with_logical_constraint(x_BxLxD, ("batch", "length", "activation_embed"))
         return (x_BxLxD, cache), None
+
+    def _project_at_once(self, h_BxLxD: jax.Array) -> tuple[tuple[jax.Array, ...] | None, jax.Array | None]:
+        """Queries, keys and values, and the MLP's input where it reads the same, of weights laid out for decoding."""
+        if not self.has_variable(few_rows.COLLECTION, few_rows.READ_AT_ONCE):
+            return None, None
+        ends = list(itertools.accumulate(few_rows.read_at_once(self.config).values()))
+        weights = self.get_variable(few_rows.COLLECTION, few_rows.READ_AT_ONCE)
+        joined_BxLxO = few_rows.product(h_BxLxD, weights, (ends[-1],)).astype(h_BxLxD.dtype)
+        parts = jnp.split(joined_BxLxO, ends[:-1], axis=-1)
+        return tuple(parts[:3]), parts[3] if len(parts) > 3 else None

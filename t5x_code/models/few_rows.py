@@ -14,10 +14,11 @@ import jax.numpy as jnp
 from t5x_code.models.config import TransformerConfig
 
 COLLECTION = "few_rows"  # of Flax variables: a projection that finds its kernel there takes no parameter
+READ_AT_ONCE = "read_at_once"  # of a block: the kernels of all that read the same, one below the other
 FEW = 64
 _INT8_MAX = 127
 
-Kernel = dict[str, jax.Array]  # `kernel` [O, I], and `scale` float32 [O] where that is int8
+Kernel = dict[str, jax.Array]  # `kernel` [O, I], `scale` float32 [O] where that is int8; `bias` [O] of a joint one
 Decoding = dict[str, Any]  # what `decoding_params` makes
 
 
@@ -36,6 +37,8 @@ def product(x: jax.Array, weights: Kernel, out_shape: tuple[int, ...]) -> jax.Ar
         y_RxO = jnp.einsum("ri,oi->ro", x_RxI, kernel_OxI, preferred_element_type=jnp.float32)
     if "scale" in weights:
         y_RxO *= weights["scale"]
+    if "bias" in weights:
+        y_RxO += weights["bias"]
     return y_RxO.reshape(*x.shape[:2], *out_shape)
 
 
@@ -48,10 +51,13 @@ def decoding_params(config: TransformerConfig, params: Any, int8: bool = False) 
         int8: round kernels to 8 bits, each output with a scale of its own: a quarter of float32's memory, a half of
             bfloat16's. What the model says changes a little.
     """
-    return jax.jit(_decoding_params, static_argnums=(0, 2))(config, params, int8)
+    shardings = [getattr(leaf, "sharding", None) for leaf in jax.tree.leaves(params)]  # a traced array has none
+    of_one_device = all(sharding is None or sharding.num_devices == 1 for sharding in shardings)
+    fuses = of_one_device and config.lora_rank == 0
+    return jax.jit(_decoding_params, static_argnums=(0, 2, 3))(config, params, int8, fuses)
 
 
-def _decoding_params(config: TransformerConfig, params: Any, int8: bool) -> Decoding:
+def _decoding_params(config: TransformerConfig, params: Any, int8: bool, fuses: bool) -> Decoding:
     blocks = {f"layer_{n}": jax.tree.map(lambda leaf, n=n: leaf[n], params["layers"]) for n in range(config.num_layers)}
     if config.top_query_layer:
         blocks["top_query"] = params["top_query"]
@@ -60,6 +66,8 @@ def _decoding_params(config: TransformerConfig, params: Any, int8: bool) -> Deco
     few_rows = {"head": _kernel(head_VxD, config, int8)}
     for name, block in blocks.items():
         kept[name], few_rows[name] = _split(block, config, int8)
+        if fuses and name != "top_query":  # whose queries are made of something else
+            few_rows[name] |= {READ_AT_ONCE: _join(config, few_rows[name], kept[name])}
     if not config.tie_embeddings:
         kept["head"] = {key: leaf for key, leaf in params["head"].items() if key != "kernel"}
     return {"params": kept, COLLECTION: few_rows}
@@ -82,6 +90,22 @@ def _split(block: Any, config: TransformerConfig, int8: bool) -> tuple[Any, Any]
         else:
             kept[name], few_rows[name] = _split(part, config, int8)
     return kept, few_rows
+
+
+def read_at_once(config: TransformerConfig) -> dict[tuple[str, str], int]:
+    """Projections of a block that read the same hidden states, in the order of their joint kernel, and their widths."""
+    heads, kv_heads = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
+    widths = {("attention", "query"): heads, ("attention", "key"): kv_heads, ("attention", "value"): kv_heads}
+    return widths | ({("mlp", "in"): config.mlp_dim} if config.parallel_block else {})
+
+
+def _join(config: TransformerConfig, kernels: dict[str, Any], kept: dict[str, Any]) -> Kernel:
+    """Takes the kernels of such projections out of a block's, and joins them and their biases."""
+    parts = []
+    for (module, name), width in read_at_once(config).items():
+        bias_O = kept[module][name].get("bias", jnp.zeros(width)).reshape(-1)
+        parts.append(kernels[module].pop(name) | {"bias": bias_O})
+    return {key: jnp.concatenate([part[key] for part in parts]) for key in parts[0]}
 
 
 def _kernel(kernel_OxI: jax.Array, config: TransformerConfig, int8: bool) -> Kernel:

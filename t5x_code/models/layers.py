@@ -104,10 +104,12 @@ class Mlp(nn.Module):
     config: TransformerConfig
 
     @nn.compact
-    def __call__(self, x_BxLxD: jax.Array) -> jax.Array:
-        """Returns what is added to the residual stream, [B, L, D]."""
+    def __call__(self, x_BxLxD: jax.Array, projected_BxLxF: jax.Array | None = None) -> jax.Array:
+        """Returns what is added to the residual stream, [B, L, D]; `in` may have been applied already."""
         config = self.config
-        h_BxLxF = self._project("in", "bld,df->blf", ("embed", "mlp"))(x_BxLxD)
+        h_BxLxF = projected_BxLxF
+        if h_BxLxF is None:
+            h_BxLxF = self._project("in", "bld,df->blf", ("embed", "mlp"))(x_BxLxD)
         if config.mlp == "swiglu":
             gate_BxLxF = self._project("gate", "bld,df->blf", ("embed", "mlp"))(x_BxLxD)
             h_BxLxF = swiglu(gate_BxLxF, h_BxLxF)

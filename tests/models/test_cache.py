@@ -11,7 +11,7 @@ import pytest
 from t5x_code.models.cache import init_cache
 from t5x_code.models.config import TransformerConfig
 from t5x_code.models.decoder import decode, hidden_states, init_params
-from t5x_code.models.few_rows import decoding_params
+from t5x_code.models.few_rows import COLLECTION, READ_AT_ONCE, decoding_params
 
 CONFIG = TransformerConfig(
     num_layers=3,
@@ -59,6 +59,20 @@ def test_prompt_and_steps_equal_the_full_forward_pass(config):
     assert cache.length == SLOTS
     real = slot >= padding
     np.testing.assert_allclose(np.concatenate(states, 1)[real], want[real], atol=1e-5)
+
+
+@pytest.mark.parametrize("parallel_block", [True, False])
+def test_what_reads_the_same_is_one_product_where_a_device_has_it_whole(parallel_block):
+    config = dataclasses.replace(CONFIG, parallel_block=parallel_block)
+    params = init_params(config, jax.random.key(0))
+    joint = decoding_params(config, params)[COLLECTION]["layer_0"]
+    width = joint[READ_AT_ONCE]["kernel"].shape[0]
+    heads = (config.num_heads + 2 * config.num_kv_heads) * config.head_dim
+    assert width == heads + (config.mlp_dim if parallel_block else 0)
+    assert set(joint["attention"]) == {"out"} and ("in" in joint["mlp"]) is not parallel_block
+    adapted = dataclasses.replace(config, lora_rank=2)
+    apart = decoding_params(adapted, init_params(adapted, jax.random.key(0)))[COLLECTION]["layer_0"]
+    assert READ_AT_ONCE not in apart and set(apart["attention"]) >= {"query", "key", "value", "out"}
 
 
 def test_the_cache_is_updated_in_place():
