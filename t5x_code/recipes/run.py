@@ -21,6 +21,7 @@ from t5x_code.recipes import inputs as recipe_inputs
 from t5x_code.recipes.attention_choice import settle_attention
 from t5x_code.recipes.benchmarks import benchmarks_of
 from t5x_code.recipes.dry_run import check_memory, describe_mesh
+from t5x_code.recipes.mixture import cache_folder
 from t5x_code.recipes.recipe import Recipe
 from t5x_code.training.batch_size import batch_sizes_of
 from t5x_code.training.loop import RunData, RunFiles, train
@@ -146,7 +147,7 @@ def _code_hash() -> str:
 def use_compilation_cache() -> None:
     """Keeps compiled programs between runs: in JAX_COMPILATION_CACHE_DIR, else in the user's cache folder."""
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        folder = recipe_inputs.cache_folder() / "compiled"
+        folder = cache_folder() / "compiled"
         jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 

@@ -25,21 +25,13 @@ RULE_VERSION = 1  # of the sample and the training
 
 
 def embedded_tokenizer(root: str | Path, tasks: Sequence[TaskDeclaration]) -> Path:
-    """Folder `<root>/tokenizers/<fingerprint>` of a tokenizer trained on the tasks' training documents.
-
-    Each task gives an equal share of the sample: its documents of lowest hash. Trained when missing, and then kept: the
-    same corpus gives the same folder.
+    """A tokenizer trained on the tasks' training documents, each giving an equal share of the sample: its documents of
+    lowest hash. Trained when missing, and then kept.
 
     Raises:
         UserError: a source cannot be read, or the root is a bucket.
     """
-    if "://" in str(root):
-        raise UserError(
-            f"a tokenizer is not trained into a bucket ({root}); pass the folder or hub name of a ready one"
-        )
-    parts = [[task.to_json() | {"source": source_fingerprint(task.source)}] for task in tasks]
-    fingerprint = fingerprint_of([RULE_VERSION, VOCAB_SIZE, NUM_MASKS, SAMPLE_BYTES, parts])
-    folder = Path(root) / "tokenizers" / fingerprint[:16]
+    folder = embedded_tokenizer_folder(root, tasks)
     if folder.is_dir():
         return folder
     texts = [text for task in tasks for text in sample_documents(task, SAMPLE_BYTES // len(tasks))]
@@ -52,6 +44,21 @@ def embedded_tokenizer(root: str | Path, tasks: Sequence[TaskDeclaration]) -> Pa
     except OSError:  # another process was first, with the same tokenizer
         shutil.rmtree(temporary)
     return folder
+
+
+def embedded_tokenizer_folder(root: str | Path, tasks: Sequence[TaskDeclaration]) -> Path:
+    """Where `embedded_tokenizer` keeps its own: `<root>/tokenizers/<fingerprint>`, the same for the same corpus.
+
+    Raises:
+        UserError: a source cannot be read, or the root is a bucket.
+    """
+    if "://" in str(root):
+        raise UserError(
+            f"a tokenizer is not trained into a bucket ({root}); pass the folder or hub name of a ready one"
+        )
+    parts = [[task.to_json() | {"source": source_fingerprint(task.source)}] for task in tasks]
+    fingerprint = fingerprint_of([RULE_VERSION, VOCAB_SIZE, NUM_MASKS, SAMPLE_BYTES, parts])
+    return Path(root) / "tokenizers" / fingerprint[:16]
 
 
 def fitted(tokenizer: Tokenizer, tasks: Sequence[TaskDeclaration]) -> Tokenizer:
