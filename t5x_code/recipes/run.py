@@ -14,6 +14,7 @@ from t5x_code.checkpoints.model_directory import ModelDescription
 from t5x_code.errors import RunAgain, UserError
 from t5x_code.models.attention.choice import AUTO
 from t5x_code.models.modality import split_config
+from t5x_code.parallel.failures import FailureWatch
 from t5x_code.parallel.hosts import is_writer, rows_of_process, start_processes
 from t5x_code.parallel.meeting import agree, first_alone, in_every_process
 from t5x_code.parallel.mesh import make_mesh
@@ -104,7 +105,10 @@ def train_recipe(recipe: Recipe, resolved: str, command: str) -> int:
         | ({PROBLEMS_FILE: json.dumps(groups) + "\n"} if groups else {}),
     )
     try:
-        return train(recipe.loop, model, recipe.optimizer, recipe.loss, mesh, run_data, files, recipe.initialize_from)
+        with FailureWatch():
+            return train(
+                recipe.loop, model, recipe.optimizer, recipe.loss, mesh, run_data, files, recipe.initialize_from
+            )
     except jax.errors.JaxRuntimeError as error:
         if jax.process_count() == 1 or "RESOURCE_EXHAUSTED" in str(error):
             raise
