@@ -54,6 +54,9 @@ TARGETS = (
     Target("codegen2_16b", "tpu_v4_512", "v4:8x8x8"),
     Target("codegen2_16b", "tpu_v5p_512", "v5p:8x8x8"),
     Target("codegen2_16b", "tpu_2x_v5e_256", "v5e:16x16", num_slices=2),
+    Target("ntp_plus_starcoder_1b", "all_devices", "v5e:2x4"),
+    Target("ntp_plus_codellama_7b", "all_devices", "v5e:2x4"),
+    Target("modality_prefix_code_clm_full", "all_devices", "v5e:1x1"),
     Target("codegen2_7b", "tpu_v5p_64", "v5p:4x4x4", model="codellama_7b"),
     Target("codegen2_7b", "tpu_v6e_64", "v6e:8x8", bindings=("MICROBATCH_SIZE=4",), model="codellama_7b"),
     Target("codegen2_16b", "tpu_v4_512", "v4:8x8x8", model="starcoderbase_15_5b"),
@@ -95,7 +98,7 @@ def make_table(lines: list[tuple[Target, dict[str, Any]]]) -> str:
     rows = [head, "|---|---|---|---|---|---|---|---|"]
     for target, report in lines:
         slices = f"{target.num_slices} x " if target.num_slices > 1 else ""
-        mesh = " x ".join(f"{axis} {size}" for axis, size in report["mesh"].items() if size > 1)
+        mesh = " x ".join(f"{axis} {size}" for axis, size in report["mesh"].items() if size > 1) or "one device"
         model = f"`{target.model or target.recipe}`"
         cells = [model, f"{slices}{target.topology}", mesh, str(report["microbatch_size"])]
         if report["fits"]:

@@ -1,4 +1,4 @@
-"""The two exceptions that command lines turn into one line: bad input, and a run that only has to be started again."""
+"""The exceptions that command lines turn into one line: bad input, and a run that only has to be started again."""
 
 EXIT_BAD_INPUT = 2
 EXIT_RUN_AGAIN = 75  # EX_TEMPFAIL of sysexits.h; launchers start the same command again on any code but 0 and 2
@@ -6,6 +6,10 @@ EXIT_RUN_AGAIN = 75  # EX_TEMPFAIL of sysexits.h; launchers start the same comma
 
 class UserError(Exception):
     """Bad input. The message says what is wrong, where, and what to do; command lines print it and exit with 2."""
+
+
+class FailedTogether(UserError):
+    """A UserError of a run of several processes, of which the others have heard and end. Command lines exit at once."""
 
 
 class RunAgain(Exception):

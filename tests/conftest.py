@@ -1,6 +1,8 @@
 """Fixtures that several rooms share."""
 
 import os
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,3 +16,24 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no reference data in {folder}; set T5X_CODE_TEST_DATA")
     return folder
+
+
+@pytest.fixture
+def mount(tmp_path) -> Iterator[Callable[[str], Path]]:
+    """A function that makes a file system in memory, such as `size=3m`, and returns its folder; of one per test.
+
+    The test is skipped where none may be made.
+    """
+    folder = tmp_path / "disk"
+
+    def make(options: str) -> Path:
+        folder.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+        if os.geteuid() or subprocess.run(command, check=False, capture_output=True).returncode:
+            folder.rmdir()
+            pytest.skip("only root may mount a file system")
+        return folder
+
+    yield make
+    if folder.exists():
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)

@@ -105,6 +105,8 @@ class CheckpointWriter:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if error is not None and jax.process_count() > 1:
+            return  # a save ends when all processes have come to its end, and now they may not
         try:
             self.close()
         except UserError as failure:

@@ -31,6 +31,13 @@ class VocabularySplit:
         """W."""
         return self.base_vocab_size + len(self.sources)
 
+    @property
+    def num_predicted(self) -> int:
+        """U: entries that logits are made for."""
+        if len(self.target_modalities) > 1:
+            return self.vocab_size
+        return int(self.allowed_2xW[self.target_modalities[0]].sum())
+
 
 def split_config(config: TransformerConfig, split: VocabularySplit) -> TransformerConfig:
     """The config of the split model, from that of its base."""

@@ -8,6 +8,7 @@ from t5x_code.objectives.example import Layout, Piece, Row
 from t5x_code.objectives.ntp_plus import CODE_KINDS
 from t5x_code.parallel.rules import batch_sharding
 from t5x_code.recipes.recipe import DataConfig
+from t5x_code.tokens.modality import ModalityTables
 from t5x_code.tokens.special_tokens import PairTokens, SpecialTokens
 
 SPECIAL_TOKENS = SpecialTokens(eod=0, sep=1, eom=2, masks=(3, 4), pair=PairTokens(*range(5, 12)))
@@ -25,7 +26,9 @@ def abstract_batch(config: DataConfig, batch_size: int, mesh: Mesh) -> dict[str,
         batch_size: rows of the global batch.
         mesh: rows are split over it.
     """
-    layout = Layout(config.length, SPECIAL_TOKENS, config.isolate_documents, VOCAB_SIZE)
+    is_split = config.modality_separation != "none"  # which entries of the vocabulary are doubled shows in no shape
+    tables = ModalityTables(config.modality_separation, VOCAB_SIZE, ()) if is_split else None
+    layout = Layout(config.length, SPECIAL_TOKENS, config.isolate_documents, VOCAB_SIZE, modality=tables)
     tokens = np.append(DOCUMENT, SPECIAL_TOKENS.eod).astype(np.int32)
     piece = Piece(SPECIAL_TOKENS.eod, tokens, True, True, part_ends=4 * (1 + PARTS.astype(np.int64)), part_kinds=PARTS)
     row = Row((piece,))

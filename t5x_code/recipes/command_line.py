@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 from absl import flags
 from absl import logging as absl_logging
 
-from t5x_code.errors import EXIT_BAD_INPUT, EXIT_RUN_AGAIN, RunAgain, UserError
+from t5x_code.errors import EXIT_BAD_INPUT, EXIT_RUN_AGAIN, FailedTogether, RunAgain, UserError
 
 HELP = ("--help", "-h", "-help", "--helpfull")
 
@@ -32,10 +32,13 @@ def run(main: Callable[[list[str]], None]) -> NoReturn:
         elif bindings:
             raise UserError(f"--gin.{bindings[0]}: this command takes no gin bindings")
         main(positional)
+    except FailedTogether as error:
+        _print_error(error)
+        os._exit(EXIT_BAD_INPUT)  # as below
     except (UserError, flags.Error) as error:
         fail(error)
     except RunAgain as error:
-        print(f"error: {' '.join(str(error).split())}; run the same command again", file=sys.stderr, flush=True)
+        _print_error(f"{error}; run the same command again")
         os._exit(EXIT_RUN_AGAIN)  # a gentler exit would wait for the processes that are gone
     except KeyboardInterrupt:
         sys.exit(130)
@@ -78,9 +81,12 @@ def silence_failing_saves() -> None:
 
 def fail(error: Exception) -> NoReturn:
     """Prints the error on one line of stderr and exits with code 2."""
-    line = " ".join(str(error).split())
-    print(f"error: {line}", file=sys.stderr, flush=True)
+    _print_error(error)
     sys.exit(EXIT_BAD_INPUT)
+
+
+def _print_error(error: Exception | str) -> None:
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
 
 
 def define_recipe_flags() -> None:

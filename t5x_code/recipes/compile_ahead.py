@@ -10,9 +10,9 @@ from typing import Any
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from t5x_code.errors import UserError
 from t5x_code.models.config import RematPolicy
 from t5x_code.models.decoder import count_params
+from t5x_code.models.modality import VocabularySplit
 from t5x_code.parallel.ahead import CompiledStep, DeviceMemory, compile_step
 from t5x_code.parallel.bounds import StepBounds, step_bounds
 from t5x_code.parallel.chips import Chip
@@ -21,8 +21,9 @@ from t5x_code.parallel.mesh import MESH_AXES, make_mesh
 from t5x_code.parallel.topology import described_devices
 from t5x_code.recipes.abstract_batch import abstract_batch
 from t5x_code.recipes.attention_choice import settle_attention
-from t5x_code.recipes.memory import state_bytes
+from t5x_code.recipes.memory import state_bytes, trained_bytes
 from t5x_code.recipes.recipe import Recipe
+from t5x_code.recipes.vocabulary import split_without_data
 from t5x_code.training.assemble import jit_train_step, step_parts
 from t5x_code.training.batch_size import batch_sizes_of
 from t5x_code.training.flops import eight_bit_flops_per_token, recomputed_flops_per_token, train_flops_per_token
@@ -76,20 +77,26 @@ def compile_recipe(recipe: Recipe, topology: str, num_slices: int = 1) -> AheadR
 
     Raises:
         UserError: no such topology, no compiler for it, or a mesh or batch that does not fit.
+        NoTokenizer: the vocabulary is split by modality, and nothing says into how many rows.
     """
-    if recipe.data.modality_separation != "none":
-        raise UserError(
-            "DataConfig.modality_separation: a vocabulary split by modality has the size that its tokenizer gives; "
-            "set it to 'none' to compile the rest of the recipe ahead of time"
-        )
+    return _compile_recipe(*_with_split_model(recipe), topology, num_slices)
+
+
+def _with_split_model(recipe: Recipe) -> tuple[Recipe, VocabularySplit | None]:
+    """The recipe with the model that it trains, whose vocabulary may be split by modality, and how."""
+    model, split = split_without_data(recipe.data, recipe.model, trains_on="embedded")
+    return dataclasses.replace(recipe, model=model), split
+
+
+def _compile_recipe(recipe: Recipe, split: VocabularySplit | None, topology: str, num_slices: int) -> AheadReport:
     devices, chip = described_devices(topology, num_slices)
     mesh = make_mesh(dataclasses.replace(recipe.mesh, num_slices=num_slices), devices)
     recipe = dataclasses.replace(recipe, model=settle_attention(recipe, mesh))
     rows = max(batch_sizes_of(recipe.loop.batch_size))
     microbatches = num_microbatches(rows, recipe.loop.microbatch_size, mesh)
     began = time.perf_counter()
-    compiled = _compile(recipe, rows, mesh, chip)
-    flops = train_flops_per_token(recipe.model), recomputed_flops_per_token(recipe.model)
+    compiled = _compile(recipe, split, rows, mesh, chip)
+    flops = train_flops_per_token(recipe.model, split), recomputed_flops_per_token(recipe.model)
     bounds = _bounds(recipe, compiled, chip, mesh, rows, microbatches, sum(flops)) if compiled.memory else None
     tokens = rows * recipe.data.length
     return AheadReport(
@@ -129,17 +136,23 @@ def search(recipe: Recipe, topology: str, num_slices: int = 1) -> list[AheadRepo
     shape = make_mesh(dataclasses.replace(recipe.mesh, num_slices=num_slices), devices).shape
     rows = max(batch_sizes_of(recipe.loop.batch_size)) // (shape["data"] * shape["fsdp"])
     sizes = [size for size in range(1, rows + 1) if rows % size == 0]
+    recipe, split = _with_split_model(recipe)
     found = []
     with tqdm(total=len(REMAT_POLICIES), desc="remat policies", mininterval=0) as bar:
         for remat in REMAT_POLICIES:
-            report = _largest_fitting(recipe, topology, num_slices, remat, sizes)
+            report = _largest_fitting(recipe, split, topology, num_slices, remat, sizes)
             found += [report] if report else []
             bar.update()
     return sorted(found, key=lambda report: report.bounds.step)
 
 
 def _largest_fitting(
-    recipe: Recipe, topology: str, num_slices: int, remat: RematPolicy, sizes: list[int]
+    recipe: Recipe,
+    split: VocabularySplit | None,
+    topology: str,
+    num_slices: int,
+    remat: RematPolicy,
+    sizes: list[int],
 ) -> AheadReport | None:
     """By bisection over ascending microbatch sizes: what does not fit is found in seconds."""
     best = None
@@ -148,7 +161,7 @@ def _largest_fitting(
         middle = (low + high) // 2
         model = dataclasses.replace(recipe.model, remat=remat)
         loop = dataclasses.replace(recipe.loop, microbatch_size=sizes[middle])
-        report = compile_recipe(dataclasses.replace(recipe, model=model, loop=loop), topology, num_slices)
+        report = _compile_recipe(dataclasses.replace(recipe, model=model, loop=loop), split, topology, num_slices)
         if report.fits:
             best, low = report, middle + 1
         else:
@@ -156,8 +169,8 @@ def _largest_fitting(
     return best
 
 
-def _compile(recipe: Recipe, rows: int, mesh: Mesh, chip: Chip) -> CompiledStep:
-    parts = step_parts(recipe.model, recipe.optimizer, recipe.loss, recipe.loop.microbatch_size, mesh)
+def _compile(recipe: Recipe, split: VocabularySplit | None, rows: int, mesh: Mesh, chip: Chip) -> CompiledStep:
+    parts = step_parts(recipe.model, recipe.optimizer, recipe.loss, recipe.loop.microbatch_size, mesh, split)
     state = abstract_state(recipe.model, parts.optimizer, recipe.optimizer.ema_decay is not None, mesh, parts.offload)
     batch = abstract_batch(recipe.data, rows, mesh)
     return compile_step(jit_train_step(parts, state), state, batch, mesh, chip)
@@ -168,8 +181,8 @@ def _bounds(
 ) -> StepBounds:
     parameters, beside = state_bytes(recipe.model, recipe.optimizer)
     shards = mesh.shape["fsdp"] * mesh.shape["tensor"]
-    # The state is read and written once; every microbatch reads the parameters, in the compute type, forward and back.
-    state = 2 * (parameters + beside) / shards
+    # What is trained is read and written once; every microbatch reads all, in the compute type, forward and back.
+    state = 2 * (trained_bytes(recipe.model) + beside) / shards
     itemsize = 2 if recipe.model.dtype == "bfloat16" else 4
     weights = 2 * microbatches * parameters / 4 * itemsize / mesh.shape["tensor"]
     # No chip multiplies 8 bits at more than twice bfloat16's rate.

@@ -1,5 +1,7 @@
 """What a recipe would do, without touching anything: its configuration, size, memory per device and batch."""
 
+import dataclasses
+
 import jax
 from jax.sharding import Mesh
 
@@ -14,6 +16,7 @@ from t5x_code.recipes.memory import (
     largest_fitting_microbatch,
 )
 from t5x_code.recipes.recipe import Recipe
+from t5x_code.recipes.vocabulary import NoTokenizer, split_without_data
 from t5x_code.training.batch_size import batch_size_at, batch_sizes_of
 
 
@@ -23,12 +26,13 @@ def describe(recipe: Recipe, resolved: str) -> str:
     Where the recipe's mesh names its sizes, they are taken instead of the devices attached here.
     """
     shape = planned_mesh(recipe)
+    recipe, vocabulary = _with_split_model(recipe)
     estimate, microbatch = recipe_memory(recipe, shape)
     rows = batch_size_at(recipe.loop.batch_size, 0)
     parts = [
         resolved.rstrip(),
         "",
-        f"parameters       {count_params(recipe.model):,}",
+        f"parameters       {count_params(recipe.model):,}{vocabulary}",
         f"mesh             {' x '.join(f'{name} {size}' for name, size in zip(MESH_AXES, shape, strict=True))}",
         f"batch            {rows} rows x {recipe.data.length} = {rows * recipe.data.length:,} tokens a step; "
         f"{microbatch} rows per device at a time",
@@ -37,6 +41,16 @@ def describe(recipe: Recipe, resolved: str) -> str:
         *_memory_lines(estimate),
     ]
     return "\n".join(parts)
+
+
+def _with_split_model(recipe: Recipe) -> tuple[Recipe, str]:
+    """The recipe with the model that it trains, and what is to be said of a vocabulary that is split by modality."""
+    try:
+        model, split = split_without_data(recipe.data, recipe.model, trains_on="nothing")
+    except NoTokenizer as unknown:
+        return recipe, f", without the rows that MODALITY_SEPARATION adds: {unknown}"
+    added = "" if split is None else f", {len(split.sources):,} of the vocabulary's rows doubled for code"
+    return dataclasses.replace(recipe, model=model), added
 
 
 def planned_mesh(recipe: Recipe) -> tuple[int, int, int, int]:

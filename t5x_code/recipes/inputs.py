@@ -1,17 +1,11 @@
 """From a recipe's data section to streams of rows: tokenizer, token stores (made when missing), streams, batches."""
 
 import dataclasses
-import os
-import platform
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 from etils import epath
 
-from t5x_code.data.builtin_tasks import declaration_for
-from t5x_code.data.caching.build import TOKENIZER_FOLDER
-from t5x_code.data.caching.embedded_tokenizer import embedded_tokenizer, fitted
 from t5x_code.data.caching.ensure import ensure_store
 from t5x_code.data.declarations import TRAIN, VALIDATION, MixtureDeclaration
 from t5x_code.data.loader import build_rows, data_fingerprint, evaluation_batches, iterate_batches
@@ -23,16 +17,16 @@ from t5x_code.objectives.example import Layout, Objective, PackingObjective
 from t5x_code.objectives.ntp_plus import CODE_KINDS
 from t5x_code.objectives.pair_codec import MODALITY, PAIRS
 from t5x_code.objectives.text_to_code import TextToCode
+from t5x_code.recipes.mixture import is_embedded
 from t5x_code.recipes.recipe import DataConfig
+from t5x_code.recipes.vocabulary import find_vocabulary, split_of
 from t5x_code.source_code.problems import is_held_out
 from t5x_code.tokens.characters import TokenCharacters
-from t5x_code.tokens.modality import describe_split, split_vocabulary
+from t5x_code.tokens.modality import describe_split
 from t5x_code.tokens.tokenizer import Tokenizer
 from t5x_code.training.metrics_writer import say
 
 Arrays = dict[str, np.ndarray]
-EMBEDDED_MIXTURE = "code_nl"
-PYTHON_WORDS_FOLDER = "python_words"  # under the folder of stores
 ObjectiveShares = Sequence[tuple[Objective | PackingObjective, float]]
 
 
@@ -55,18 +49,8 @@ def prepare_inputs(config: DataConfig, vocab_size: int) -> Inputs:
     Raises:
         UserError: unknown mixture, missing data, a store from another tokenizer, a vocabulary larger than the model's.
     """
-    mixture = resolve_mixture(config)
-    root = epath.Path(config.stores) if config.stores is not None else default_root()
-    folder = _tokenizer_folder(config, mixture, root)
-    tokenizer = given = fitted(Tokenizer.load(folder), mixture.tasks)
-    if config.modality_separation == "partial":
-        tokenizer, root = _with_python_words(tokenizer, root)
-    flags = [f"--tokenizer={folder}", *(["--python_words"] if tokenizer is not given else [])]
-    if tokenizer.vocab_size > vocab_size:
-        raise UserError(
-            f"the tokenizer {folder} has {tokenizer.vocab_size} tokens but the model's vocabulary is {vocab_size}; "
-            f"set TransformerConfig.vocab_size={tokenizer.vocab_size} or another TOKENIZER"
-        )
+    vocabulary = find_vocabulary(config, vocab_size)
+    mixture, tokenizer, root = vocabulary.mixture, vocabulary.tokenizer, vocabulary.root
     # The embedded corpus changes a little with each package that is installed; a run has to resume all the same.
     kept = config.stores is None
     stores = {
@@ -75,7 +59,7 @@ def prepare_inputs(config: DataConfig, vocab_size: int) -> Inputs:
             tokenizer,
             root,
             compare_source=not (kept and is_embedded(task.source.kind)),
-            tokenizer_flags=flags,
+            tokenizer_flags=vocabulary.tokenizer_flags,
         )
         for task in mixture.tasks
     }
@@ -85,26 +69,13 @@ def prepare_inputs(config: DataConfig, vocab_size: int) -> Inputs:
         config.isolate_documents,
         tokenizer.vocab_size,
         TokenCharacters(tokenizer) if tokenizer.is_byte_level else None,
-        split_vocabulary(
-            config.modality_separation, tokenizer.vocabulary(), tokenizer.special_tokens.all_ids, vocab_size
-        ),
+        vocabulary.tables,
     )
     if layout.modality:
         say(describe_split(layout.modality, tokenizer.vocabulary()))
     train = _streams(config, mixture, stores, TRAIN)
     _refuse_held_out(train)
     return Inputs(tokenizer, stores, layout, train, _streams(config, mixture, stores, VALIDATION))
-
-
-def _with_python_words(tokenizer: Tokenizer, root: epath.Path) -> tuple[Tokenizer, epath.Path]:
-    """A tokenizer that holds Python's words, and where its stores lie: beside those of the tokenizer without them."""
-    extended = tokenizer.with_python_words()
-    if extended is tokenizer:
-        return tokenizer, root
-    root /= PYTHON_WORDS_FOLDER
-    added = extended.vocab_size - tokenizer.vocab_size
-    say(f"the tokenizer is given the {added} forms of Python's words that it lacks; its token stores lie in {root}")
-    return extended, root
 
 
 def trained_groups(streams: Sequence[Stream]) -> list[int]:
@@ -121,41 +92,6 @@ def _refuse_held_out(streams: Sequence[Stream]) -> None:
             f"{len(held_out)} groups of problems in the data are held out for testing; make the store again from its "
             "source, which leaves them out"
         )
-
-
-def resolve_mixture(config: DataConfig) -> MixtureDeclaration:
-    """The mixture that is trained on: the recipe's, or the embedded one where the recipe's data is not given."""
-    mixture = config.mixture
-    if not isinstance(mixture, str):
-        rates = [(task, rate) for name, rate in mixture for task in declaration_for(name, config.stores).tasks]
-        return MixtureDeclaration("of the recipe", tuple(rates))
-    if not _falls_back(config):
-        return declaration_for(mixture, config.stores)
-    say(f"no DATA given for the mixture {mixture}: using the embedded {EMBEDDED_MIXTURE}")
-    return declaration_for(EMBEDDED_MIXTURE)
-
-
-def _falls_back(config: DataConfig) -> bool:
-    """Whether the recipe names a built-in mixture whose files lie elsewhere, and does not say where."""
-    if config.stores is not None or not isinstance(config.mixture, str) or ":" in config.mixture:
-        return False
-    return not all(is_embedded(task.source.kind) for task in declaration_for(config.mixture).tasks)
-
-
-def is_embedded(kind: str) -> bool:
-    """Whether every machine has a source of this kind."""
-    return kind in ("python_stdlib", "python_docs", "python_pairs", "python_functions")
-
-
-def default_root() -> epath.Path:
-    """Where stores lie when DATA is not given: one folder per Python version, whose library is the corpus."""
-    return epath.Path(cache_folder()) / f"python-{platform.python_version()}"
-
-
-def cache_folder() -> Path:
-    """T5X_CODE_CACHE, or t5x_code in the user's cache folder."""
-    folder = os.environ.get("T5X_CODE_CACHE") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "t5x_code"
-    return Path(folder).expanduser()
 
 
 def batches_from(inputs: Inputs, config: DataConfig, process_index: int, process_count: int) -> Callable:
@@ -195,15 +131,6 @@ def fingerprint(inputs: Inputs, config: DataConfig) -> dict[str, str]:
     return data_fingerprint(inputs.train, inputs.layout, config.seed)
 
 
-def _tokenizer_folder(config: DataConfig, mixture: MixtureDeclaration, root: epath.Path) -> str:
-    """The recipe's tokenizer; else the one that came with a store; else one that is trained on the corpus now."""
-    if config.tokenizer is not None and not _falls_back(config):
-        return config.tokenizer
-    with_stores = [root / task.name / TOKENIZER_FOLDER for task in mixture.tasks]
-    existing = next((folder for folder in with_stores if folder.exists()), None)
-    return str(existing if existing is not None else embedded_tokenizer(root, mixture.tasks))
-
-
 def _streams(
     config: DataConfig, mixture: MixtureDeclaration, stores: dict[str, epath.Path], split: str
 ) -> tuple[Stream, ...]:
@@ -238,8 +165,7 @@ def vocabulary_split(inputs: Inputs) -> VocabularySplit | None:
     tables = inputs.layout.modality
     if tables is None:
         return None
-    modalities = {modality for stream in inputs.train for modality in _target_modalities(stream)}
-    return VocabularySplit(tables.base_vocab_size, tables.sources, tables.allowed, tuple(sorted(modalities)))
+    return split_of(tables, ((stream.objective, stream.reader.manifest.modality) for stream in inputs.train))
 
 
 def pair_layout(inputs: Inputs) -> str | None:
@@ -253,13 +179,6 @@ def description_extra(inputs: Inputs) -> dict[str, dict]:
     layout, tables = pair_layout(inputs), inputs.layout.modality
     pairs = {PAIRS: {"layout": layout}} if layout else {}
     return pairs | ({MODALITY: tables.to_json()} if tables else {})
-
-
-def _target_modalities(stream: Stream) -> tuple[int, ...]:
-    """The modalities of a stream's targets: of the pairs' objectives their own, else the task's."""
-    if isinstance(stream.objective, TextToCode):
-        return stream.objective.target_modalities
-    return (stream.reader.manifest.modality,)
 
 
 def _scale(rate: float | tuple[tuple[int, float], ...], share: float) -> float | tuple[tuple[int, float], ...]:

@@ -15,6 +15,7 @@ from t5x_code.checkpoints.model_directory import ModelDescription
 from t5x_code.errors import RunAgain, UserError
 from t5x_code.models.attention.choice import AUTO
 from t5x_code.models.modality import split_config
+from t5x_code.parallel.failures import FailureWatch
 from t5x_code.parallel.hosts import is_writer, rows_of_process, start_processes
 from t5x_code.parallel.meeting import agree, first_alone, in_every_process
 from t5x_code.parallel.mesh import make_mesh
@@ -22,6 +23,7 @@ from t5x_code.recipes import inputs as recipe_inputs
 from t5x_code.recipes.attention_choice import settle_attention
 from t5x_code.recipes.benchmarks import benchmarks_of
 from t5x_code.recipes.dry_run import check_memory, describe_mesh
+from t5x_code.recipes.mixture import cache_folder
 from t5x_code.recipes.recipe import Recipe
 from t5x_code.training.batch_size import batch_sizes_of
 from t5x_code.training.loop import RunData, RunFiles, train
@@ -104,7 +106,10 @@ def train_recipe(recipe: Recipe, resolved: str, command: str) -> int:
         | ({PROBLEMS_FILE: json.dumps(groups) + "\n"} if groups else {}),
     )
     try:
-        return train(recipe.loop, model, recipe.optimizer, recipe.loss, mesh, run_data, files, recipe.initialize_from)
+        with FailureWatch():
+            return train(
+                recipe.loop, model, recipe.optimizer, recipe.loss, mesh, run_data, files, recipe.initialize_from
+            )
     except jax.errors.JaxRuntimeError as error:
         if jax.process_count() == 1 or "RESOURCE_EXHAUSTED" in str(error):
             raise
@@ -147,7 +152,7 @@ def _code_hash() -> str:
 def use_compilation_cache() -> None:
     """Keeps compiled programs between runs: in JAX_COMPILATION_CACHE_DIR, else in the user's cache folder."""
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        folder = recipe_inputs.cache_folder() / "compiled"
+        folder = cache_folder() / "compiled"
         jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 

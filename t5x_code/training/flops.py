@@ -1,28 +1,36 @@
 """How many floating-point operations a token costs, and what share of the hardware's peak a run reaches.
 
 Convention, stated wherever a utilisation (MFU) is printed: 6 per parameter that multiplies (embedding lookups are not
-products, the head's is), plus causal attention's two products over half of the keys, forward and backward. Recomputed
-layers (remat) do not count: the model's work, not the machine's.
+products, the head's is), plus causal attention's two products over half of the keys, forward and backward. A parameter
+that is not trained, beside adapters, counts 4, as it needs no gradient; of a head that is split by modality the entries
+that no target competes with count nothing. Recomputed layers (remat) do not count: the model's work, not the machine's.
 """
+
+import functools
+import math
 
 import jax
 
 from t5x_code.models.config import TransformerConfig
-from t5x_code.models.decoder import count_params
+from t5x_code.models.decoder import count_params, init_params
+from t5x_code.models.lora import trained
+from t5x_code.models.modality import VocabularySplit
 from t5x_code.parallel.chips import chip_of
 
 CONVENTION = "6N + causal attention"
 
 
-def train_flops_per_token(config: TransformerConfig) -> float:
-    """Floating-point operations of forward and backward pass per token of a full row."""
-    looked_up = 0 if config.tie_embeddings else config.vocab_size * config.model_dim
-    if config.position_encoding == "learned":
-        looked_up += config.max_length * config.model_dim
-    if config.top_query_layer:
-        looked_up += config.max_length * config.model_dim
-    products = 6 * (count_params(config) - looked_up)
-    return float(products + attention_flops_per_token(config))
+def train_flops_per_token(config: TransformerConfig, split: VocabularySplit | None = None) -> float:
+    """Floating-point operations of forward and backward pass per token of a full row.
+
+    Args:
+        config: the decoder.
+        split: of its vocabulary, where that is split by modality.
+    """
+    entries = config.vocab_size if split is None else split.num_predicted
+    per_entry = (4 if config.lora_rank else 6) * config.model_dim
+    products = 4 * _layer_params(config) + 2 * _trained_layer_params(config)
+    return float(products + entries * per_entry + attention_flops_per_token(config))
 
 
 def attention_flops_per_token(config: TransformerConfig) -> float:
@@ -38,17 +46,33 @@ def recomputed_flops_per_token(config: TransformerConfig) -> float:
     recomputation, which every policy has, and the little that `dots` makes again are left out."""
     if config.remat != "full":
         return 0.0
-    of_vocabulary = 6 * config.vocab_size * config.model_dim
-    return (train_flops_per_token(config) - of_vocabulary) / 3
+    return 2 * _layer_params(config) + attention_flops_per_token(config) / 3
 
 
 def eight_bit_flops_per_token(config: TransformerConfig) -> float:
     """What of the two above is multiplied in 8 bits: the layers' products; of int8 all but the kernels' gradients."""
     if config.quantization == "none":
         return 0.0
-    of_vocabulary = 6 * config.vocab_size * config.model_dim
-    one_pass = (train_flops_per_token(config) - attention_flops_per_token(config) - of_vocabulary) / 3
-    return one_pass * ((2 if config.quantization == "int8" else 3) + (config.remat == "full"))
+    of_gradients = 0 if config.quantization == "int8" else 2 * _trained_layer_params(config)
+    return float(of_gradients + (4 + 2 * (config.remat == "full")) * _layer_params(config))
+
+
+def _layer_params(config: TransformerConfig) -> int:
+    """Parameters that multiply, but for the head's kernel."""
+    looked_up = config.vocab_size * config.model_dim * (1 if config.tie_embeddings else 2)
+    if config.position_encoding == "learned":
+        looked_up += config.max_length * config.model_dim
+    if config.top_query_layer:
+        looked_up += config.max_length * config.model_dim
+    return count_params(config) - looked_up
+
+
+def _trained_layer_params(config: TransformerConfig) -> int:
+    """Those of them that have a gradient: with adapters, theirs alone."""
+    if not config.lora_rank:
+        return _layer_params(config)
+    adapters = trained(jax.eval_shape(functools.partial(init_params, config), jax.random.key(0)))
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(adapters))
 
 
 def peak_flops(device: jax.Device) -> float | None:

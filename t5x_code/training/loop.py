@@ -167,7 +167,7 @@ def _run(config: LoopConfig, steps: _Steps, start: Start, data: RunData) -> int:
     folder = epath.Path(config.model_dir)
     writer = MetricsWriter(folder, step) if is_writer() else None
     batches = _ahead(steps.mesh, data.batches(rows_consumed, batch_sizes_from(config.batch_size, step)))
-    speed = Speedometer(steps.model, steps.mesh)
+    speed = Speedometer(steps.model, steps.mesh, data.split)
     queued: Any = None  # metrics of the step before, which may still run
 
     def save() -> None:

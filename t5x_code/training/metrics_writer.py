@@ -3,16 +3,19 @@
 Only process 0 makes one; the others pass None.
 """
 
+import errno
 import importlib.util
 import json
 import math
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 from etils import epath
 
 from t5x_code.errors import UserError
+from t5x_code.training.tensorboard_file import TensorBoardFile
 
 METRICS_FILE = "metrics.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
@@ -35,10 +38,9 @@ class MetricsWriter:
             line.rstrip("\n") for line in _complete_lines(self._file) if json.loads(line)["step"] <= first_step
         ]
         self._write_file()
-        # tensorboardX writes local files; a bucket's run keeps its curves in metrics.jsonl.
+        # TensorBoard's files are local; a bucket's run keeps its curves in metrics.jsonl.
         local = "://" not in str(model_dir)
-        folder = epath.Path(model_dir) / TENSORBOARD_FOLDER
-        self._tensorboard = _start_tensorboard(str(folder), first_step) if local else None
+        self._tensorboard = _start_tensorboard(Path(model_dir) / TENSORBOARD_FOLDER, first_step) if local else None
         self._wandb = _start_wandb(run_name or epath.Path(model_dir).name)
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
@@ -56,16 +58,17 @@ class MetricsWriter:
             else:
                 with self._file.open("a") as handle:
                     handle.write(line + "\n")
+                self._tensorboard.write(step, metrics)
         except OSError as error:
-            raise UserError(f"cannot write {self._file}: {error.strerror or error}; make room and run again") from error
-        for name, value in metrics.items():
-            if self._tensorboard is not None:
-                self._tensorboard.add_scalar(name, value, step)
+            reason = error.strerror or error
+            advice = "make room" if error.errno == errno.ENOSPC else "see that the run's folder is there"
+            where = f"{self._file} and the curves beside it"
+            raise UserError(f"cannot write {where}: {reason}; {advice} and run again") from error
         if self._wandb is not None:
             self._wandb.log(metrics, step=step)
 
     def close(self) -> None:
-        """Flushes what is buffered."""
+        """Ends the files; what was written is there already."""
         if self._tensorboard is not None:
             self._tensorboard.close()
         if self._wandb is not None:
@@ -125,11 +128,11 @@ def _jsonable(value: float) -> float | str:
     return value if math.isfinite(value) else str(value)
 
 
-def _start_tensorboard(folder: str, first_step: int) -> Any:
-    # Imported where it is used: it imports PyTorch, which takes seconds, wherever that is installed.
-    from tensorboardX import SummaryWriter
-
-    return SummaryWriter(folder, purge_step=first_step + 1)
+def _start_tensorboard(folder: Path, first_step: int) -> TensorBoardFile:
+    try:
+        return TensorBoardFile(folder, first_step)
+    except OSError as error:
+        raise UserError(f"cannot write {folder}: {error.strerror or error}") from error
 
 
 def _start_wandb(run_name: str) -> Any:

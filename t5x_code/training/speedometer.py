@@ -8,14 +8,15 @@ from collections.abc import Callable, Iterator
 from jax.sharding import Mesh
 
 from t5x_code.models.config import TransformerConfig
+from t5x_code.models.modality import VocabularySplit
 from t5x_code.training.flops import CONVENTION, peak_flops, train_flops_per_token
 
 
 class Speedometer:
     """Counts tokens and time since the last `restart`; evaluation and saving are left out by restarting after them."""
 
-    def __init__(self, model: TransformerConfig, mesh: Mesh):
-        self._flops_per_token = train_flops_per_token(model)
+    def __init__(self, model: TransformerConfig, mesh: Mesh, split: VocabularySplit | None = None):
+        self._flops_per_token = train_flops_per_token(model, split)
         peak = peak_flops(mesh.devices.flat[0])
         self._peak = None if peak is None else peak * mesh.size
         self.process_start = _process_start()

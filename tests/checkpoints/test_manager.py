@@ -3,7 +3,6 @@
 import errno
 import os
 import shutil
-import subprocess
 import time
 from pathlib import Path
 
@@ -166,27 +165,19 @@ def test_the_last_ones_and_every_third_are_kept(tmp_path):
     assert list_steps(tmp_path) == [3, 6, 7]
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk takes root")
-def test_a_full_disk_is_said_at_the_next_look(tmp_path):
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(disk)]
-    if subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("mounting is not allowed here")
-    try:
-        noise = jnp.asarray(np.random.default_rng(0).integers(0, 256, 2**20, dtype=np.uint8))
-        failed = pytest.raises(UserError, match=f"step 3 could not be written to {disk}: No space left on device; ")
-        with failed as error, CheckpointWriter(disk, keep_last=9) as writer:
-            for step in (1, 2, 3):
-                writer.save(step, Checkpoint(params={"a": noise}))
-            for _ in range(200):  # the loop's look after each step
-                writer.check()
-                time.sleep(0.05)
-            pytest.fail("the failed save was not noticed while the run went on")
-        assert "\n" not in str(error.value)
-        assert newest_good_step(disk) == 2
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
+def test_a_full_disk_is_said_at_the_next_look(mount):
+    disk = mount("size=3m")
+    noise = jnp.asarray(np.random.default_rng(0).integers(0, 256, 2**20, dtype=np.uint8))
+    failed = pytest.raises(UserError, match=f"step 3 could not be written to {disk}: No space left on device; ")
+    with failed as error, CheckpointWriter(disk, keep_last=9) as writer:
+        for step in (1, 2, 3):
+            writer.save(step, Checkpoint(params={"a": noise}))
+        for _ in range(200):  # the loop's look after each step
+            writer.check()
+            time.sleep(0.05)
+        pytest.fail("the failed save was not noticed while the run went on")
+    assert "\n" not in str(error.value)
+    assert newest_good_step(disk) == 2
 
 
 def test_a_full_disk_is_named_whichever_file_meets_it(tmp_path, monkeypatch):

@@ -10,6 +10,8 @@ import orbax.checkpoint as ocp
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 40  # of an undisturbed run
+# Of several processes: a lost one is noticed within seconds, as a test should not take minutes.
+QUICK = ("HostsConfig.heartbeat_seconds=10", "HostsConfig.barrier_seconds=60")
 TIMINGS = {"tokens_per_second", "seconds_per_step", "input_wait_share"}
 
 

@@ -1,11 +1,8 @@
 """Bad input through the command lines: exit code 2, one clear line, nothing half written."""
 
-import os
 import re
 import shlex
 import shutil
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -157,31 +154,12 @@ def test_a_recipe_that_cannot_fit_says_what_would(script, tiny, tmp_path, monkey
     assert not (tmp_path / "run").exists()
 
 
-@pytest.fixture
-def small_disk(tmp_path) -> Iterator[Path]:
-    """A file system of 3 MiB."""
-    yield from mounted(tmp_path / "disk", "size=3m")
-
-
-@pytest.fixture
-def read_only_disk(tmp_path) -> Iterator[Path]:
-    yield from mounted(tmp_path / "disk", "ro,size=3m")
-
-
-def mounted(folder: Path, options: str) -> Iterator[Path]:
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
-    if os.geteuid() or subprocess.run(command, check=False, capture_output=True).returncode:
-        pytest.skip("only root may mount a file system")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
-def test_a_full_disk(start, tiny, whole_run, small_disk):
-    ended = finish(start("train.py", *tiny(small_disk / "run", "CHECKPOINT_PERIOD=2")))
+def test_a_full_disk(start, tiny, whole_run, mount):
+    disk = mount("size=3m")
+    ended = finish(start("train.py", *tiny(disk / "run", "CHECKPOINT_PERIOD=2")))
     refused(ended, r"checkpoint of step 2 could not be written .*: No space left on device; .* make room")
-    assert not [path for path in (small_disk / "run/checkpoints").iterdir() if path.name.isdigit()]
+    assert not [path for path in (disk / "run/checkpoints").iterdir() if path.name.isdigit()]
 
 
-def test_a_folder_that_is_read_only(script, tiny, whole_run, read_only_disk):
-    refused(script("train.py", *tiny(read_only_disk / "run")), r"cannot write to the run's folder .*Read-only")
+def test_a_folder_that_is_read_only(script, tiny, whole_run, mount):
+    refused(script("train.py", *tiny(mount("ro,size=3m") / "run")), r"cannot write to the run's folder .*Read-only")

@@ -10,12 +10,10 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from command_lines import finish, free_port, metrics_of, wait_for_line
+from command_lines import QUICK, finish, free_port, metrics_of, wait_for_line
 
 from t5x_code.checkpoints.manager import list_steps, newest_good_step
 
-# A lost process is noticed within seconds, as a test should not take minutes.
-QUICK = ("HostsConfig.heartbeat_seconds=10", "HostsConfig.barrier_seconds=60")
 STEPS = 20
 
 

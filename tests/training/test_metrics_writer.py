@@ -1,6 +1,9 @@
 """Each step stands once in metrics.jsonl, whatever was killed; the progress line says what a person needs."""
 
 import json
+import subprocess
+import sys
+import textwrap
 
 import pytest
 
@@ -24,7 +27,53 @@ def test_lines_after_the_restored_step_are_written_again(tmp_path):
     second.write(3, {"loss": float("nan")})
     second.close()
     assert steps_of(tmp_path) == [1, 2, 3]
-    assert list((tmp_path / "tensorboard").iterdir())
+
+
+def test_tensorboard_reads_the_curves(tmp_path):
+    """Its records' checksums and protocol buffers by TensorFlow."""
+    pytest.importorskip("tensorflow", reason="the extra data is not installed")
+    writer = MetricsWriter(tmp_path, 4)
+    writer.write(5, {"loss": 1.5, "validation/loss": 2.0})
+    writer.write(6, {"loss": 1.25})
+    writer.close()
+    (file,) = (tmp_path / "tensorboard").iterdir()
+    program = """
+        import sys
+        from tensorflow.python.summary.summary_iterator import summary_iterator
+        for event in summary_iterator(sys.argv[1]):
+            print(event.step, event.session_log.status, *((v.tag, v.simple_value) for v in event.summary.value))
+    """
+    command = [sys.executable, "-c", textwrap.dedent(program), str(file)]
+    read = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert read == ["0 0", "5 1", "5 0 ('loss', 1.5) ('validation/loss', 2.0)", "6 0 ('loss', 1.25)"]
+
+
+def test_a_full_disk_is_said_and_nothing_else(mount):
+    """In a process of its own, as its end is where a buffer would speak up."""
+    program = """
+        import os, sys
+        from pathlib import Path
+        from t5x_code.errors import UserError
+        from t5x_code.training.metrics_writer import MetricsWriter
+        folder = Path(sys.argv[1])
+        writer = MetricsWriter(folder, 0)
+        room = os.statvfs(folder)
+        (folder / "ballast").write_bytes(bytes(room.f_bavail * room.f_frsize))
+        try:
+            for step in range(1000):
+                writer.write(step, {"loss": 1.0, "accuracy": 0.5})
+        except UserError as error:
+            print(error)
+        writer.close()
+    """
+    command = [sys.executable, "-c", textwrap.dedent(program), str(mount("size=64k"))]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    (line,) = ended.stdout.splitlines()
+    assert (
+        "metrics.jsonl" in line
+        and line.endswith(": No space left on device; make room and run again")
+        and not ended.stderr
+    )
 
 
 def test_a_folder_that_cannot_be_written_is_said(tmp_path):

@@ -26,17 +26,13 @@ RULE_VERSION = 1  # of the sample and the training
 
 
 def embedded_tokenizer(root: epath.PathLike, tasks: Sequence[TaskDeclaration]) -> epath.Path:
-    """Folder `<root>/tokenizers/<fingerprint>` of a tokenizer trained on the tasks' training documents.
-
-    Each task gives an equal share of the sample: its documents of lowest hash. Trained when missing, and then kept: the
-    same corpus gives the same folder.
+    """A tokenizer trained on the tasks' training documents, each giving an equal share of the sample: its documents of
+    lowest hash. Trained when missing, and then kept.
 
     Raises:
         UserError: a source cannot be read, or the folder cannot be written.
     """
-    parts = [[task.to_json() | {"source": source_fingerprint(task.source)}] for task in tasks]
-    fingerprint = fingerprint_of([RULE_VERSION, VOCAB_SIZE, NUM_MASKS, SAMPLE_BYTES, parts])
-    folder = epath.Path(root) / "tokenizers" / fingerprint[:16]
+    folder = embedded_tokenizer_folder(root, tasks)
     if (folder / TOKENIZER_FILE).exists():
         return folder
     texts = [text for task in tasks for text in sample_documents(task, SAMPLE_BYTES // len(tasks))]
@@ -62,6 +58,17 @@ def _publish(tokenizer: Tokenizer, folder: epath.Path) -> None:
         shutil.rmtree(temporary)
         if not folder.exists():
             raise
+
+
+def embedded_tokenizer_folder(root: epath.PathLike, tasks: Sequence[TaskDeclaration]) -> epath.Path:
+    """Where `embedded_tokenizer` keeps its own: `<root>/tokenizers/<fingerprint>`, the same for the same corpus.
+
+    Raises:
+        UserError: a source cannot be read.
+    """
+    parts = [[task.to_json() | {"source": source_fingerprint(task.source)}] for task in tasks]
+    fingerprint = fingerprint_of([RULE_VERSION, VOCAB_SIZE, NUM_MASKS, SAMPLE_BYTES, parts])
+    return epath.Path(root) / "tokenizers" / fingerprint[:16]
 
 
 def fitted(tokenizer: Tokenizer, tasks: Sequence[TaskDeclaration]) -> Tokenizer:

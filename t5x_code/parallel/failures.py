@@ -1,0 +1,89 @@
+"""A process that cannot go on tells the others of its run why, and all end.
+
+Without a word the others would wait for it, in a collective or at a meeting of a save, for minutes or for good. The
+word goes through the coordinator's key-value store, which a thread of each process looks into: the main one may wait.
+"""
+
+import contextlib
+import os
+import socket
+import sys
+import threading
+import time
+from types import TracebackType
+from typing import Self
+
+import jax
+
+# The store has no public name, as meeting.py says.
+from jax._src import distributed
+
+from t5x_code.errors import EXIT_BAD_INPUT, FailedTogether, UserError
+
+LOOK_SECONDS = 1.0
+HEARD_SECONDS = 10.0  # for all to hear of a failure
+END_SECONDS = 3.0  # for the others to end when they have
+FAILED, HEARD = "t5x_code/failed/", "t5x_code/heard/"  # keys of the store, one per process
+
+
+class FailureWatch:
+    """A context manager around all that the processes of a run do together; with one process it does nothing.
+
+    A UserError inside is told to the others, which print it and end with code 2, and is raised as `FailedTogether` when
+    they have heard it.
+    """
+
+    def __init__(self):
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="failures of others", daemon=True)
+
+    def __enter__(self) -> Self:
+        if jax.process_count() > 1:
+            self._thread.start()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if jax.process_count() == 1:
+            return
+        self._over.set()
+        self._thread.join()
+        if isinstance(error, UserError):
+            _tell(str(error))
+            raise FailedTogether(str(error)) from error
+
+    def _watch(self) -> None:
+        while not self._over.wait(LOOK_SECONDS):
+            told = _read(FAILED)
+            if told:
+                print(f"error: {told[0]}", file=sys.stderr, flush=True)
+                _hear_each_other()
+                os._exit(EXIT_BAD_INPUT)  # the main thread waits for what will not come
+
+
+def _tell(message: str) -> None:
+    _write(FAILED, f"process {jax.process_index()} ({socket.gethostname()}): {' '.join(message.split())}")
+    _hear_each_other()
+
+
+def _hear_each_other() -> None:
+    """Waits until all have heard of a failure; longest in process 0, where the store lives.
+
+    When that one is gone, JAX aborts those that still run.
+    """
+    _write(HEARD, "")
+    deadline = time.monotonic() + HEARD_SECONDS
+    while len(_read(HEARD)) < jax.process_count() and time.monotonic() < deadline:
+        time.sleep(LOOK_SECONDS / 10)
+    if jax.process_index() == 0:
+        time.sleep(END_SECONDS)
+
+
+def _write(folder: str, value: str) -> None:
+    with contextlib.suppress(jax.errors.JaxRuntimeError):  # the coordinator has ended, and with it the run
+        distributed.global_state.client.key_value_set(f"{folder}{jax.process_index()}", value)
+
+
+def _read(folder: str) -> list[str]:
+    with contextlib.suppress(jax.errors.JaxRuntimeError):
+        return [value for _, value in distributed.global_state.client.key_value_dir_get(folder)]
+    return []

@@ -1,0 +1,51 @@
+"""The mixture that a recipe is trained on, the embedded one without data of its own, and where its stores lie."""
+
+import os
+import platform
+from pathlib import Path
+
+from etils import epath
+
+from t5x_code.data.builtin_tasks import declaration_for
+from t5x_code.data.declarations import MixtureDeclaration
+from t5x_code.recipes.recipe import DataConfig
+from t5x_code.training.metrics_writer import say
+
+EMBEDDED_MIXTURE = "code_nl"
+
+
+def resolve_mixture(config: DataConfig) -> MixtureDeclaration:
+    """The mixture that is trained on: the recipe's, or the embedded one where the recipe's data is not given."""
+    mixture = config.mixture
+    if not isinstance(mixture, str):
+        rates = [(task, rate) for name, rate in mixture for task in declaration_for(name, config.stores).tasks]
+        return MixtureDeclaration("of the recipe", tuple(rates))
+    if not falls_back(config):
+        return declaration_for(mixture, config.stores)
+    say(f"no DATA given for the mixture {mixture}: using the embedded {EMBEDDED_MIXTURE}")
+    return declaration_for(EMBEDDED_MIXTURE)
+
+
+def falls_back(config: DataConfig) -> bool:
+    """Whether the recipe names a built-in mixture whose files lie elsewhere, and does not say where."""
+    if config.stores is not None or not isinstance(config.mixture, str) or ":" in config.mixture:
+        return False
+    return not all(is_embedded(task.source.kind) for task in declaration_for(config.mixture).tasks)
+
+
+def is_embedded(kind: str) -> bool:
+    """Whether every machine has a source of this kind."""
+    return kind in ("python_stdlib", "python_docs", "python_pairs", "python_functions")
+
+
+def stores_root(config: DataConfig) -> epath.Path:
+    """Where the recipe's stores lie: in DATA, else in one folder per Python version, whose library is the corpus."""
+    if config.stores is not None:
+        return epath.Path(config.stores)
+    return epath.Path(cache_folder()) / f"python-{platform.python_version()}"
+
+
+def cache_folder() -> Path:
+    """T5X_CODE_CACHE, or t5x_code in the user's cache folder."""
+    folder = os.environ.get("T5X_CODE_CACHE") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "t5x_code"
+    return Path(folder).expanduser()

@@ -1,0 +1,144 @@
+"""The vocabulary of a recipe: its tokenizer, found or trained, and how it is split by modality.
+
+Training needs it to make rows; the ahead-of-time compiler and `--dry_run` need no more of the data than this, as the
+size of a split model follows from it.
+"""
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Literal
+
+from etils import epath
+
+from t5x_code.data.caching.build import TOKENIZER_FOLDER
+from t5x_code.data.caching.embedded_tokenizer import embedded_tokenizer, embedded_tokenizer_folder, fitted
+from t5x_code.data.declarations import MixtureDeclaration
+from t5x_code.errors import UserError
+from t5x_code.models.config import TransformerConfig
+from t5x_code.models.modality import VocabularySplit, split_config
+from t5x_code.objectives.example import Objective, PackingObjective
+from t5x_code.objectives.text_to_code import TextToCode
+from t5x_code.recipes.mixture import falls_back, is_embedded, resolve_mixture, stores_root
+from t5x_code.recipes.recipe import DataConfig
+from t5x_code.tokens.modality import ModalityTables, split_vocabulary
+from t5x_code.tokens.tokenizer import TOKENIZER_FILE, Tokenizer
+from t5x_code.training.metrics_writer import say
+
+PYTHON_WORDS_FOLDER = "python_words"  # under the folder of stores
+TrainsOn = Literal["anything", "embedded", "nothing"]  # what a missing tokenizer may be trained on
+
+
+class NoTokenizer(UserError):
+    """A recipe's tokenizer would have to be trained on its corpus first."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Vocabulary:
+    """What a recipe's tokens are."""
+
+    mixture: MixtureDeclaration
+    root: epath.Path  # folder of the token stores that are made with this tokenizer
+    tokenizer: Tokenizer
+    tables: ModalityTables | None  # where it is split by modality
+    tokenizer_flags: tuple[str, ...]  # of `cache.py`, that make the stores again
+
+
+def find_vocabulary(config: DataConfig, vocab_size: int, trains_on: TrainsOn = "anything") -> Vocabulary:
+    """A recipe's tokenizer, with all tokens that its tasks and its separation need.
+
+    Args:
+        config: the recipe's data.
+        vocab_size: of the unsplit model.
+        trains_on: the corpora that a tokenizer is trained on where the recipe has none; the embedded one takes seconds,
+            another may take hours.
+
+    Raises:
+        UserError: unknown mixture, or a tokenizer that is larger than the model's vocabulary.
+        NoTokenizer: there is none, and it is not to be trained.
+    """
+    mixture, root = resolve_mixture(config), stores_root(config)
+    folder = _tokenizer_folder(config, mixture, root, trains_on)
+    tokenizer = given = fitted(Tokenizer.load(folder), mixture.tasks)
+    if config.modality_separation == "partial":
+        tokenizer, root = _with_python_words(tokenizer, root)
+    flags = (f"--tokenizer={folder}", *(("--python_words",) if tokenizer is not given else ()))
+    if tokenizer.vocab_size > vocab_size:
+        raise UserError(
+            f"the tokenizer {folder} has {tokenizer.vocab_size} tokens but the model's vocabulary is {vocab_size}; "
+            f"set TransformerConfig.vocab_size={tokenizer.vocab_size} or another TOKENIZER"
+        )
+    tables = split_vocabulary(
+        config.modality_separation, tokenizer.vocabulary(), tokenizer.special_tokens.all_ids, vocab_size
+    )
+    return Vocabulary(mixture, root, tokenizer, tables, flags)
+
+
+def split_without_data(
+    config: DataConfig, model: TransformerConfig, trains_on: TrainsOn
+) -> tuple[TransformerConfig, VocabularySplit | None]:
+    """The model that training a recipe makes of its own, and its split; no token store is read or made.
+
+    Raises:
+        UserError: as `find_vocabulary`, where the vocabulary is split.
+    """
+    if config.modality_separation == "none":
+        return model, None
+    vocabulary = find_vocabulary(config, model.vocab_size, trains_on)
+    tasks = vocabulary.mixture.tasks
+    targets = [(objective, task.modality) for task in tasks for objective, _ in config.objectives_of(task.name)]
+    split = split_of(vocabulary.tables, targets)
+    return split_config(model, split), split
+
+
+def split_of(tables: ModalityTables, targets: Iterable[tuple[Objective | PackingObjective, int]]) -> VocabularySplit:
+    """What a model has to know of a split vocabulary.
+
+    Args:
+        tables: the split.
+        targets: each objective that is trained, with the modality of the task's documents.
+    """
+    modalities = {modality for objective, of_task in targets for modality in _target_modalities(objective, of_task)}
+    return VocabularySplit(tables.base_vocab_size, tables.sources, tables.allowed, tuple(sorted(modalities)))
+
+
+def _target_modalities(objective: Objective | PackingObjective, of_task: int) -> tuple[int, ...]:
+    """The modalities of an objective's targets: of the pairs' objectives their own, else the task's."""
+    return objective.target_modalities if isinstance(objective, TextToCode) else (of_task,)
+
+
+def _tokenizer_folder(config: DataConfig, mixture: MixtureDeclaration, root: epath.Path, trains_on: TrainsOn) -> str:
+    """The recipe's tokenizer; else the one that came with a store; else one that is trained on the corpus now."""
+    if config.tokenizer is not None and not falls_back(config):
+        return config.tokenizer
+    with_stores = [root / task.name / TOKENIZER_FOLDER for task in mixture.tasks]
+    existing = next((folder for folder in with_stores if folder.exists()), None)
+    if existing is not None:
+        return str(existing)
+    trains = trains_on == "anything" or (
+        trains_on == "embedded" and all(is_embedded(task.source.kind) for task in mixture.tasks)
+    )
+    if not trains and not _was_trained(mixture, root):
+        raise NoTokenizer(
+            f"the mixture {mixture.name} has no tokenizer yet, and training would make one of its documents first; "
+            "name one by --gin.TOKENIZER=\"'FOLDER or hub name'\", or make the stores with launch/cache.py"
+        )
+    return str(embedded_tokenizer(root, mixture.tasks))
+
+
+def _was_trained(mixture: MixtureDeclaration, root: epath.Path) -> bool:
+    """Whether a tokenizer of the corpus is kept here; not where the corpus is on another machine."""
+    try:
+        return (embedded_tokenizer_folder(root, mixture.tasks) / TOKENIZER_FILE).exists()
+    except UserError:
+        return False
+
+
+def _with_python_words(tokenizer: Tokenizer, root: epath.Path) -> tuple[Tokenizer, epath.Path]:
+    """A tokenizer that holds Python's words, and where its stores lie: beside those of the tokenizer without them."""
+    extended = tokenizer.with_python_words()
+    if extended is tokenizer:
+        return tokenizer, root
+    root /= PYTHON_WORDS_FOLDER
+    added = extended.vocab_size - tokenizer.vocab_size
+    say(f"the tokenizer is given the {added} forms of Python's words that it lacks; its token stores lie in {root}")
+    return extended, root
