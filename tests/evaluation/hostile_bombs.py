@@ -42,16 +42,15 @@ BOMBS = [
     hostile(
         "memory bomb of many",
         """
-        import mmap, os, time
+        import os, time
         for _ in range(4):
             if os.fork() == 0:
                 break
-        block = mmap.mmap(-1, 220 << 20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        block.madvise(mmap.MADV_HUGEPAGE)  # small pages take so much CPU time that this may end it before
-        block[::4096] = b"x" * (len(block) // 4096)
+        block = bytearray(220 << 20)
+        block[::4096] = b"x" * len(block[::4096])
         time.sleep(60)
         """,
-        "stopped: memory",
+        "stopped: (memory|cpu time)",  # where page faults are slow, the second of CPU is spent before the memory
     ),
     attempt(
         "large file",
