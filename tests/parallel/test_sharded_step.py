@@ -50,7 +50,8 @@ SOURCE = """
     for config, microbatch_size in {meshes}:
         log, params = run(MeshConfig(*config), microbatch_size, jax.devices())
         worst = max(float(np.abs(a - b).max()) for a, b in zip(params, one))
-        report.append([float(np.abs(np.array(log) / np.array(one_log) - 1).max()), worst])
+        apart = np.abs(np.array(log) / np.array(one_log) - 1)
+        report.append([float(apart.max()), worst, float(apart[0].max()), float(apart[:, 0].max())])
     try:
         num_microbatches(12, None, make_mesh(MeshConfig()))
     except UserError as error:
@@ -68,7 +69,7 @@ def compare(run_on_eight_devices, meshes, quantization="none") -> list:
 
 
 def check(figures: list) -> None:
-    for of_log, of_params in figures:
+    for of_log, of_params, _, _ in figures:
         assert of_log < 1e-5, figures
         assert of_params < 1e-4, figures  # Adam's first updates are signs: tiny gradients may differ by their sign
 
@@ -77,11 +78,16 @@ def test_all_axes_at_once_equal_one_device(run_on_eight_devices):
     check(compare(run_on_eight_devices, [((1, 2, 2, 2), 2)]))
 
 
-@pytest.mark.parametrize(("quantization", "bound"), [("int8", 1e-3), pytest.param("fp8", 1e-2, marks=pytest.mark.slow)])
-def test_eight_bit_products_round_the_same_on_all_axes(run_on_eight_devices, quantization, bound):
+@pytest.mark.parametrize(
+    ("quantization", "of_first", "of_losses"),
+    [("int8", 1e-4, 1e-3), pytest.param("fp8", 1e-2, 1e-2, marks=pytest.mark.slow)],
+)
+def test_eight_bit_products_round_the_same_on_all_axes(run_on_eight_devices, quantization, of_first, of_losses):
+    """A scale is the largest of a whole row. What lies between two steps may round to either, and Adam's first updates
+    are signs: so of the gradient only the first step's norm is compared."""
     pytest.importorskip("qwix", reason="the extra quantized is not installed")
-    ((of_log, _),) = compare(run_on_eight_devices, [((1, 2, 2, 2), 2)], quantization)
-    assert of_log < bound  # a scale is the largest of a whole row; what lies between two steps may round to either
+    ((_, _, first, losses),) = compare(run_on_eight_devices, [((1, 2, 2, 2), 2)], quantization)
+    assert first < of_first and losses < of_losses
 
 
 @pytest.mark.slow
