@@ -27,6 +27,9 @@ from t5x_code.models.few_rows import Decoding
 from t5x_code.parallel.rules import logical_axes_on, num_batch_shards
 
 SMALLEST_BUCKET, BUCKET_RATIO = 64, 8  # prompt slots; each size is compiled
+# Bytes of a cache that has room for half of the new tokens first: every step reads all slots, but the second size is
+# another program to compile.
+GROWS_FROM = 64 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +131,8 @@ def generate(
                 continue
             slots = _bucket(len(prompts[indices[0]]), config.max_length - generation.max_new_tokens)
             inputs_PxT, pad_P = _left_pad([prompts[index] for index in indices], batch_size, slots)
-            prefilled = _prefill(config, generation.max_new_tokens, decoding, inputs_PxT, pad_P)
+            room = _first_room(config, generation.max_new_tokens, slots, batch_size * samples)
+            prefilled = _prefill(config, room, decoding, inputs_PxT, pad_P)
             for first in range(0, generation.num_samples, samples):
                 sample_indices = range(first, first + samples)
                 rows = _start(generation, [numbers[index] for index in indices], sample_indices, pad_P, *prefilled)
@@ -162,6 +166,13 @@ def _bucket(num_tokens: int, most: int) -> int:
     return min(slots, most)
 
 
+def _first_room(config: TransformerConfig, max_new_tokens: int, slots: int, num_rows: int) -> int:
+    """New tokens that the cache has room for at first."""
+    cache = jax.eval_shape(lambda: init_cache(config, num_rows, slots + max_new_tokens, config.dtype))
+    grows = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(cache)) >= GROWS_FROM
+    return -(-max_new_tokens // 2) if grows else max_new_tokens
+
+
 def _left_pad(prompts: Sequence[np.ndarray], batch_size: int, slots: int) -> tuple[np.ndarray, np.ndarray]:
     """Prompts side by side at the right end, int32 [P, T], and the padding of each; rows without a prompt hold a 0."""
     inputs_PxT = np.zeros((batch_size, slots), np.int32)
@@ -174,9 +185,9 @@ def _left_pad(prompts: Sequence[np.ndarray], batch_size: int, slots: int) -> tup
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _prefill(
-    config: TransformerConfig, max_new_tokens: int, decoding: Decoding, inputs_PxT: jax.Array, pad_P: jax.Array
+    config: TransformerConfig, room: int, decoding: Decoding, inputs_PxT: jax.Array, pad_P: jax.Array
 ) -> tuple[KeyValueCache, jax.Array]:
-    """Reads the prompts in one pass: the filled cache, and the logits [P, V] of the first new token."""
+    """Reads the prompts in one pass: the filled cache with room for new tokens, and the logits [P, V] of the first."""
     num_prompts, slots = inputs_PxT.shape
     slot_PxT = jnp.broadcast_to(jnp.arange(slots), (num_prompts, slots))
     pad_Px1 = pad_P[:, None]
@@ -187,7 +198,7 @@ def _prefill(
     x_PxTxD, cache = decode(
         config, decoding, cache, inputs_PxT, positions_PxT, jnp.int32(0), attend_from_PxT, slot_PxT + 1
     )
-    return cache.extended(max_new_tokens), decode_logits(config, decoding, x_PxTxD[:, -1:])[:, 0]
+    return cache.extended(room), decode_logits(config, decoding, x_PxTxD[:, -1:])[:, 0]
 
 
 def _start(
@@ -273,12 +284,15 @@ def _finish(
     should_stop: Callable[[list[int]], bool] | None,
 ) -> _Rows:
     """Decodes until every row is done, with a look at the text between chunks when there is something to look for."""
-    period = generation.max_new_tokens if should_stop is None else generation.check_period
+    most = generation.max_new_tokens
+    room = rows.cache.length - slots
+    looks = range(generation.check_period, most, generation.check_period) if should_stop is not None else ()
     ends = _token_sets(generation)
-    for until in range(period, generation.max_new_tokens + period, period):
-        until = min(until, generation.max_new_tokens)
+    for until in sorted({*looks, room, most}):
+        if until > rows.cache.length - slots:
+            rows = _grow(rows, most - room)
         rows = _decode_until(config, generation.sampling, decoding, rows, slots, until, *ends)
-        if should_stop is not None:
+        if should_stop is not None and (until in looks or until == most):
             done_R = np.array(rows.done_R)
             for row, tokens in enumerate(_new_tokens(rows)):
                 done_R[row] |= not done_R[row] and should_stop(tokens)
@@ -286,6 +300,12 @@ def _finish(
         if np.asarray(rows.done_R).all():
             break
     return rows
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _grow(rows: _Rows, room: int) -> _Rows:
+    """The rows with a cache that has room for more tokens."""
+    return rows.replace(cache=rows.cache.extended(room))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)

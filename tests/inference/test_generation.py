@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from t5x_code.errors import UserError
+from t5x_code.inference import generation
 from t5x_code.inference.generation import GenerationConfig, generate
 from t5x_code.inference.sampling import Sampling
 from t5x_code.models.config import TransformerConfig
@@ -68,6 +69,24 @@ def test_cached_batches_equal_the_full_forward_pass(params, decoding, prompts, b
     expected = [greedy_without_cache(params, prompt, 12) for prompt in prompts]
     assert [samples[0] for samples in results] == expected
     assert len({tuple(tokens) for tokens in expected}) > 3  # the model does not say the same everywhere
+
+
+def test_a_cache_that_grows_changes_nothing(monkeypatch, decoding, prompts):
+    wanted = [generate(CONFIG, decoding, prompts, how) for how in (GREEDY, SAMPLED)]
+    seen = []
+
+    def should_stop(tokens):
+        seen.append(len(tokens))
+        return False
+
+    monkeypatch.setattr(generation, "GROWS_FROM", 0)
+    grow, calls = generation._grow, []
+    monkeypatch.setattr(generation, "_grow", lambda rows, room: calls.append(room) or grow(rows, room))
+    assert [generate(CONFIG, decoding, prompts, how) for how in (GREEDY, SAMPLED)] == wanted
+    assert calls and {*calls} == {6, 4}
+    looking = dataclasses.replace(GREEDY, check_period=5)
+    assert generate(CONFIG, decoding, prompts, looking, should_stop=should_stop) == wanted[0]
+    assert {*seen} == {5, 10, 12}  # not where the cache grows
 
 
 def test_samples_do_not_depend_on_the_batch(decoding, prompts):
