@@ -12,7 +12,7 @@ from command_lines import QUICK, Ended, finish, wait_for_line
 from t5x_code.checkpoints.manager import list_steps, newest_good_step
 
 pytestmark = pytest.mark.slow
-NOTICED = 30  # seconds within which both processes have ended
+NOTICED = 55  # seconds within which both processes have ended; after 60 of silence their heartbeat would end them
 
 
 def fill(disk: Path, left: int) -> Path:
