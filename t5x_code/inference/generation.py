@@ -29,7 +29,7 @@ from t5x_code.parallel.rules import logical_axes_on, num_batch_shards
 SMALLEST_BUCKET, BUCKET_RATIO = 64, 8  # prompt slots; each size is compiled
 # Bytes of a cache that has room for half of the new tokens first: every step reads all slots, but the second size is
 # another program to compile.
-GROWS_FROM = 64 << 20
+GROWS_FROM = 32 << 20
 
 
 @dataclasses.dataclass(frozen=True)
