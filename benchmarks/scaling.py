@@ -106,7 +106,7 @@ def draw(results: list[dict[str, Any]]) -> str:
     fitting = [r for r in results if r["fits"]]
     recipes = list(dict.fromkeys(r["recipe"] for r in fitting))
     counts = sorted({r["num_devices"] for r in fitting})
-    wide, tall, legend = 250, 200, 24
+    wide, tall, legend = 270, 200, 24
     parts = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{wide * len(recipes)}" height="{2 * (tall + legend)}" '
              'font-family="sans-serif" font-size="11">', '<rect width="100%" height="100%" fill="white"/>']  # fmt: skip
     for row, (group, unit, scale, names) in enumerate(PLOTTED):
