@@ -40,7 +40,7 @@ HERE = Path(__file__).resolve().parent
 def port():
     """A server on this machine's loopback address, and another beside it, for programs that must not reach them."""
     with socket.socket() as server, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as letter_box:
-        server.bind(("127.0.0.1", 0))
+        server.bind(("127.0.0.1", port_with_a_free_neighbour()))
         server.listen()
         letter_box.bind(f"\0hostile.{server.getsockname()[1]}")
 
@@ -53,6 +53,19 @@ def port():
 
         threading.Thread(target=accept, daemon=True).start()
         yield server.getsockname()[1]
+
+
+def port_with_a_free_neighbour() -> int:
+    """A port after which one more is free, both below those that a system gives to whoever asks for any."""
+    for port in range(20_000 + os.getpid() % 10_000, 32_000, 2):
+        with socket.socket() as first, socket.socket() as second:
+            try:
+                first.bind(("127.0.0.1", port))
+                second.bind(("127.0.0.1", port + 1))
+                return port
+            except OSError:
+                continue
+    raise RuntimeError("no two free ports")
 
 
 @pytest.fixture(scope="module")

@@ -43,13 +43,19 @@ def test_roles_by_hand():
     assert roles_of(PREFIXED, TOKENS).tolist() == [prefix, prefix, c, c, s, *[padding] * 7]
 
 
+ROWS = [
+    ShownRow(0, 0, "code/span_corruption", "epoch 0, row 3", CORRUPTED, ("t5</script>", "t7")),
+    ShownRow(1, 0, "code/prefix_lm", "epoch 0, row 1", PREFIXED, ("t5",)),
+]
+
+
 @pytest.fixture
 def page(tmp_path):
-    rows = [
-        ShownRow(0, 0, "code/span_corruption", "epoch 0, row 3", CORRUPTED, ("t5</script>", "t7")),
-        ShownRow(1, 0, "code/prefix_lm", "epoch 0, row 1", PREFIXED, ("t5",)),
-    ]
-    file = tmp_path / "examples.html"
+    return page_of(ROWS, tmp_path)
+
+
+def page_of(rows, folder):
+    file = folder / "examples.html"
     file.write_text(render(rows, TOKENS, "gin/x.gin"), encoding="utf-8")
     return file
 
@@ -66,20 +72,40 @@ def test_the_page_needs_no_network_and_holds_the_rows(page):
     assert "prefers-color-scheme: dark" in text
 
 
-def test_a_browser_shows_every_token(page):
+def shown_by_browser(page, script):
+    """The page as a browser has it a minute of its own clock after a script began."""
     chromium = shutil.which("chromium")
     if chromium is None:
         pytest.skip("needs chromium")
-    probe = """<script>
-    window.addEventListener('load', () => setTimeout(() => {
+    page.write_text(page.read_text().replace("</body>", f"<script>{script}</script></body>"))
+    command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=60000", "--dump-dom"]
+    return subprocess.run([*command, page.as_uri()], capture_output=True, text=True, timeout=120, check=True).stdout
+
+
+def test_a_browser_shows_every_token(page):
+    click_on_the_second_card = """
+    const waiting = setInterval(() => {
       const place = document.querySelectorAll('.card')[1].querySelector('[data-at="0"]');
+      if (!place) return;
+      clearInterval(waiting);
       place.dispatchEvent(new MouseEvent('click', {bubbles: true}));
       document.body.dataset.seen = document.querySelectorAll('.on').length;
-    }, 500));</script></body>"""
-    page.write_text(page.read_text().replace("</body>", probe))
-    command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=3000", "--dump-dom"]
-    dom = subprocess.run([*command, page.as_uri()], capture_output=True, text=True, timeout=60, check=True).stdout
+    }, 100);"""
+    dom = shown_by_browser(page, click_on_the_second_card)
     assert len(re.findall(r"<span[^>]* data-at=", dom)) == 15
     assert len(re.findall(r'class="segment"', dom)) == 3
     assert dom.count("&lt;/script&gt;") == 2  # text, never markup
     assert 'data-seen="3"' in dom  # a prefix of three inputs
+
+
+def test_rows_far_below_are_printed_too(tmp_path):
+    count_before_and_in_print = """
+    const made = () => document.querySelectorAll('[data-at="0"]').length;
+    setTimeout(() => {
+      document.body.dataset.before = made();
+      window.dispatchEvent(new Event('beforeprint'));
+      document.body.dataset.printed = made();
+    }, 30000);"""
+    dom = shown_by_browser(page_of(ROWS * 100, tmp_path), count_before_and_in_print)
+    assert 0 < int(re.search(r'data-before="(\d+)"', dom)[1]) < 200
+    assert 'data-printed="200"' in dom
