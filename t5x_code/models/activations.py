@@ -28,6 +28,7 @@ def keeping_inputs(function: Callable[..., jax.Array]) -> Callable[..., jax.Arra
     return kept
 
 
+# Elementwise: GELU (arXiv 1606.08415), approximate and exact; SwiGLU (arXiv 2002.05202) of gate and input.
 gelu_tanh = keeping_inputs(functools.partial(nn.gelu, approximate=True))
 gelu_exact = keeping_inputs(functools.partial(nn.gelu, approximate=False))
 swiglu = keeping_inputs(lambda gate, x: nn.silu(gate) * x)
@@ -35,7 +36,7 @@ swiglu = keeping_inputs(lambda gate, x: nn.silu(gate) * x)
 
 @functools.cache
 def layer_norm(epsilon: float) -> Callable[[jax.Array, jax.Array, jax.Array], jax.Array]:
-    """LayerNorm of x [.., D] in float32, by scale and bias [D]; the result has the type of x."""
+    """LayerNorm (arXiv 1607.06450) of x [.., D] in float32, by scale and bias [D]; the result has the type of x."""
 
     def normalise(x: jax.Array, scale_D: jax.Array, bias_D: jax.Array) -> jax.Array:
         wide = x.astype(jnp.float32)
@@ -48,7 +49,7 @@ def layer_norm(epsilon: float) -> Callable[[jax.Array, jax.Array, jax.Array], ja
 
 @functools.cache
 def rms_norm(epsilon: float) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    """RMSNorm of x [.., D] in float32, by scale [D]; the result has the type of x."""
+    """RMSNorm (arXiv 1910.07467) of x [.., D] in float32, by scale [D]; the result has the type of x."""
 
     def normalise(x: jax.Array, scale_D: jax.Array) -> jax.Array:
         wide = x.astype(jnp.float32)

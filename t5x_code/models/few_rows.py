@@ -67,7 +67,7 @@ def _decoding_params(config: TransformerConfig, params: Any, int8: bool, fuses: 
     for name, block in blocks.items():
         kept[name], few_rows[name] = _split(block, config, int8)
         if fuses and name != "top_query":  # whose queries are made of something else
-            few_rows[name] |= {READ_AT_ONCE: _join(config, few_rows[name], kept[name])}
+            few_rows[name][READ_AT_ONCE] = _join(config, few_rows[name], kept[name])
     if not config.tie_embeddings:
         kept["head"] = {key: leaf for key, leaf in params["head"].items() if key != "kernel"}
     return {"params": kept, COLLECTION: few_rows}
@@ -100,12 +100,15 @@ def read_at_once(config: TransformerConfig) -> dict[tuple[str, str], int]:
 
 
 def _join(config: TransformerConfig, kernels: dict[str, Any], kept: dict[str, Any]) -> Kernel:
-    """Takes the kernels of such projections out of a block's, and joins them and their biases."""
-    parts = []
-    for (module, name), width in read_at_once(config).items():
-        bias_O = kept[module][name].get("bias", jnp.zeros(width)).reshape(-1)
-        parts.append(kernels[module].pop(name) | {"bias": bias_O})
-    return {key: jnp.concatenate([part[key] for part in parts]) for key in parts[0]}
+    """Takes the kernels of such projections out of a block's, and their biases out of what is kept, and joins them."""
+    widths = read_at_once(config)
+    parts = [kernels[module].pop(name) for module, name in widths]
+    joined = {key: jnp.concatenate([part[key] for part in parts]) for key in parts[0]}
+    biases = {(module, name): kept[module].pop(name).get("bias") for module, name in widths}
+    if any(bias is not None for bias in biases.values()):
+        whole = [jnp.zeros(widths[key]) if bias is None else bias.reshape(-1) for key, bias in biases.items()]
+        joined["bias"] = jnp.concatenate(whole)
+    return joined
 
 
 def _kernel(kernel_OxI: jax.Array, config: TransformerConfig, int8: bool) -> Kernel:

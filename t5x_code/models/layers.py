@@ -114,7 +114,7 @@ class Mlp(nn.Module):
             gate_BxLxF = self._project("gate", "bld,df->blf", ("embed", "mlp"))(x_BxLxD)
             h_BxLxF = swiglu(gate_BxLxF, h_BxLxF)
         else:
-            h_BxLxF = {"gelu_tanh": gelu_tanh, "gelu": gelu_exact}[config.mlp](h_BxLxF)
+            h_BxLxF = gelu_tanh(h_BxLxF) if config.mlp == "gelu_tanh" else gelu_exact(h_BxLxF)
         h_BxLxF = nn.with_logical_constraint(h_BxLxF, ("batch", "length", "activation_mlp"))
         return self._project("out", "blf,fd->bld", ("mlp", "embed"))(h_BxLxF)
 

@@ -20,8 +20,9 @@ from jax._src import distributed
 
 from t5x_code.errors import EXIT_BAD_INPUT, FailedTogether, UserError
 
-LOOK_SECONDS = 1.0
-HEARD_SECONDS = 10.0  # for all to hear of a failure
+LOOK_SECONDS = 1.0  # between two looks of a process, or more, so that all together do not look too often
+LOOKS_PER_SECOND = 200
+HEARD_SECONDS = 10.0  # beyond a look, for all to hear of a failure
 END_SECONDS = 3.0  # for the others to end when they have
 FAILED, HEARD = "t5x_code/failed/", "t5x_code/heard/"  # keys of the store, one per process
 
@@ -34,6 +35,7 @@ class FailureWatch:
     """
 
     def __init__(self):
+        self._look_seconds = max(LOOK_SECONDS, jax.process_count() / LOOKS_PER_SECOND)
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="failures of others", daemon=True)
 
@@ -48,34 +50,29 @@ class FailureWatch:
         self._over.set()
         self._thread.join()
         if isinstance(error, UserError):
-            _tell(str(error))
+            _write(FAILED, f"process {jax.process_index()} ({socket.gethostname()}): {' '.join(str(error).split())}")
+            self._hear()
             raise FailedTogether(str(error)) from error
 
     def _watch(self) -> None:
-        while not self._over.wait(LOOK_SECONDS):
+        while not self._over.wait(self._look_seconds):
             told = _read(FAILED)
             if told:
                 print(f"error: {told[0]}", file=sys.stderr, flush=True)
-                _hear_each_other()
+                self._hear()
                 os._exit(EXIT_BAD_INPUT)  # the main thread waits for what will not come
 
+    def _hear(self) -> None:
+        """Says that this process has heard of a failure.
 
-def _tell(message: str) -> None:
-    _write(FAILED, f"process {jax.process_index()} ({socket.gethostname()}): {' '.join(message.split())}")
-    _hear_each_other()
-
-
-def _hear_each_other() -> None:
-    """Waits until all have heard of a failure; longest in process 0, where the store lives.
-
-    When that one is gone, JAX aborts those that still run.
-    """
-    _write(HEARD, "")
-    deadline = time.monotonic() + HEARD_SECONDS
-    while len(_read(HEARD)) < jax.process_count() and time.monotonic() < deadline:
-        time.sleep(LOOK_SECONDS / 10)
-    if jax.process_index() == 0:
-        time.sleep(END_SECONDS)
+        Process 0, where the store lives, waits until all have: when it is gone, JAX aborts those that still run.
+        """
+        _write(HEARD, "")
+        if jax.process_index() == 0:
+            deadline = time.monotonic() + self._look_seconds + HEARD_SECONDS
+            while len(_read(HEARD)) < jax.process_count() and time.monotonic() < deadline:
+                time.sleep(LOOK_SECONDS / 10)
+            time.sleep(END_SECONDS)
 
 
 def _write(folder: str, value: str) -> None:

@@ -51,7 +51,7 @@ SOURCE = """
 
 def said_by_two(folder, what: str) -> list[list]:
     # The collectives' library says on the same stream that it is connected.
-    return [json.loads(said.splitlines()[-1]) for said in run_two(SOURCE, str(folder), what)]
+    return [json.loads(ended.stdout.splitlines()[-1]) for ended in run_two(SOURCE, str(folder), what)]
 
 
 def test_two_processes_go_back_to_what_both_have(tmp_path):

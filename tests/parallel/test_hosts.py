@@ -126,7 +126,7 @@ MEETING = """
 
 
 def test_two_processes_meet():
-    first, second = (json.loads(said) for said in run_two(MEETING))
+    first, second = (json.loads(ended.stdout) for ended in run_two(MEETING))
     host = socket.gethostname()
     for index, said in enumerate((first, second)):
         same, differs, all_well, one_fails, first_fails, first_done, *missed = said
