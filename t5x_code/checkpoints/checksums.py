@@ -5,15 +5,15 @@ own list of files, sizes and CRC-32, written before the step's folder gets its f
 """
 
 import json
-import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 from etils import epath
 
+from t5x_code.file_checksum import size_and_crc
+
 CHECKSUMS_FILE = "checksums.json"
 # Orbax completes these two after the list is written. They hold times and hints, and are not read when restoring.
 NOT_LISTED = (CHECKSUMS_FILE, "_CHECKPOINT_METADATA", "commit_success.txt")
-BLOCK_BYTES = 1 << 22
 THREADS = 8  # CRC-32 runs outside the interpreter's lock
 
 
@@ -22,7 +22,7 @@ def write_checksums(folder: epath.PathLike) -> None:
     folder = epath.Path(folder)
     names = _files_of(folder)
     with ThreadPoolExecutor(THREADS) as pool:
-        entries = dict(zip(names, pool.map(lambda name: _size_and_crc(folder / name), names), strict=True))
+        entries = dict(zip(names, pool.map(lambda name: size_and_crc(folder / name), names), strict=True))
     (folder / CHECKSUMS_FILE).write_text(json.dumps(entries, indent=0))
 
 
@@ -44,7 +44,7 @@ def find_damage(folder: epath.PathLike) -> str | None:
 
 def _problem_of_file(path: epath.Path, name: str, size: int, crc: int) -> str | None:
     try:
-        found_size, found_crc = _size_and_crc(path)
+        found_size, found_crc = size_and_crc(path)
     except FileNotFoundError:
         return f"file {name} is missing"
     except OSError as error:
@@ -66,11 +66,3 @@ def _files_of(folder: epath.Path) -> list[str]:
             elif name not in NOT_LISTED:
                 found.append(name)
     return sorted(found)
-
-
-def _size_and_crc(path: epath.Path) -> tuple[int, int]:
-    size, crc = 0, 0
-    with path.open("rb") as handle:
-        while block := handle.read(BLOCK_BYTES):
-            size, crc = size + len(block), zlib.crc32(block, crc)
-    return size, crc

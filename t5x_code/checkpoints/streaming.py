@@ -7,6 +7,7 @@ this one too.
 
 import collections
 import dataclasses
+import itertools
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -56,33 +57,45 @@ def write_step(
     stand_ins = {tuple(path.split("/")): np.zeros(1, dtype) for path in params}  # right tree, wrong shapes
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_ocdbt=False)) as checkpointer:
         checkpointer.save(absolute_path(folder) / PARAMS, args=ocp.args.PyTreeSave(_nested(stand_ins)))
-    for path, array in params.items():
-        _write_array(folder / PARAMS, path, array, dtype, on_progress)
+    _write_arrays(folder / PARAMS, params, dtype, on_progress)
     (folder / METADATA).mkdir()
     (folder / METADATA / METADATA).write_text(json.dumps(metadata))
     write_checksums(folder)
 
 
-def _write_array(
-    folder: epath.Path, path: str, array: LazyArray, dtype: np.dtype, on_progress: Callable[[int], None]
+def _write_arrays(
+    folder: epath.Path, params: Mapping[str, LazyArray], dtype: np.dtype, on_progress: Callable[[int], None]
 ) -> None:
-    chunk = _chunk_shape(path, array.shape, dtype.itemsize)
-    spec = _spec(folder, path, use_ocdbt=False, use_zarr3=False)
-    spec["metadata"] = {"chunks": chunk, "compressor": None}
-    spec["store_data_equal_to_fill_value"] = True  # a chunk of zeros is a file too, or Orbax misses it
-    store = ts.open(
-        spec, create=True, delete_existing=True, dtype=dtype.name, shape=array.shape, context=_context()
-    ).result()
+    """Writes arrays one after the other, so that one's first pieces are made while another's last are written."""
+
+    def chunks() -> Iterator[tuple[ts.TensorStore, LazyArray, Index]]:
+        for path, array in params.items():
+            chunk = _chunk_shape(path, array.shape, dtype.itemsize)
+            store = _create(folder, path, array.shape, chunk, dtype)
+            for index in _pieces(array.shape, chunk):
+                yield store, array, index
+
+    def make(chunk: tuple[ts.TensorStore, LazyArray, Index]) -> tuple[ts.TensorStore, np.ndarray]:
+        store, array, index = chunk
+        return store[index], contiguous(array.read(index), dtype)
+
     in_flight: collections.deque[tuple[int, ts.WriteFutures]] = collections.deque()
-    indices = list(_pieces(array.shape, chunk))
-    pieces = ahead(lambda index: contiguous(array.read(index), dtype), indices)
-    for index, piece in zip(indices, pieces, strict=True):
-        in_flight.append((piece.nbytes, store[index].write(piece, can_reference_source_data_indefinitely=True)))
+    for place_of_piece, piece in ahead(make, chunks()):
+        in_flight.append((piece.nbytes, place_of_piece.write(piece, can_reference_source_data_indefinitely=True)))
         while sum(size for size, _ in in_flight) > BYTES_IN_FLIGHT:
             in_flight.popleft()[1].result()
         on_progress(piece.nbytes)
     for _, written in in_flight:
         written.result()
+
+
+def _create(folder: epath.Path, path: str, shape: tuple[int, ...], chunk: list[int], dtype: np.dtype) -> ts.TensorStore:
+    """An array on the disk that nothing has been written to."""
+    spec = _spec(folder, path, use_ocdbt=False, use_zarr3=False)
+    spec["metadata"] = {"chunks": chunk, "compressor": None}
+    spec["store_data_equal_to_fill_value"] = True  # a chunk of zeros is a file too, or Orbax misses it
+    options = {"create": True, "delete_existing": True, "dtype": dtype.name, "shape": shape, "context": _context()}
+    return ts.open(spec, **options).result()
 
 
 def read_arrays(folder: epath.PathLike, step: int, item: str) -> dict[str, ts.TensorStore]:
@@ -92,16 +105,28 @@ def read_arrays(folder: epath.PathLike, step: int, item: str) -> dict[str, ts.Te
     layout = {name: description.get(name, False) for name in ("use_ocdbt", "use_zarr3")}
     keys = (entry["key_metadata"] for entry in description["tree_metadata"].values())
     paths = ["/".join(str(key["key"]) for key in path) for path in keys]
-    return {path: ts.open(_spec(folder, path, **layout), open=True, context=_context()).result() for path in paths}
+    context = _context(file_io_mode={"mode": "memmap"})  # local files: read without a copy in between
+    return {path: ts.open(_spec(folder, path, **layout), open=True, context=context).result() for path in paths}
 
 
-def read_layers(array: ts.TensorStore, dtype: np.dtype) -> Iterator[np.ndarray]:
-    """The layers of a stacked parameter one by one; where the disk holds many in one chunk, that is read once."""
+def read_layers(array: ts.TensorStore) -> Iterator[np.ndarray]:
+    """The layers of a stacked parameter, each a view that holds until the next is asked for.
+
+    What the disk holds in one chunk is read at once. Two buffers take turns, as memory that a process has not had
+    before costs more than what is read into it.
+    """
     per_chunk = array.chunk_layout.read_chunk.shape[0]
+    buffers = [np.empty((per_chunk, *array.shape[1:]), array.dtype.numpy_dtype) for _ in range(2)]
+
+    def read_into(buffer: np.ndarray, start: int) -> np.ndarray:
+        chunk = array[start : start + per_chunk]
+        into = buffer[: chunk.shape[0]]
+        ts.array(into).write(chunk[ts.d[:].translate_to[0]]).result()
+        return into
+
     starts = range(0, array.shape[0], per_chunk)
-    for layers in ahead(lambda start: array[start : start + per_chunk].read().result(), starts, number=1):
-        for layer in layers:
-            yield layer.astype(dtype, copy=False)
+    for layers in ahead(lambda item: read_into(*item), zip(itertools.cycle(buffers), starts), number=1):
+        yield from layers
 
 
 def _chunk_shape(path: str, shape: tuple[int, ...], itemsize: int) -> list[int]:
@@ -132,9 +157,9 @@ def _spec(folder: epath.Path, path: str, use_ocdbt: bool, use_zarr3: bool) -> di
     return {"driver": "zarr3" if use_zarr3 else "zarr", "kvstore": kvstore}
 
 
-def _context() -> ts.Context:
+def _context(**more: Any) -> ts.Context:
     """No cache: what was written or read once is not needed again."""
-    return ts.Context({"cache_pool": {"total_bytes_limit": 0}, "file_io_sync": False})
+    return ts.Context({"cache_pool": {"total_bytes_limit": 0}, "file_io_sync": False, **more})
 
 
 def _nested(flat: Mapping[tuple[str, ...], Any]) -> dict[str, Any]:

@@ -3,17 +3,16 @@
 import dataclasses
 import hashlib
 import json
-import zlib
 from typing import Any
 
 from etils import epath
 
 from t5x_code.data.sources.files import walk
 from t5x_code.errors import UserError
+from t5x_code.file_checksum import size_and_crc
 
 MANIFEST_FILE = "manifest.json"
 FORMAT_VERSION = 1
-READ_BYTES = 1 << 24
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,17 +83,7 @@ def fingerprint_of(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def checksum(file: epath.Path) -> tuple[int, int]:
-    """Size in bytes and crc32 of a file."""
-    size = crc = 0
-    with file.open("rb") as handle:
-        while block := handle.read(READ_BYTES):
-            size += len(block)
-            crc = zlib.crc32(block, crc)
-    return size, crc
-
-
 def checksum_folder(folder: epath.Path) -> dict[str, tuple[int, int]]:
-    """`checksum` of every file below a folder, by its path relative to the folder, sorted."""
+    """`size_and_crc` of every file below a folder, by its path relative to the folder, sorted."""
     files = sorted(walk(folder))
-    return {file.relative_to(folder).as_posix(): checksum(file) for file in files}
+    return {file.relative_to(folder).as_posix(): size_and_crc(file) for file in files}

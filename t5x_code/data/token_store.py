@@ -15,9 +15,10 @@ import numpy as np
 import tensorstore as ts
 from etils import epath
 
-from t5x_code.data.manifest import Manifest, checksum
+from t5x_code.data.manifest import Manifest
 from t5x_code.data.mapped_tokens import MappedTokens, map_tokens
 from t5x_code.errors import UserError
+from t5x_code.file_checksum import size_and_crc
 
 SHARDS_FOLDER = "shards"
 ALWAYS_VERIFIED_BYTES = 256 << 20
@@ -57,7 +58,7 @@ class TokenStore:
             file = folder / name
             if not file.exists():
                 raise UserError(f"token store {folder} is damaged: {name} is missing; make it again")
-            sound = checksum(file) == (size, crc) if verify else file.stat().length == size
+            sound = size_and_crc(file) == (size, crc) if verify else file.stat().length == size
             if not sound:
                 raise UserError(f"token store {folder} is damaged: {name} is not what was written; make it again")
         return cls(folder, manifest)

@@ -161,8 +161,9 @@ def export_model(
         (unfinished / CONFIG_FILE).write_text(json.dumps(hf, indent=2) + "\n")
         total = sum(int(np.prod(shape)) for _, shape in shapes) * np.dtype(DTYPES[dtype]).itemsize
         with _progress("export", total) as on_progress:
-            tensors = their_tensors(found, description.config, hf, arrays, DTYPES[dtype])
-            write_safetensors(unfinished, shapes, _counted(tensors, on_progress), DTYPES[dtype])
+            tensors = their_tensors(found, description.config, hf, arrays)
+            counted = _counted(tensors, np.dtype(DTYPES[dtype]).itemsize, on_progress)
+            write_safetensors(unfinished, shapes, counted, DTYPES[dtype])
         unfinished.rename(folder)
     except OSError as error:
         raise UserError(f"cannot export {source} to {target}: {error.strerror or error}") from error
@@ -224,7 +225,7 @@ def _progress(what: str, total: int) -> Iterator[Callable[[int], Any]]:
         yield bar.update
 
 
-def _counted(tensors: Iterator[np.ndarray], on_progress: Callable[[int], Any]) -> Iterator[np.ndarray]:
+def _counted(tensors: Iterator[np.ndarray], itemsize: int, on_progress: Callable[[int], Any]) -> Iterator[np.ndarray]:
     for tensor in tensors:
-        on_progress(tensor.nbytes)
+        on_progress(tensor.size * itemsize)
         yield tensor

@@ -65,49 +65,44 @@ def their_shapes(family: Family, config: TransformerConfig, hf: HfConfig) -> lis
 
 
 def their_tensors(
-    family: Family, config: TransformerConfig, hf: HfConfig, arrays: Mapping[str, ts.TensorStore], dtype: np.dtype
+    family: Family, config: TransformerConfig, hf: HfConfig, arrays: Mapping[str, ts.TensorStore]
 ) -> Iterator[np.ndarray]:
-    """The checkpoint's tensors of our parameters, one at a time; the inverse of `lazy_params`.
+    """The checkpoint's tensors of our parameters, each valid until the next is asked for; inverse of `lazy_params`.
 
     Args:
         family: what they become.
         config: of the parameters.
         hf: `write_config` of it.
         arrays: our parameters by path, opened; adapters among them are merged into their kernels.
-        dtype: that they are read as.
     """
     shapes = param_shapes(config, padded=False)
     for rule in family.tensor_rules(config, hf):
         if not set(rule.ours) <= shapes.keys():
             continue
         if rule.is_layered:
-            for parts in zip(*(_read_layers(arrays, path, config, dtype) for path in rule.ours), strict=True):
+            for parts in zip(*(_read_layers(arrays, path, config) for path in rule.ours), strict=True):
                 yield join_tensor(rule, parts)
         else:
-            yield join_tensor(rule, [_read(arrays, path, shapes[path], config, dtype) for path in rule.ours])
+            yield join_tensor(rule, [_read(arrays, path, shapes[path], config) for path in rule.ours])
 
 
-def _read_layers(
-    arrays: Mapping[str, ts.TensorStore], path: str, config: TransformerConfig, dtype: np.dtype
-) -> Iterator[np.ndarray]:
+def _read_layers(arrays: Mapping[str, ts.TensorStore], path: str, config: TransformerConfig) -> Iterator[np.ndarray]:
     """The layers of one of our parameters, one by one."""
     adapters = adapter_paths(path)
     if not adapters or not set(adapters) <= arrays.keys():
-        yield from read_layers(arrays[path], dtype)
+        yield from read_layers(arrays[path])
         return
-    for kernel, *of_layer in zip(*(read_layers(arrays[name], np.float32) for name in (path, *adapters)), strict=True):
-        yield merge_kernel(config, kernel, *of_layer).astype(dtype, copy=False)
+    for kernel, *of_layer in zip(*(read_layers(arrays[name]) for name in (path, *adapters)), strict=True):
+        yield merge_kernel(config, kernel, *of_layer)
 
 
-def _read(
-    arrays: Mapping[str, ts.TensorStore], path: str, shape: Shape, config: TransformerConfig, dtype: np.dtype
-) -> np.ndarray:
+def _read(arrays: Mapping[str, ts.TensorStore], path: str, shape: Shape, config: TransformerConfig) -> np.ndarray:
     """One of our parameters that is not stacked, without the vocabulary's padding."""
     array = arrays[path][tuple(slice(size) for size in shape)].read().result()
     adapters = adapter_paths(path)
     if adapters and set(adapters) <= arrays.keys():
         array = merge_kernel(config, array, *(arrays[name].read().result() for name in adapters))
-    return array.astype(dtype, copy=False)
+    return array
 
 
 def param_shapes(config: TransformerConfig, padded: bool) -> dict[str, Shape]:

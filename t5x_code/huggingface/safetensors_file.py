@@ -19,7 +19,7 @@ from t5x_code.errors import UserError
 SINGLE_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
 MAX_SHARD_BYTES = 4 << 30
 ALIGNMENT = 8  # of the first tensor, as the library pads its header
-WRITE_BYTES = 16 << 20  # of a tensor that are brought into order at a time
+WRITE_BYTES = 4 << 20  # of a tensor that are brought into order at a time, some while others are written
 
 DTYPES = {
     "F64": np.float64,
