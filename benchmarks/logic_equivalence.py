@@ -52,9 +52,11 @@ OBJECTIVES = {  # gin/objectives/ of each arm
     "ntp_only": "ntp_plus_next_token_only",
     "contrastive_only": "ntp_plus_contrastive_only",
     "ntp_plus": "ntp_plus",
+    "ntp_plus_small_weight": "ntp_plus",
     "ntp_plus_without_lsh": "ntp_plus_without_line_shuffle",
     "text": "equivalence_text",
 }
+BINDINGS = {"ntp_plus_small_weight": ("LossConfig.contrastive=0.03",)}  # what the weight costs and brings
 SEVERAL_SEEDS = ("ntp_only", "ntp_plus")
 SETTINGS = ("pos|neg", "pos|lsh", "obf|neg", "obf|lsh", "mean")
 BASELINES = ("bag_of_tokens", "tf_idf", "untrained")
@@ -109,7 +111,8 @@ def bindings_of(name: str, steps: int, seed: int, start: Path | None) -> tuple[s
         chosen.append(f"DataConfig.task_objectives=(('python_stdlib', {infilling}),)")
     else:
         chosen += [f"MIXTURE={mixture})", f"INITIALIZE_FROM='{start}'"]
-    return (*chosen, *flags.FLAGS.gin_binding)
+    arm = name.rpartition("_")[0]
+    return (*chosen, *BINDINGS.get(arm, ()), *flags.FLAGS.gin_binding)
 
 
 def run_and_measure(name: str, objective: str, steps: int, seed: int, start: Path | None) -> dict[str, Any]:

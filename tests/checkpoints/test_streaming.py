@@ -3,13 +3,14 @@
 import jax
 import numpy as np
 import pytest
+import tensorstore as ts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import SingleDeviceSharding
 
 from t5x_code.checkpoints import streaming
 from t5x_code.checkpoints.copying import ALIGNMENT, aligned_empty, contiguous, copy_into
-from t5x_code.checkpoints.streaming import LazyArray, place
+from t5x_code.checkpoints.streaming import LazyArray, place, read_layers
 
 
 @settings(max_examples=60, deadline=None)
@@ -64,3 +65,16 @@ def test_what_was_read_is_not_copied_again():
         cpu = jax.devices("cpu")[0]
         placed = place(LazyArray(whole.shape, whole.__getitem__), np.float32, SingleDeviceSharding(cpu))
     assert placed.unsafe_buffer_pointer() == made[0].ctypes.data
+
+
+@pytest.mark.parametrize("layers_per_chunk", [1, 2, 5])
+def test_layers_are_read_in_order_into_two_buffers(layers_per_chunk, tmp_path):
+    whole = np.arange(5 * 6 * 7, dtype=np.float32).reshape(5, 6, 7)
+    spec = {"driver": "zarr", "kvstore": f"file://{tmp_path}/", "metadata": {"chunks": [layers_per_chunk, 6, 7]}}
+    array = ts.open(spec, create=True, dtype="float32", shape=whole.shape).result()
+    array.write(whole).result()
+    places = set()
+    for read, expected in zip(read_layers(array), whole, strict=True):
+        np.testing.assert_array_equal(read, expected)
+        places.add(read.ctypes.data)
+    assert len(places) <= 2 * layers_per_chunk
