@@ -119,7 +119,7 @@ def read_layers(array: ts.TensorStore) -> Iterator[np.ndarray]:
     buffers = [np.empty((per_chunk, *array.shape[1:]), array.dtype.numpy_dtype) for _ in range(2)]
 
     def read_into(buffer: np.ndarray, start: int) -> np.ndarray:
-        chunk = array[start : start + per_chunk]
+        chunk = array[start : min(start + per_chunk, array.shape[0])]
         into = buffer[: chunk.shape[0]]
         ts.array(into).write(chunk[ts.d[:].translate_to[0]]).result()
         return into
