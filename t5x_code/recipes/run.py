@@ -75,7 +75,9 @@ def train_recipe(recipe: Recipe, resolved: str, command: str) -> int:
         say(f"attention: {model.attention}")
     data = _prepare_inputs(recipe)
     split = recipe_inputs.vocabulary_split(data)
-    model = split_config(model, split) if split else model
+    if split:
+        model = split_config(model, split)
+        check_memory(dataclasses.replace(recipe, model=model))  # once more, with the rows that the split adds
     description = ModelDescription(
         # How attention and products are computed is the reader's choice: it may have other devices.
         dataclasses.replace(model, attention=AUTO, quantization="none"),

@@ -14,6 +14,7 @@ from t5x_code.errors import UserError
 from t5x_code.inference.generation import GenerationConfig
 from t5x_code.inference.infilling import complete
 from t5x_code.inference.sampling import Sampling
+from t5x_code.models.decoder import count_params
 from t5x_code.objectives.pair_codec import split_prompt
 from t5x_code.recipes import benchmarks
 from t5x_code.recipes.evaluate import EvaluationCommand, evaluate_command
@@ -136,3 +137,18 @@ def test_the_other_arms_start_from_a_plain_model(form, separation, base):
     run = train(folder, form, separation, f"{form}_{separation}", f"INITIALIZE_FROM='{plain}'")
     losses = [record["loss"] for record in metrics_of(run)]
     assert np.isfinite(losses).all() and losses[0] < 8
+
+
+def test_memory_is_checked_again_with_the_rows_that_the_split_adds(tmp_path, monkeypatch):
+    sizes = []
+
+    def check(recipe):
+        sizes.append(count_params(recipe.model))
+        if len(sizes) == 2:
+            raise UserError("too large")
+
+    monkeypatch.setattr("t5x_code.recipes.run.check_memory", check)
+    with pytest.raises(UserError, match="too large"):
+        train(tmp_path, "code_clm", "full", "run")
+    assert sizes[1] > sizes[0]
+    assert not (tmp_path / "run").exists()
