@@ -1,11 +1,16 @@
 """Fixtures that several rooms share."""
 
+import contextlib
 import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+with contextlib.suppress(ImportError):
+    # It comes with torch for GPUs. Imported after TensorFlow, both with an LLVM of their own, it ends the process.
+    import triton  # noqa: F401
 
 
 @pytest.fixture(scope="session")
