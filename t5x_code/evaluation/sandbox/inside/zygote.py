@@ -257,6 +257,8 @@ def _load_what_programs_use() -> None:
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     names = "math cmath re collections itertools functools heapq bisect random string typing copy hashlib datetime "
     names += "operator statistics fractions decimal io textwrap ast abc enum dataclasses contextlib queue struct "
-    names += "threading traceback unicodedata calendar array types json encodings.idna encodings.latin_1"
+    names += "threading traceback unicodedata calendar array types json encodings.idna encodings.latin_1 _strptime"
     for name in names.split():
         __import__(name)
+    with contextlib.suppress(ImportError):
+        __import__("_pylong")  # from Python 3.12 on what writes and reads numbers of many digits
