@@ -13,7 +13,7 @@ The checkpoint is a Llama of random float32 weights (16 layers, 2048 wide, vocab
               `from_pretrained` and `save_pretrained` together
 
 Before each action, a file of the checkpoint's size is written and removed: a virtual machine whose host has to find the
-memory for a new file takes two to three times as long to write it, whoever writes. Both write the same files in turn.
+memory for a new file takes two to three times as long to write it, whoever writes. Both write two copies a turn.
 
 Memory is the peak of resident memory, sampled every 5 ms, and of its anonymous part, for which the system cannot fall
 back on a file. The limit of our anonymous part in export and convert is a quarter of the model and one stacked tensor.

