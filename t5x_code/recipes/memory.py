@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-from t5x_code.models.attention.chunked import QUERY_CHUNK
+from t5x_code.models.attention.chunked import KEY_TILE, QUERY_CHUNK
 from t5x_code.models.config import TransformerConfig
 from t5x_code.models.cross_entropy import default_chunk
 from t5x_code.models.decoder import init_params, logical_axes
@@ -61,7 +61,8 @@ def estimate_memory(
     wide = config.model_dim * activation_bytes * tokens
     kept = KEPT_PER_LAYER[config.remat] * config.num_layers * wide
     one_layer = KEPT_PER_LAYER["none"] * wide / tensor_size
-    scores = FLOAT32_BYTES * microbatch_size * config.num_heads * min(config.max_length, QUERY_CHUNK) ** 2 / tensor_size
+    heads_at_once = 1 if jax.default_backend() == "cpu" else microbatch_size * config.num_heads / tensor_size
+    scores = FLOAT32_BYTES * heads_at_once * min(config.max_length, QUERY_CHUNK) * min(config.max_length, KEY_TILE)
     chunk = min(config.loss_chunk or default_chunk(jax.default_backend()), tokens)
     head_gradient = FLOAT32_BYTES * config.model_dim * config.vocab_size // tensor_size
     return MemoryEstimate(

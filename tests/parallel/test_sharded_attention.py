@@ -45,12 +45,12 @@ def equal_on_meshes(run_on_eight_devices, cases):
 
 def test_rows_heads_and_queries_over_eight_devices(run_on_eight_devices):
     """Two key/value heads among two shares of heads, and one among four: each share gets its own copy."""
-    equal_on_meshes(run_on_eight_devices, [(2, "chunked", (1, 2, 2, 2))])
+    equal_on_meshes(run_on_eight_devices, [(2, name, (1, 2, 2, 2)) for name in ("chunked", "by_head")])
 
 
 @pytest.mark.slow
 def test_a_grid_of_meshes(run_on_eight_devices):
     sizes = [(1, 8, 1, 1), (1, 1, 2, 4), (2, 1, 4, 1), (1, 1, 8, 1)]  # eight do not divide four rows: all have them all
     equal_on_meshes(
-        run_on_eight_devices, [(K, name, s) for K in (1, 2) for name in ("dense", "chunked") for s in sizes]
+        run_on_eight_devices, [(K, name, s) for K in (1, 2) for name in ("dense", "chunked", "by_head") for s in sizes]
     )

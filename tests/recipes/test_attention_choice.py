@@ -36,7 +36,7 @@ def with_attention(recipe, name):
 
 
 def test_a_run_names_what_its_devices_can(recipes):
-    assert settle_attention(recipes[0], make_mesh(recipes[0].mesh)).attention == "chunked"
+    assert settle_attention(recipes[0], make_mesh(recipes[0].mesh)).attention == "by_head"
     with pytest.raises(UserError, match="'splash', which is a kernel for TPUs"):
         settle_attention(with_attention(recipes[0], "splash"), make_mesh(recipes[0].mesh))
 

@@ -10,12 +10,12 @@ from t5x_code.errors import UserError
 from t5x_code.models.attention import splash
 
 AUTO = "auto"
-MAX_DENSE_SCORES = 1 << 16  # L * S up to which all scores of a head are made at once
+MAX_DENSE_SCORES = 1 << 15  # L * S up to which all scores of a head are made at once
 MAX_CUDNN_MASK = 1 << 24  # L * S of the largest mask handed to cuDNN: 32 MiB a row
 HOPPER = re.compile(r"NVIDIA G?H\d")  # H100, H200, H800, GH200, ..
 
 # The fastest first; "auto" takes the first that has no reason against it and is no worse than what follows.
-CANDIDATES = ("splash", "tokamax", "cudnn", "dense", "chunked")
+CANDIDATES = ("splash", "tokamax", "cudnn", "dense", "by_head", "chunked")
 NAMES = (AUTO, *CANDIDATES, "cudnn_causal")
 
 
@@ -65,6 +65,8 @@ def why_not(name: str, case: AttentionCase) -> str | None:
 
 def _suits(name: str, case: AttentionCase) -> bool:
     """Whether "auto" may take it."""
+    if name == "by_head" and case.platform != "cpu":  # it can, but heads in turn leave an accelerator idle
+        return False
     pairs = case.queries * case.keys
     limits = {"dense": MAX_DENSE_SCORES, "cudnn": MAX_CUDNN_MASK}
     return why_not(name, case) is None and pairs <= limits.get(name, pairs)

@@ -1,37 +1,42 @@
-"""Attention for long rows in plain XLA: tiles of C queries by C keys, made again in the backward pass.
+"""Attention for long rows in plain XLA: tiles of C queries by T keys, made again in the backward pass.
 
-FlashAttention's recurrence (arXiv 2205.14135) as two loops. The inner one runs over the tiles between the lowest and
-the highest key that any query of the chunk sees, known when it runs: a causal row costs half of a full one, and
-packed documents less. Memory grows linearly with the length.
+FlashAttention's recurrence (arXiv 2205.14135) as two loops. The inner one goes from the lowest to the highest key that
+any query of the chunk sees, known when it runs: a causal row costs little more than half of a full one, and packed
+documents less. Memory grows linearly with the length.
 
-Legend: B batch, L queries, S keys, H heads, K key/value heads, G = H / K, E head dim, C queries or keys of a tile.
+On accelerators the heads of all rows take their steps together. On a CPU they go one after another: XLA runs one
+product of two matrices on all cores but a batch of them on a single one, and a head's tile stays in the cache.
+
+Legend: B batch, L queries, S keys, H heads, K key/value heads, G = H / K, E head dim, N = B * K key/value heads of all
+rows, Q chunks of C queries, R = G * C queries of a chunk that share keys, T keys of a tile.
 """
 
 import functools
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from t5x_code.models.attention.dense import (
-    MASKED,
-    einsum,
-    gradients_of_weights,
-    masked_scores,
-    per_query,
-    softmax_inner,
-)
+from t5x_code.models.attention.dense import MASKED, einsum, softmax_inner
 
 QUERY_CHUNK = 256  # C
+KEY_TILE = 512  # T; smaller products run on one core
 
 
-class _Chunk(NamedTuple):
-    """What one chunk of queries needs, after the scan has taken off the leading axis L / C."""
+class _Queries(NamedTuple):
+    """The queries of all heads, [N, Q, R, ...]; N and Q come off as the loops go in."""
 
-    q: jax.Array  # [B, C, K, G, E]
-    attend_from: jax.Array  # [B, C]
+    q: jax.Array  # [..., E]
+    attend_from: jax.Array
     attend_to: jax.Array
-    tiles: tuple[jax.Array, jax.Array]  # [first, last) tile of keys that some query sees
+
+
+class _Bounds(NamedTuple):
+    """The keys that the queries of a chunk see lie between these; [N, Q], or [Q] where all heads go together."""
+
+    lowest: jax.Array
+    highest: jax.Array
 
 
 def chunked_attention(
@@ -41,111 +46,141 @@ def chunked_attention(
     attend_from_BxL: jax.Array,
     attend_to_BxL: jax.Array,
     scale: float,
+    by_head: bool = False,
 ) -> jax.Array:
-    """C x C scores of a head at a time."""
+    """C x T scores of a head at a time; of one head at a time if `by_head`, which is for CPUs."""
     B, L, H, E = q_BxLxHxE.shape
     S, K = k_BxSxKxE.shape[1:3]
-    q_BxLxKxGxE = _fill(q_BxLxHxE.reshape(B, L, K, H // K, E), L)
-    k_BxSxKxE, v_BxSxKxE = _fill(k_BxSxKxE, S), _fill(v_BxSxKxE, S)
-    ends = (_fill(attend_from_BxL, L), _fill(attend_to_BxL, L))  # queries that fill up have the empty interval [0, 0)
-    return _chunked(scale, q_BxLxKxGxE, k_BxSxKxE, v_BxSxKxE, *ends)[:, :L].reshape(B, L, H, E)
+
+    def split(x: jax.Array) -> jax.Array:
+        """[B, L, K, G, ...] -> [N, Q, R, ...], filled up with zeros, which are empty intervals."""
+        x = jnp.pad(x, [(0, 0), (0, -L % QUERY_CHUNK)] + [(0, 0)] * (x.ndim - 2))
+        x_BxQxCxKxG = x.reshape(B, -1, QUERY_CHUNK, *x.shape[2:])
+        x_BxKxQxGxC = jnp.moveaxis(x_BxQxCxKxG, (3, 4), (1, 3))
+        return x_BxKxQxGxC.reshape(B * K, x_BxQxCxKxG.shape[1], -1, *x.shape[4:])
+
+    def heads_first(x_BxSxKxE: jax.Array) -> jax.Array:
+        return jnp.swapaxes(x_BxSxKxE, 1, 2).reshape(B * K, S, E)
+
+    ends = (jnp.broadcast_to(x[..., None, None], (B, L, K, H // K)) for x in (attend_from_BxL, attend_to_BxL))
+    queries = _Queries(split(q_BxLxHxE.reshape(B, L, K, H // K, E)), *map(split, ends))
+    out_NxQxRxE = _chunked(scale, by_head, queries, heads_first(k_BxSxKxE), heads_first(v_BxSxKxE))
+    out_BxKxQxGxCxE = out_NxQxRxE.reshape(B, K, -1, H // K, QUERY_CHUNK, E)
+    return jnp.moveaxis(out_BxKxQxGxCxE, (1, 3), (3, 4)).reshape(B, -1, H, E)[:, :L]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _chunked(scale, q, k, v, attend_from, attend_to):
-    """q [B, L, K, G, E], k and v [B, S, K, E], interval ends [B, L] -> out [B, L, K, G, E] in the type of q."""
-    return _chunked_forward(scale, q, k, v, attend_from, attend_to)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _chunked(scale, by_head, queries: _Queries, k_NxSxE, v_NxSxE):
+    """-> out [N, Q, R, E] in the type of q."""
+    return _chunked_forward(scale, by_head, queries, k_NxSxE, v_NxSxE)[0]
 
 
-def _chunked_forward(scale, q, k, v, attend_from, attend_to):
-    B, _, K, G, E = q.shape
-
-    def one_chunk(carry, chunk: _Chunk):
-        def one_tile(tile, carry):
-            out, highest, sums = carry
-            scores = masked_scores(
-                scale, chunk.q, _tile(k, tile), chunk.attend_from, chunk.attend_to, tile * QUERY_CHUNK
-            )
-            higher = jnp.maximum(highest, scores.max(-1, keepdims=True))
-            weights, shrink = jnp.exp(scores - higher), jnp.exp(highest - higher)
-            products = einsum("bkgls,bske->blkge", weights.astype(q.dtype), _tile(v, tile))
-            return out * per_query(shrink) + products, higher, sums * shrink + weights.sum(-1, keepdims=True)
-
-        scalars = (B, K, G, QUERY_CHUNK, 1)
-        start = (
-            jnp.zeros((B, QUERY_CHUNK, K, G, E), jnp.float32),
-            jnp.full(scalars, MASKED, jnp.float32),
-            jnp.zeros(scalars, jnp.float32),
-        )
-        out, highest, sums = jax.lax.fori_loop(*chunk.tiles, one_tile, start)
-        is_empty = (chunk.attend_to <= chunk.attend_from)[:, None, None, :, None]
-        out = jnp.where(per_query(is_empty), 0, out / per_query(sums)).astype(q.dtype)
-        logsumexp = jnp.where(is_empty, jnp.inf, highest + jnp.log(sums))  # inf: weights of 0 in the backward pass
-        return carry, (out, logsumexp)
-
-    _, (out, logsumexp) = jax.lax.scan(one_chunk, None, _chunks(q, attend_from, attend_to))
-    out = _join(out)
-    return out, (q, k, v, attend_from, attend_to, out, logsumexp)
+def _chunked_forward(scale, by_head, queries: _Queries, k_NxSxE, v_NxSxE):
+    one_head = functools.partial(_one_head, scale)
+    out, logsumexp = _for_each_head(by_head, one_head, queries, k_NxSxE, v_NxSxE)
+    return out, (queries, k_NxSxE, v_NxSxE, out, logsumexp)
 
 
-def _chunked_backward(scale, residuals, d_out):
-    q, k, v, attend_from, attend_to, out, logsumexp = residuals
-    inner = softmax_inner(out, d_out)
-
-    def one_chunk(carry, inputs):
-        chunk, logsumexp, inner, d_out = inputs
-        inner = jnp.moveaxis(inner, 1, 3)
-
-        def one_tile(tile, carry):
-            d_q, d_k, d_v = carry
-            k_tile, v_tile = _tile(k, tile), _tile(v, tile)
-            scores = masked_scores(scale, chunk.q, k_tile, chunk.attend_from, chunk.attend_to, tile * QUERY_CHUNK)
-            weights = jnp.exp(scores - logsumexp)
-            more_q, more_k, more_v = gradients_of_weights(scale, weights, inner, chunk.q, k_tile, v_tile, d_out)
-            return d_q + more_q, _add_to_tile(d_k, tile, more_k), _add_to_tile(d_v, tile, more_v)
-
-        d_k, d_v = carry
-        start = (jnp.zeros(chunk.q.shape, jnp.float32), d_k, d_v)
-        d_q, d_k, d_v = jax.lax.fori_loop(*chunk.tiles, one_tile, start)
-        return (d_k, d_v), d_q.astype(q.dtype)
-
-    zeros = (jnp.zeros(k.shape, jnp.float32), jnp.zeros(v.shape, jnp.float32))
-    inputs = (_chunks(q, attend_from, attend_to), logsumexp, _split(inner), _split(d_out))
-    (d_k, d_v), d_q = jax.lax.scan(one_chunk, zeros, inputs)
-    return _join(d_q), d_k.astype(k.dtype), d_v.astype(v.dtype), None, None
+def _chunked_backward(scale, by_head, residuals, d_out_NxQxRxE):
+    queries, k_NxSxE, v_NxSxE, out_NxQxRxE, logsumexp_NxQxR = residuals
+    of_out = (logsumexp_NxQxR, softmax_inner(out_NxQxRxE, d_out_NxQxRxE)[..., 0], d_out_NxQxRxE)
+    one_head = functools.partial(_one_head_backward, scale)
+    d_q, d_k, d_v = _for_each_head(by_head, one_head, queries, k_NxSxE, v_NxSxE, *of_out)
+    return _Queries(d_q, None, None), d_k, d_v
 
 
 _chunked.defvjp(_chunked_forward, _chunked_backward)
 
 
-def _chunks(q, attend_from, attend_to) -> _Chunk:
-    """Every chunk, stacked."""
-    is_empty = attend_to <= attend_from
-    lowest = _split(jnp.where(is_empty, jnp.iinfo(jnp.int32).max, attend_from)).min((1, 2)) // QUERY_CHUNK
-    last = -(-_split(jnp.where(is_empty, 0, attend_to)).max((1, 2)) // QUERY_CHUNK)
-    return _Chunk(_split(q), _split(attend_from), _split(attend_to), (lowest, last))
+def _for_each_head(by_head: bool, one_head: Callable[..., Any], queries: _Queries, *arrays: jax.Array) -> Any:
+    """`one_head(bounds, queries, *arrays)` of each, their leading axis N taken off: in turn or together."""
+    is_empty = queries.attend_to <= queries.attend_from
+    lowest_NxQ = jnp.where(is_empty, jnp.iinfo(jnp.int32).max, queries.attend_from).min(-1)
+    highest_NxQ = jnp.where(is_empty, 0, queries.attend_to).max(-1)
+    if by_head:
+        return jax.lax.map(lambda of_head: one_head(*of_head), (_Bounds(lowest_NxQ, highest_NxQ), queries, *arrays))
+    one_head = functools.partial(one_head, _Bounds(lowest_NxQ.min(0), highest_NxQ.max(0)))
+    return jax.vmap(one_head)(queries, *arrays)
 
 
-def _fill(x, length):
-    """[B, length, ...] -> the next multiple of C, with zeros."""
-    return jnp.pad(x, [(0, 0), (0, -length % QUERY_CHUNK)] + [(0, 0)] * (x.ndim - 2))
+def _one_head(scale, bounds: _Bounds, queries: _Queries, k_SxE, v_SxE):
+    """-> out [Q, R, E] in the type of q, and the logsumexp of the scores [Q, R], which is inf where no key is seen."""
+    T = min(KEY_TILE, k_SxE.shape[0])
+
+    def one_chunk(bounds: _Bounds, chunk: _Queries):
+        def one_tile(index, carry):
+            out_RxE, highest_R, sums_R = carry
+            start, key_T, attend_from_R = _tile(bounds, chunk, index, k_SxE.shape[0], T)
+            seen_RxT = (key_T >= attend_from_R[:, None]) & (key_T < chunk.attend_to[:, None])
+            scores_RxT = jnp.where(seen_RxT, einsum("re,te->rt", chunk.q, _keys(k_SxE, start, T)) * scale, MASKED)
+            higher_R = jnp.maximum(highest_R, scores_RxT.max(-1))
+            weights_RxT, shrink_R = jnp.exp(scores_RxT - higher_R[:, None]), jnp.exp(highest_R - higher_R)
+            more_RxE = einsum("rt,te->re", weights_RxT.astype(chunk.q.dtype), _keys(v_SxE, start, T))
+            return out_RxE * shrink_R[:, None] + more_RxE, higher_R, sums_R * shrink_R + weights_RxT.sum(-1)
+
+        R, E = chunk.q.shape
+        nothing = (jnp.zeros((R, E), jnp.float32), jnp.full(R, MASKED, jnp.float32), jnp.zeros(R, jnp.float32))
+        out_RxE, highest_R, sums_R = jax.lax.fori_loop(0, _num_tiles(bounds, T), one_tile, nothing)
+        is_empty_R = chunk.attend_to <= chunk.attend_from
+        out_RxE = jnp.where(is_empty_R[:, None], 0, out_RxE / sums_R[:, None]).astype(chunk.q.dtype)
+        return out_RxE, jnp.where(is_empty_R, jnp.inf, highest_R + jnp.log(sums_R))
+
+    return jax.lax.map(lambda of_chunk: one_chunk(*of_chunk), (bounds, queries))
 
 
-def _split(x):
-    """[B, L, ...] -> [L / C, B, C, ...]."""
-    return jnp.moveaxis(x.reshape(x.shape[0], -1, QUERY_CHUNK, *x.shape[2:]), 1, 0)
+def _one_head_backward(scale, bounds: _Bounds, queries: _Queries, k_SxE, v_SxE, logsumexp_QxR, inner_QxR, d_out_QxRxE):
+    """-> gradients of q [Q, R, E], k and v [S, E] in their types.
+
+    Scores are made transposed: so two of the three products that follow need no transpose.
+    """
+    S, T = k_SxE.shape[0], min(KEY_TILE, k_SxE.shape[0])
+
+    def one_chunk(d_keys, of_chunk):
+        bounds, chunk, logsumexp_R, inner_R, d_out_RxE = of_chunk
+
+        def one_tile(index, carry):
+            d_q_RxE, d_k_SxE, d_v_SxE = carry
+            start, key_T, attend_from_R = _tile(bounds, chunk, index, S, T)
+            k_TxE, v_TxE = _keys(k_SxE, start, T), _keys(v_SxE, start, T)
+            seen_TxR = (key_T[:, None] >= attend_from_R) & (key_T[:, None] < chunk.attend_to)
+            scores_TxR = jnp.where(seen_TxR, einsum("te,re->tr", k_TxE, chunk.q) * scale, MASKED)
+            weights_TxR = jnp.exp(scores_TxR - logsumexp_R)
+            d_scores_TxR = weights_TxR * (einsum("te,re->tr", v_TxE, d_out_RxE) - inner_R) * scale
+            weights_TxR, d_scores_TxR = (x.astype(chunk.q.dtype) for x in (weights_TxR, d_scores_TxR))
+            d_q_RxE += einsum("tr,te->re", d_scores_TxR, k_TxE)
+            d_k_SxE = _add_to_keys(d_k_SxE, start, einsum("tr,re->te", d_scores_TxR, chunk.q))
+            d_v_SxE = _add_to_keys(d_v_SxE, start, einsum("tr,re->te", weights_TxR, d_out_RxE))
+            return d_q_RxE, d_k_SxE, d_v_SxE
+
+        nothing = jnp.zeros(chunk.q.shape, jnp.float32)
+        d_q_RxE, *d_keys = jax.lax.fori_loop(0, _num_tiles(bounds, T), one_tile, (nothing, *d_keys))
+        return d_keys, d_q_RxE.astype(chunk.q.dtype)
+
+    nothing = jnp.zeros(k_SxE.shape, jnp.float32)
+    of_chunks = (bounds, queries, logsumexp_QxR, inner_QxR, d_out_QxRxE)
+    (d_k_SxE, d_v_SxE), d_q_QxRxE = jax.lax.scan(one_chunk, [nothing, nothing], of_chunks)
+    return d_q_QxRxE, d_k_SxE.astype(k_SxE.dtype), d_v_SxE.astype(v_SxE.dtype)
 
 
-def _join(x):
-    """[L / C, B, C, ...] -> [B, L, ...]."""
-    x = jnp.moveaxis(x, 0, 1)
-    return x.reshape(x.shape[0], -1, *x.shape[3:])
+def _num_tiles(bounds: _Bounds, T: int) -> jax.Array:
+    return -((bounds.lowest - bounds.highest) // T)
 
 
-def _tile(x, tile):
-    """[B, S, ...] -> [B, C, ...]."""
-    return jax.lax.dynamic_slice_in_dim(x, tile * QUERY_CHUNK, QUERY_CHUNK, axis=1)
+def _tile(bounds: _Bounds, chunk: _Queries, index: jax.Array, S: int, T: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Where a tile starts, the indices of its keys [T], and the lower ends of the intervals in it [R].
+
+    The last tile starts early where it would pass the end; what the one before it had is not seen again.
+    """
+    first = bounds.lowest + index * T
+    start = jnp.minimum(first, S - T)
+    return start, start + jnp.arange(T), jnp.maximum(chunk.attend_from, first)
 
 
-def _add_to_tile(x, tile, more):
-    return jax.lax.dynamic_update_slice_in_dim(x, _tile(x, tile) + more, tile * QUERY_CHUNK, axis=1)
+def _keys(x_SxE: jax.Array, start: jax.Array, T: int) -> jax.Array:
+    """[T, E] from `start` on."""
+    return jax.lax.dynamic_slice_in_dim(x_SxE, start, T)
+
+
+def _add_to_keys(x_SxE: jax.Array, start: jax.Array, more_TxE: jax.Array) -> jax.Array:
+    more_TxE += _keys(x_SxE, start, more_TxE.shape[0])
+    return jax.lax.dynamic_update_slice_in_dim(x_SxE, more_TxE, start, axis=0)

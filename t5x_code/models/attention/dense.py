@@ -34,23 +34,26 @@ def _dense(scale, q, k, v, attend_from, attend_to):
 
 
 def _dense_forward(scale, q, k, v, attend_from, attend_to):
-    scores = masked_scores(scale, q, k, attend_from, attend_to)
+    scores = _masked_scores(scale, q, k, attend_from, attend_to)
     highest = scores.max(-1, keepdims=True)
     weights = jnp.exp(scores - highest)
     sums = weights.sum(-1, keepdims=True)
     # Divided after the product with the values: E numbers a query, not S.
-    out = einsum("bkgls,bske->blkge", weights.astype(q.dtype), v) / per_query(sums)
+    out = einsum("bkgls,bske->blkge", weights.astype(q.dtype), v) / _per_query(sums)
     is_empty = (attend_to <= attend_from)[:, None, None, :, None]
-    out = jnp.where(per_query(is_empty), 0, out).astype(q.dtype)
+    out = jnp.where(_per_query(is_empty), 0, out).astype(q.dtype)
     logsumexp = jnp.where(is_empty, jnp.inf, highest + jnp.log(sums))  # inf: the backward pass makes weights of 0
     return out, (q, k, v, attend_from, attend_to, out, logsumexp)
 
 
 def _dense_backward(scale, residuals, d_out):
     q, k, v, attend_from, attend_to, out, logsumexp = residuals
-    weights = jnp.exp(masked_scores(scale, q, k, attend_from, attend_to) - logsumexp)
+    weights = jnp.exp(_masked_scores(scale, q, k, attend_from, attend_to) - logsumexp)
     inner = jnp.moveaxis(softmax_inner(out, d_out), 1, 3)
-    d_q, d_k, d_v = gradients_of_weights(scale, weights, inner, q, k, v, d_out)
+    d_v = einsum("bkgls,blkge->bske", weights.astype(q.dtype), d_out)
+    d_scores = weights * (einsum("blkge,bske->bkgls", d_out, v) - inner) * scale
+    d_scores = d_scores.astype(q.dtype)
+    d_q, d_k = einsum("bkgls,bske->blkge", d_scores, k), einsum("bkgls,blkge->bske", d_scores, q)
     return d_q.astype(q.dtype), d_k.astype(k.dtype), d_v.astype(v.dtype), None, None
 
 
@@ -63,22 +66,14 @@ def softmax_inner(out, d_out):
     return (out.astype(jnp.float32) * d_out).sum(-1, keepdims=True)
 
 
-def gradients_of_weights(scale, weights, inner, q, k, v, d_out):
-    """float32 gradients of q, k and v, from the weights and `softmax_inner` [B, K, G, L, 1]."""
-    d_v = einsum("bkgls,blkge->bske", weights.astype(q.dtype), d_out)
-    d_scores = weights * (einsum("blkge,bske->bkgls", d_out, v) - inner) * scale
-    d_scores = d_scores.astype(q.dtype)
-    return einsum("bkgls,bske->blkge", d_scores, k), einsum("bkgls,blkge->bske", d_scores, q), d_v
-
-
-def masked_scores(scale, q, k, attend_from, attend_to, first_key=0):
-    """float32 scores [B, K, G, L, S] of the keys from `first_key` on."""
-    key = first_key + jnp.arange(k.shape[1])
+def _masked_scores(scale, q, k, attend_from, attend_to):
+    """float32 scores [B, K, G, L, S]."""
+    key = jnp.arange(k.shape[1])
     seen_BxLxS = (key >= attend_from[..., None]) & (key < attend_to[..., None])
     return jnp.where(seen_BxLxS[:, None, None], einsum("blkge,bske->bkgls", q, k) * scale, MASKED)
 
 
-def per_query(x_BxKxGxLx1):
+def _per_query(x_BxKxGxLx1):
     """[B, K, G, L, 1] -> [B, L, K, G, 1]."""
     return jnp.moveaxis(x_BxKxGxLx1, 3, 1)
 

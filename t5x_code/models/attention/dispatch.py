@@ -26,6 +26,7 @@ from t5x_code.models.attention.tokamax import tokamax_attention
 
 IMPLEMENTATIONS: dict[str, Callable[..., jax.Array]] = {
     "dense": dense_attention,
+    "by_head": functools.partial(chunked_attention, by_head=True),
     "chunked": chunked_attention,
     "splash": splash_attention,
     "tokamax": tokamax_attention,

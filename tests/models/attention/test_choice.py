@@ -26,7 +26,8 @@ CPU = AttentionCase("cpu", "cpu", 2048, 2048, 128, "bfloat16", True)
         (H100, {"device_kind": "NVIDIA A100-SXM4-80GB", "queries": 32768, "keys": 32768}, "chunked"),
         (H100, {"dtype": "float32"}, "chunked"),
         (H100, {"is_attached": False}, "chunked"),
-        (CPU, {}, "chunked"),
+        (CPU, {}, "by_head"),
+        (CPU, {"queries": 256, "keys": 256}, "by_head"),
         (CPU, {"queries": 128, "keys": 128}, "dense"),
     ],
 )
@@ -52,7 +53,7 @@ def test_without_tokamax_cudnn_is_next(monkeypatch):
         ("cudnn", CPU, {}, "for NVIDIA GPUs"),
         ("cudnn", H100, {"dtype": "float32"}, "takes bfloat16, not float32"),
         ("cudnn_causal", H100, {"head_dim": 320}, "at most 256 dimensions"),
-        ("magic", CPU, {}, "choose one of auto, splash, tokamax, cudnn, dense, chunked, cudnn_causal"),
+        ("magic", CPU, {}, "choose one of auto, splash, tokamax, cudnn, dense, by_head, chunked, cudnn_causal"),
     ],
 )
 def test_the_impossible_is_refused_with_the_reason(name, case, changes, reason):

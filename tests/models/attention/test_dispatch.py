@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from t5x_code.errors import UserError
-from t5x_code.models.attention.chunked import QUERY_CHUNK
+from t5x_code.models.attention.chunked import KEY_TILE, QUERY_CHUNK
 from t5x_code.models.attention.dispatch import attention
 
 E = 8
+LONG = KEY_TILE + QUERY_CHUNK + 37  # more than one tile of keys, and neither whole tiles nor whole chunks
 
 
 def random_case(B=2, L=20, S=20, H=4, K=2, seed=0):
@@ -41,9 +42,10 @@ def run(case, implementation, scale=0.3):
     return attention(*case, implementation=implementation, scale=scale)
 
 
-@pytest.mark.parametrize("implementation", ["dense", "chunked"])
-@pytest.mark.parametrize("L", [20, QUERY_CHUNK + 37])
+@pytest.mark.parametrize("implementation", ["dense", "chunked", "by_head"])
+@pytest.mark.parametrize("L", [20, LONG])
 def test_equals_one_query_at_a_time(implementation, L):
+    """Short intervals; each chunk of queries has them all over the keys."""
     case = random_case(L=L, S=L)
     want = one_query_at_a_time(*map(np.asarray, case), 0.3)
     np.testing.assert_allclose(run(case, implementation), want, atol=1e-5)
@@ -51,19 +53,32 @@ def test_equals_one_query_at_a_time(implementation, L):
     assert empty.any() and not np.asarray(run(case, implementation))[empty].any()
 
 
-def test_gradients_of_both_are_equal_and_finite():
-    """Rows without keys among them."""
-    case = random_case(L=QUERY_CHUNK + 37, S=QUERY_CHUNK + 37)
+def long_intervals(L):
+    """Causal rows, whose last tile starts early so as not to pass the end, and documents of 300 tokens that see all of
+    themselves, which begin anywhere in a tile; some queries see nothing."""
+    index = np.arange(L)
+    starts = np.stack([0 * index, index // 300 * 300])
+    ends = np.stack([index + 1, np.minimum(starts[1] + 300, L)])
+    ends[:, 100:120] = 0
+    return jnp.asarray(starts, jnp.int32), jnp.asarray(ends, jnp.int32)
+
+
+@pytest.mark.parametrize("implementation", ["chunked", "by_head"])
+@pytest.mark.parametrize("intervals", ["short", "long"])
+def test_gradients_equal_those_of_dense(implementation, intervals):
+    q, k, v, *ends = random_case(L=LONG, S=LONG)
+    if intervals == "long":
+        ends = long_intervals(LONG)
 
     def gradients(implementation):
         def loss(q, k, v):
-            return jnp.sin(3 * run((q, k, v, *case[3:]), implementation)).sum()
+            return jnp.sin(3 * run((q, k, v, *ends), implementation)).sum()
 
-        return jax.jit(jax.grad(loss, (0, 1, 2)))(*case[:3])
+        return jax.jit(jax.grad(loss, (0, 1, 2)))(q, k, v)
 
-    for dense, chunked in zip(gradients("dense"), gradients("chunked"), strict=True):
+    for dense, got in zip(gradients("dense"), gradients(implementation), strict=True):
         assert np.isfinite(dense).all()
-        np.testing.assert_allclose(dense, chunked, atol=2e-5)
+        np.testing.assert_allclose(dense, got, atol=2e-5)
 
 
 def test_grouped_query_attention_equals_repeated_heads():
@@ -82,8 +97,9 @@ def temporary_bytes(implementation, length):
     return jax.jit(jax.grad(loss, (0, 1, 2))).lower(*case[:3]).compile().memory_analysis().temp_size_in_bytes
 
 
-def test_chunked_memory_grows_linearly_from_2k_to_32k():
-    short, long = temporary_bytes("chunked", 2048), temporary_bytes("chunked", 32768)
+@pytest.mark.parametrize("implementation", ["chunked", "by_head"])
+def test_memory_grows_linearly_from_2k_to_32k(implementation):
+    short, long = temporary_bytes(implementation, 2048), temporary_bytes(implementation, 32768)
     assert long < 17 * short
     assert short < temporary_bytes("dense", 2048) / 10
 
