@@ -29,7 +29,7 @@ def dot(spec: str, x: jax.Array, y: jax.Array, out_dtype: jnp.dtype) -> jax.Arra
 def _einsum(spec: str, x: jax.Array, y: jax.Array) -> jax.Array:
     plain = functools.partial(jnp.einsum, spec, preferred_element_type=jnp.float32)
     num_leading = _leading_contraction(spec)
-    if x.dtype != jnp.bfloat16 or not num_leading:
+    if not num_leading:
         return plain(x, y)
     transposed = functools.partial(_transposed_product, num_leading)
     return jax.lax.platform_dependent(x, y, cpu=transposed, default=plain)
@@ -48,24 +48,32 @@ def _leading_contraction(spec: str) -> int:
 
 
 def _transposed_product(num_leading: int, x: jax.Array, y: jax.Array) -> jax.Array:
-    """x^T y, over T = all of the leading axes, with the transpose written out.
+    """x^T y, over T = all of the leading axes, with the transpose of the smaller operand written out.
 
-    XLA's CPU compiler multiplies bfloat16 by bfloat16 at a quarter of its speed (in float32) where the contracted axis
-    comes first in both operands. A transpose before the product it folds back into it; the loop below it leaves alone.
+    XLA's CPU compiler multiplies at three quarters of its speed, bfloat16 at a quarter (in float32), where the
+    contracted axis comes first in both operands. A transpose before the product it folds back into it; the loop below
+    it leaves alone.
     """
     x_TxD, y_TxF = (z.reshape(math.prod(z.shape[:num_leading]), -1) for z in (x, y))
-    (T, D), F = x_TxD.shape, y_TxF.shape[1]
-    if D % TRANSPOSED_PARTS or D > F:  # a transpose of the larger operand would cost what the product saves
-        product_DxF = jnp.einsum("td,tf->df", x_TxD, y_TxF, preferred_element_type=jnp.float32)
+    D, F = x_TxD.shape[1], y_TxF.shape[1]
+    product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
+    if D % TRANSPOSED_PARTS or F % TRANSPOSED_PARTS:
+        product_DxF = product("td,tf->df", x_TxD, y_TxF)
+    elif D <= F:
+        product_DxF = product("dt,tf->df", _transpose(x_TxD), y_TxF)
     else:
-        part = D // TRANSPOSED_PARTS
-
-        def transpose(index: jax.Array) -> jax.Array:
-            return jax.lax.dynamic_slice_in_dim(x_TxD, index * part, part, axis=1).T
-
-        x_DxT = jax.lax.map(transpose, jnp.arange(TRANSPOSED_PARTS)).reshape(D, T)
-        product_DxF = jnp.einsum("dt,tf->df", x_DxT, y_TxF, preferred_element_type=jnp.float32)
+        product_DxF = _transpose(product("ft,td->fd", _transpose(y_TxF), x_TxD))
     return product_DxF.reshape(*x.shape[num_leading:], *y.shape[num_leading:])
+
+
+def _transpose(x: jax.Array) -> jax.Array:
+    """Of a matrix, in a loop that XLA does not fold into a product."""
+    part = x.shape[1] // TRANSPOSED_PARTS
+
+    def of_part(index: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_slice_in_dim(x, index * part, part, axis=1).T
+
+    return jax.lax.map(of_part, jnp.arange(TRANSPOSED_PARTS)).reshape(x.shape[::-1])
 
 
 def _dot_forward(spec, x, y, out_dtype):
@@ -84,3 +92,26 @@ def _dot_backward(spec, out_dtype, residuals, cotangent):
 
 
 dot.defvjp(_dot_forward, _dot_backward)
+
+
+@jax.custom_vjp
+def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
+    """x [..., *F] + bias [*F], in the type of x.
+
+    The gradient of the bias is a product with ones: added up in float32, and faster than a reduction on a CPU.
+    """
+    return x + bias.astype(x.dtype)
+
+
+def _add_bias_forward(x, bias):
+    return add_bias(x, bias), bias
+
+
+def _add_bias_backward(bias, cotangent):
+    flat_TxF = cotangent.reshape(-1, bias.size)
+    ones_T = jnp.ones(flat_TxF.shape[0], cotangent.dtype)
+    d_bias_F = jnp.einsum("t,tf->f", ones_T, flat_TxF, preferred_element_type=jnp.float32)
+    return cotangent, d_bias_F.reshape(bias.shape).astype(bias.dtype)
+
+
+add_bias.defvjp(_add_bias_forward, _add_bias_backward)

@@ -41,6 +41,19 @@ def test_activations(name):
     assert residual_sizes(plain, *inputs) > 0  # else there is nothing to save
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_activations_round_once_in_bfloat16(name):
+    function, plain, num_inputs = CASES[name]
+    inputs = [jax.random.normal(jax.random.key(n), SHAPE).astype(jnp.bfloat16) for n in range(num_inputs)]
+    wide = [x.astype(jnp.float32) for x in inputs]
+    got, pull = jax.vjp(function, *inputs)
+    wanted, pull_plain = jax.vjp(plain, *wide)
+    cotangent = jax.random.normal(jax.random.key(9), got.shape, jnp.bfloat16)
+    for ours, exact in zip((got, *pull(cotangent)), (wanted, *pull_plain(cotangent.astype(jnp.float32))), strict=True):
+        assert ours.dtype == jnp.bfloat16
+        np.testing.assert_allclose(np.asarray(ours, np.float32), exact, rtol=2**-8, atol=1e-6)
+
+
 def test_norms():
     x, scale, bias = (jax.random.normal(jax.random.key(n), shape) + 0.5 for n, shape in enumerate((SHAPE, 16, 16)))
 
