@@ -13,6 +13,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from t5x_code.models.vector import add_vector, times_vector
+
 
 def keeping_inputs(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
     """The same function of arrays, which keeps nothing but them for its gradient. Reverse mode only."""
@@ -55,7 +57,8 @@ def layer_norm(epsilon: float) -> Callable[[jax.Array, jax.Array, jax.Array], ja
         wide = x.astype(jnp.float32)
         centred = wide - wide.mean(-1, keepdims=True)
         variance = jnp.square(centred).mean(-1, keepdims=True)
-        return (centred * jax.lax.rsqrt(variance + epsilon) * scale_D + bias_D).astype(x.dtype)
+        scaled = times_vector(centred * jax.lax.rsqrt(variance + epsilon), scale_D)
+        return add_vector(scaled, bias_D).astype(x.dtype)
 
     return keeping_inputs(normalise)
 
@@ -67,6 +70,6 @@ def rms_norm(epsilon: float) -> Callable[[jax.Array, jax.Array], jax.Array]:
     def normalise(x: jax.Array, scale_D: jax.Array) -> jax.Array:
         wide = x.astype(jnp.float32)
         mean_square = jnp.square(wide).mean(-1, keepdims=True)
-        return (wide * jax.lax.rsqrt(mean_square + epsilon) * scale_D).astype(x.dtype)
+        return times_vector(wide * jax.lax.rsqrt(mean_square + epsilon), scale_D).astype(x.dtype)
 
     return keeping_inputs(normalise)

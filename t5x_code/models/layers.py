@@ -13,9 +13,10 @@ from jax.ad_checkpoint import checkpoint_name
 from t5x_code.models import few_rows
 from t5x_code.models.activations import gelu_exact, gelu_tanh, layer_norm, rms_norm, swiglu
 from t5x_code.models.config import Quantization, TransformerConfig
-from t5x_code.models.dot import add_bias, dot
+from t5x_code.models.dot import dot
 from t5x_code.models.initializers import normal
 from t5x_code.models.quantized import quantized_dot
+from t5x_code.models.vector import add_vector
 
 # Name of the arrays that the remat policy "dots" keeps.
 PROJECTION = "projection"
@@ -76,7 +77,7 @@ class Projection(nn.Module):
             # A bias over the model dimension is kept whole on every device, as the norms are.
             axes = tuple("norm" if axis == "embed" else axis for axis in self.kernel_axes[-self.num_outputs :])
             init = nn.with_logical_partitioning(nn.initializers.zeros, axes)
-            y = add_bias(y, self.param("bias", init, tuple(self.kernel_shape[-self.num_outputs :])))
+            y = add_vector(y, self.param("bias", init, tuple(self.kernel_shape[-self.num_outputs :])))
         if self.lora_rank:
             y += self._adapt(x)
         return checkpoint_name(y, PROJECTION)

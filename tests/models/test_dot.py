@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from t5x_code.models.dot import add_bias, dot
+from t5x_code.models.dot import dot
 
 SIZES = {"b": 2, "l": 6, "d": 8, "f": 12, "h": 2, "e": 4, "c": 10, "v": 16}
 SPECS = ["bld,df->blf", "blf,fd->bld", "bld,dhe->blhe", "blhe,hed->bld", "cd,dv->cv", "cd,cv->dv"]
@@ -35,7 +35,7 @@ def test_products_add_up_in_float32(spec, dtype, tolerance):
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
-@pytest.mark.parametrize("widths", [(32, 128), (128, 32)])
+@pytest.mark.parametrize("widths", [(32, 128), (128, 32), (512, 256)])
 def test_no_gradient_of_a_kernel_contracts_leading_axes_on_a_cpu(dtype, widths):
     """XLA's CPU compiler multiplies such a product slowly, and one of bfloat16 in float32."""
     D, F = widths
@@ -47,17 +47,3 @@ def test_no_gradient_of_a_kernel_contracts_leading_axes_on_a_cpu(dtype, widths):
     program = jax.jit(jax.grad(loss, 1)).lower(x, y).compile().as_text()
     products = [line for line in program.splitlines() if " dot(" in line and "lhs_contracting_dims={0}" in line]
     assert not products, products
-
-
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
-def test_a_biass_gradient_adds_up_in_float32(dtype):
-    """4,096 ones and a half: a sum in bfloat16 would stop at 256."""
-    x, bias = jnp.zeros((64, 64, 2, 3), dtype), jnp.arange(6.0).reshape(2, 3)
-    y, pull = jax.vjp(add_bias, x, bias)
-    assert y.dtype == dtype
-    np.testing.assert_array_equal(np.asarray(y[0, 0], np.float32), bias)
-    cotangent = jnp.ones(x.shape, dtype).at[0, 0].set(1.5)
-    d_x, d_bias = pull(cotangent)
-    np.testing.assert_array_equal(d_x, cotangent)
-    assert d_bias.dtype == jnp.float32
-    np.testing.assert_allclose(d_bias, np.full((2, 3), 4096.5), rtol=1e-6)

@@ -42,15 +42,17 @@ def test_a_zero_gradient_leaves_only_decay(tiny_model, tiny_params, name):
     jax.tree.map(lambda got, want: np.testing.assert_allclose(got, want, rtol=1e-6), updates, expected)
 
 
+@pytest.mark.parametrize("clip_norm", [0.5, 1e9, np.inf])
 @pytest.mark.parametrize("name", ["adamw", "lion"])
-def test_equal_to_optax(tiny_model, tiny_params, name):
+def test_equal_to_optax(tiny_model, tiny_params, name, clip_norm):
     axes = logical_axes(tiny_model)
     params = tiny_params
-    ours = make_optimizer(OptimizerConfig(name=name, clip_norm=1e9, schedule=CONSTANT), axes)
+    ours = make_optimizer(OptimizerConfig(name=name, clip_norm=clip_norm, schedule=CONSTANT), axes)
     alias = {
         "adamw": optax.adamw(0.01, 0.9, 0.999, 1e-8, weight_decay=0.1, mask=decay_mask(axes)),
         "lion": optax.lion(0.01, 0.9, 0.999, weight_decay=0.1, mask=decay_mask(axes)),
     }[name]
+    alias = optax.chain(optax.clip_by_global_norm(clip_norm), alias)
     states = [ours.init(params), alias.init(params)]
     for seed in range(3):
         keys = jax.random.split(jax.random.key(seed), 100)
