@@ -56,11 +56,11 @@ def _transposed_product(num_leading: int, x: jax.Array, y: jax.Array) -> jax.Arr
     """
     x_TxD, y_TxF = (z.reshape(math.prod(z.shape[:num_leading]), -1) for z in (x, y))
     (T, D), F = x_TxD.shape, y_TxF.shape[1]
-    float32s = 4 / x.dtype.itemsize  # of the result, to one entry of x
+    weight = 4 / x.dtype.itemsize  # of an entry of the result, which is float32, in entries of x
     product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
     if D % TRANSPOSED_PARTS or F % TRANSPOSED_PARTS:
         product_DxF = product("td,tf->df", x_TxD, y_TxF)
-    elif T * F + float32s * D * F >= T * D:
+    elif T * F + weight * D * F >= T * D:
         product_DxF = product("dt,tf->df", _transpose(x_TxD), y_TxF)
     else:
         product_DxF = _transpose(product("ft,td->fd", _transpose(y_TxF), x_TxD))

@@ -1,6 +1,6 @@
 """A scale or a bias over the last axes of x, with gradients that are added up over all tokens in float32.
 
-Legend: T tokens (all leading axes), D entries of the vector.
+Legend: D axes of the vector, which x ends with; its leading axes are the tokens'.
 """
 
 import jax
@@ -44,15 +44,15 @@ def _sum_over_tokens(x: jax.Array, like: jax.Array) -> jax.Array:
     """The sum over the leading axes of x, in the shape and type of `like`.
 
     XLA's reduction takes several times as long as a product with ones on a CPU; on accelerators it is part of the
-    kernel that makes x.
+    kernel that makes x. The axes are not merged, as each may be split over devices.
     """
+    num_leading = x.ndim - like.ndim
 
-    def product(x_TxD: jax.Array) -> jax.Array:
-        ones_T = jnp.ones(x_TxD.shape[0], x_TxD.dtype)
-        return jnp.einsum("t,td->d", ones_T, x_TxD, preferred_element_type=jnp.float32)
+    def product(x: jax.Array) -> jax.Array:
+        ones = jnp.ones(x.shape[:num_leading], x.dtype)
+        return jnp.tensordot(ones, x, num_leading, preferred_element_type=jnp.float32)
 
-    def reduction(x_TxD: jax.Array) -> jax.Array:
-        return x_TxD.astype(jnp.float32).sum(0)
+    def reduction(x: jax.Array) -> jax.Array:
+        return x.astype(jnp.float32).sum(range(num_leading))
 
-    sum_D = jax.lax.platform_dependent(x.reshape(-1, like.size), cpu=product, default=reduction)
-    return sum_D.reshape(like.shape).astype(like.dtype)
+    return jax.lax.platform_dependent(x, cpu=product, default=reduction).astype(like.dtype)

@@ -61,8 +61,8 @@ def estimate_memory(
     wide = config.model_dim * activation_bytes * tokens
     kept = KEPT_PER_LAYER[config.remat] * config.num_layers * wide
     one_layer = KEPT_PER_LAYER["none"] * wide / tensor_size
-    heads_at_once = 1 if jax.default_backend() == "cpu" else microbatch_size * config.num_heads / tensor_size
-    scores = FLOAT32_BYTES * heads_at_once * min(config.max_length, QUERY_CHUNK) * min(config.max_length, KEY_TILE)
+    tile = min(config.max_length, QUERY_CHUNK) * min(config.max_length, KEY_TILE)
+    scores = FLOAT32_BYTES * microbatch_size * config.num_heads * tile / tensor_size
     chunk = min(config.loss_chunk or default_chunk(jax.default_backend()), tokens)
     head_gradient = FLOAT32_BYTES * config.model_dim * config.vocab_size // tensor_size
     return MemoryEstimate(

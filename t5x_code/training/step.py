@@ -103,7 +103,7 @@ def _after(is_good: jax.Array, params: Any) -> jax.Array:
     """`is_good`, on a CPU not before there are new parameters.
 
     XLA for CPUs writes each array in a kernel of its own, and the parameters' reads the old moments. Where it might run
-    after they are overwritten, XLA copies them at the start of the step: twice the parameters' memory, and three
+    after they are overwritten, XLA copies them at the start of the step: up to twice the parameters' memory, and three
     hundredths of the time.
     """
 

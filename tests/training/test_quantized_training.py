@@ -57,8 +57,8 @@ def test_eight_bit_products_learn_as_float32_does(losses_of, quantization):
 
 
 def test_what_is_made_again_rounds_the_same(losses_of):
-    pytest.importorskip("qwix", reason="the extra quantized is not installed")
     """To the third step: from there on, what differs in its last bit crosses a bound of the rounding now and then."""
+    pytest.importorskip("qwix", reason="the extra quantized is not installed")
     kept, remade, exact = (losses_of(*run, 3) for run in (("int8", "none"), ("int8", "full"), ("none", "full")))
     np.testing.assert_allclose(kept, remade, rtol=1e-5)
     assert np.abs(kept / exact - 1).max() > 1e-4, "to round or not makes no difference that this would see"

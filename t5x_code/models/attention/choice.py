@@ -8,9 +8,10 @@ import jax.numpy as jnp
 
 from t5x_code.errors import UserError
 from t5x_code.models.attention import splash
+from t5x_code.models.attention.chunked import QUERY_CHUNK
 
 AUTO = "auto"
-MAX_DENSE_SCORES = 1 << 15  # L * S up to which all scores of a head are made at once
+MAX_DENSE_SCORES = 1 << 16  # L * S up to which all scores of a head are made at once
 MAX_CUDNN_MASK = 1 << 24  # L * S of the largest mask handed to cuDNN: 32 MiB a row
 HOPPER = re.compile(r"NVIDIA G?H\d")  # H100, H200, H800, GH200, ..
 
@@ -65,8 +66,11 @@ def why_not(name: str, case: AttentionCase) -> str | None:
 
 def _suits(name: str, case: AttentionCase) -> bool:
     """Whether "auto" may take it."""
-    if name == "by_head" and case.platform != "cpu":  # it can, but heads in turn leave an accelerator idle
-        return False
+    is_cpu = case.platform == "cpu"
+    if name == "by_head":
+        return is_cpu  # elsewhere heads in turn leave the device idle
+    if name == "dense" and is_cpu and case.queries >= QUERY_CHUNK:
+        return False  # by_head is faster from one whole chunk on
     pairs = case.queries * case.keys
     limits = {"dense": MAX_DENSE_SCORES, "cudnn": MAX_CUDNN_MASK}
     return why_not(name, case) is None and pairs <= limits.get(name, pairs)

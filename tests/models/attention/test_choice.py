@@ -28,6 +28,9 @@ CPU = AttentionCase("cpu", "cpu", 2048, 2048, 128, "bfloat16", True)
         (H100, {"is_attached": False}, "chunked"),
         (CPU, {}, "by_head"),
         (CPU, {"queries": 256, "keys": 256}, "by_head"),
+        (CPU, {"queries": 1, "keys": 65536}, "dense"),
+        (CPU, {"queries": 128, "keys": 2048}, "by_head"),
+        (TPU, {"queries": 200, "keys": 200}, "dense"),
         (CPU, {"queries": 128, "keys": 128}, "dense"),
     ],
 )
