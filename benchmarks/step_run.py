@@ -17,7 +17,7 @@ class Size:
     rotary: int
     length: int
     rows: int
-    remat: str = "none"
+    remat: str = "dots"
     steps: int = 5  # of a turn
 
 
@@ -25,7 +25,7 @@ SIZES = {
     "28m": Size(2, 256, 4, 32, 256, 2),  # to try a script out
     "71m": Size(6, 512, 8, 32, 512, 4),
     "350m": Size(20, 1024, 16, 32, 1024, 1, steps=3),
-    "1b": Size(16, 2048, 16, 64, 2048, 16, remat="dots", steps=20),
+    "1b": Size(16, 2048, 16, 64, 2048, 16, steps=20),
 }
 
 
@@ -44,11 +44,12 @@ class StepRun:
         from t5x_code.models.decoder import logical_axes
         from t5x_code.parallel.mesh import MeshConfig, make_mesh
         from t5x_code.parallel.rules import logical_axes_on
+        from t5x_code.training.assemble import jit_train_step
         from t5x_code.training.losses import LossConfig, next_token_loss
         from t5x_code.training.optimizer import OptimizerConfig, make_optimizer
         from t5x_code.training.schedules import ScheduleConfig, make_schedule
         from t5x_code.training.state import init_state
-        from t5x_code.training.step import StepParts, make_train_step
+        from t5x_code.training.step import StepParts
 
         self.model = TransformerConfig(
             num_layers=size.layers,
@@ -82,7 +83,7 @@ class StepRun:
         with logical_axes_on(mesh):
             self.state = jax.jit(lambda key: init_state(self.model, optimizer, False, key))(jax.random.key(0))
             self.batch = jax.device_put(arrays)
-            step = jax.jit(make_train_step(parts), donate_argnums=0)
+            step = jit_train_step(parts, self.state)
             self._step = step.lower(self.state, self.batch).compile()
 
     def steps(self, count: int) -> float:

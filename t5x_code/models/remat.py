@@ -1,14 +1,16 @@
 """What the backward pass keeps of the forward pass, by name.
 
 none       everything that a gradient needs. Scores are no part of it: attention makes them again under any policy.
-dots       the outputs of the projections (query, key, value, out, MLP); norms, rotation, attention and activations are
-           made again, which costs little more than attention's own products.
+dots       the outputs of the projections (query, key, value, out, MLP) and of attention; norms, rotation and
+           activations are made again, which costs next to nothing. So is attention by kernels of GPUs, which do not
+           name what they keep.
 full       the input of each layer only; its whole forward pass runs again, about a third more work.
 """
 
 import flax.linen as nn
 import jax
 
+from t5x_code.models.attention.dense import RESULT
 from t5x_code.models.config import RematPolicy
 from t5x_code.models.layers import PROJECTION
 
@@ -23,5 +25,5 @@ def remat_block(block: type[nn.Module], policy: RematPolicy, scanned: bool) -> t
     """
     if policy == "none":
         return block
-    saved = jax.checkpoint_policies.save_only_these_names(PROJECTION) if policy == "dots" else None
+    saved = jax.checkpoint_policies.save_only_these_names(PROJECTION, RESULT) if policy == "dots" else None
     return nn.remat(block, policy=saved, prevent_cse=not scanned)

@@ -16,6 +16,10 @@ from t5x_code.training.schedules import make_schedule
 from t5x_code.training.state import TrainState, shardings_of
 from t5x_code.training.step import StepParts, make_train_step
 
+# XLA's order for many small operations makes whatever depends on nothing first: the zeros that gradients are added to
+# are there for the whole forward pass.
+OF_CPU = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
+
 
 def step_parts(
     model: TransformerConfig,
@@ -43,4 +47,10 @@ def jit_train_step(parts: StepParts, state: TrainState) -> Callable[[Any, Any], 
     Its layout is that of `state`, arrays or `abstract_state`, at every step: left to the compiler, it could change
     after the first.
     """
-    return jax.jit(make_train_step(parts), donate_argnums=0, out_shardings=(shardings_of(state), None))
+    is_on_cpu = parts.mesh.devices.flat[0].platform == "cpu"
+    return jax.jit(
+        make_train_step(parts),
+        donate_argnums=0,
+        out_shardings=(shardings_of(state), None),
+        compiler_options=OF_CPU if is_on_cpu else None,
+    )

@@ -4,6 +4,7 @@ Legend: B batch, A accumulated microbatches.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -69,15 +70,15 @@ def make_train_step(parts: StepParts) -> Callable[[TrainState, Batch], tuple[Tra
         is_good = jnp.isfinite(parts.loss.total(sums, counts)) & jnp.isfinite(grad_norm)
         trained_params, other_params = split_trained(state.params)
         old_opt_state = moved(state.opt_state, jax.memory.Space.Device) if parts.offload else state.opt_state
-        updates, opt_state = parts.optimizer.update(grads, old_opt_state, trained_params)
+        updates, new_opt_state = parts.optimizer.update(grads, old_opt_state, trained_params)
         params = join(optax.apply_updates(trained_params, updates), other_params)
         ema_params = state.ema_params
         if parts.ema_decay is not None:
             ema_params = optax.incremental_update(params, ema_params, 1 - parts.ema_decay)
         changed, kept = (params, ema_params), (state.params, state.ema_params)
         params, ema_params = jax.tree.map(lambda new, old: jnp.where(is_good, new, old), changed, kept)
-        is_good = _after(is_good, params)
-        opt_state = jax.tree.map(lambda new, old: jnp.where(is_good, new, old), opt_state, old_opt_state)
+        made_again = functools.partial(parts.optimizer.update, grads, params=trained_params)
+        opt_state = _kept_if(is_good, new_opt_state, old_opt_state, made_again, params)
         new_state = TrainState(
             step=state.step + 1,
             params=params,
@@ -99,19 +100,34 @@ def make_train_step(parts: StepParts) -> Callable[[TrainState, Batch], tuple[Tra
     return train_step
 
 
-def _after(is_good: jax.Array, params: Any) -> jax.Array:
-    """`is_good`, on a CPU not before there are new parameters.
+def _kept_if(is_good: jax.Array, new: Any, old: Any, made_again: Callable[[Any], tuple[Any, Any]], params: Any) -> Any:
+    """The optimizer's new state, or after a bad step the old one.
 
-    XLA for CPUs writes each array in a kernel of its own, and the parameters' reads the old moments. Where it might run
-    after they are overwritten, XLA copies them at the start of the step: up to twice the parameters' memory, and three
-    hundredths of the time.
+    XLA for CPUs writes each array in a kernel of its own, and the parameters' reads moments too. Left to itself it
+    copies the old ones, or writes the new ones into memory of their own and copies them back: up to twice the
+    parameters' memory, and three hundredths of the time. So there they are made again of the old ones once there are
+    new parameters, each where it lies.
+
+    Args:
+        is_good: whether the step is.
+        new: the state made beside the parameters' updates.
+        old: the state before.
+        made_again: of the old state, updates and the new one.
+        params: the new parameters, which are waited for.
     """
 
-    def wait(is_good: jax.Array, *firsts: jax.Array) -> jax.Array:
-        return is_good & jnp.stack([first == first for first in firsts]).all()
+    def choose(is_good: jax.Array, new: Any, old: Any, firsts: list[jax.Array]) -> Any:
+        del firsts
+        return jax.tree.map(lambda new, old: jnp.where(is_good, new, old), new, old)
+
+    def again(is_good: jax.Array, new: Any, old: Any, firsts: list[jax.Array]) -> Any:
+        del new
+        is_good &= jnp.stack([first == first for first in firsts]).all()
+        later = jax.tree.map(lambda leaf: jnp.where(is_good, leaf, jnp.zeros_like(leaf)), old)
+        return choose(is_good, made_again(later)[1], old, firsts)
 
     firsts = [leaf[(0,) * leaf.ndim] for leaf in jax.tree.leaves(params)]
-    return jax.lax.platform_dependent(is_good, *firsts, cpu=wait, default=lambda is_good, *firsts: is_good)
+    return jax.lax.platform_dependent(is_good, new, old, firsts, cpu=again, default=choose)
 
 
 def make_eval_step(loss: Loss) -> Callable[[Any, Batch], tuple[Sums, Sums]]:

@@ -171,7 +171,7 @@ def value_and_gradient(config):
     [
         # A layer has 8 products forward and 17 backward, the scores' again among them; recomputing adds the forward
         # ones that it repeats.
-        ({"remat": "dots"}, 2, 25 + 2, 3),
+        ({"remat": "dots"}, 2, 25, 2),
         ({"remat": "full"}, 2, 25 + 6, 3),
         ({"scan_layers": False}, 0, 25, 2),
         ({"scan_layers": False, "remat": "full"}, 0, 25 + 6, 3),

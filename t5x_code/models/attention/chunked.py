@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
-from t5x_code.models.attention.dense import MASKED, einsum, softmax_inner
+from t5x_code.models.attention.dense import MASKED, RESULT, einsum, softmax_inner
 
 QUERY_CHUNK = 256  # C
 KEY_TILE = 512  # T; smaller products run on one core
@@ -77,7 +78,7 @@ def _chunked(scale, by_head, queries: _Queries, k_NxSxE, v_NxSxE):
 
 def _chunked_forward(scale, by_head, queries: _Queries, k_NxSxE, v_NxSxE):
     one_head = functools.partial(_one_head, scale)
-    out, logsumexp = _for_each_head(by_head, one_head, queries, k_NxSxE, v_NxSxE)
+    out, logsumexp = checkpoint_name(_for_each_head(by_head, one_head, queries, k_NxSxE, v_NxSxE), RESULT)
     return out, (queries, k_NxSxE, v_NxSxE, out, logsumexp)
 
 

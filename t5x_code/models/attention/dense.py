@@ -7,7 +7,9 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
+RESULT = "attention"  # name of the arrays of attention that the remat policy "dots" keeps
 MASKED = -1e30  # finite, so that a query without keys has no inf - inf
 
 
@@ -43,6 +45,7 @@ def _dense_forward(scale, q, k, v, attend_from, attend_to):
     is_empty = (attend_to <= attend_from)[:, None, None, :, None]
     out = jnp.where(_per_query(is_empty), 0, out).astype(q.dtype)
     logsumexp = jnp.where(is_empty, jnp.inf, highest + jnp.log(sums))  # inf: the backward pass makes weights of 0
+    out, logsumexp = checkpoint_name((out, logsumexp), RESULT)
     return out, (q, k, v, attend_from, attend_to, out, logsumexp)
 
 

@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel, splash_attention_mask_info
 
+from t5x_code.models.attention.dense import RESULT
+
 MAX_KEYS = 1 << 15  # both ends of an interval share one int32
 TILES = (512, 256, 128)  # sizes that the kernel takes, the best first
 
@@ -71,7 +73,7 @@ def _one_row(tile, interpret, q_HxLxE, k_KxSxE, v_KxSxE, attend_from_L, attend_t
         save_residuals=False,
         mask_value=splash_attention_kernel.DEFAULT_MASK_VALUE,
         attn_logits_soft_cap=None,
-        residual_checkpoint_name=None,
+        residual_checkpoint_name=RESULT,
         mask_function=_sees,
         interpret=interpret,
     )
