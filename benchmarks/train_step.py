@@ -2,12 +2,13 @@
 
     python benchmarks/train_step.py --size=71m --dtype=float32 --output=train_step.json
 
-CodeGen's block with 71.4 M parameters (rows 4 x 512), 355 M (1 x 1024) or 1,015 M (16 x 2048, for one large GPU), AdamW
-with clipping by global norm. Hugging Face runs as its users run it: on a CPU eager, on a GPU under `torch.compile` with
-the fastest attention its model class takes, with fused AdamW, in float32 or under bfloat16 autocast. Both train on the
-same random tokens; a turn's first steps (compilation, allocation) are not timed. The limit to compare with is the
-machine's matrix-product speed: 6 N per token and causal attention; where the device's peak is known, MFU says which
-share of it is reached. Peak memory is the process's on a CPU, the device's on a GPU.
+CodeGen's block with 71.4 M parameters (rows 4 x 512), 355 M (1 x 1024) or 1,015 M (16 x 2048, for one large GPU),
+AdamW with clipping by global norm. Ours runs under remat `dots`, unless `--remat` names another; Hugging Face as its
+users run it: on a CPU eager, on a GPU under `torch.compile` with the fastest attention its model class takes, with
+fused AdamW, in float32 or under bfloat16 autocast. Both train on the same random tokens; a turn's first steps
+(compilation, allocation) are not timed. The limit to compare with is the machine's matrix-product speed: 6 N per
+token and causal attention; where the device's peak is known, MFU says which share of it is reached. Peak memory is
+the process's on a CPU, the device's on a GPU.
 """
 
 import dataclasses
