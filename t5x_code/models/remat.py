@@ -14,6 +14,8 @@ from t5x_code.models.attention.dense import RESULT
 from t5x_code.models.config import RematPolicy
 from t5x_code.models.layers import PROJECTION
 
+KEPT = {"dots": jax.checkpoint_policies.save_only_these_names(PROJECTION, RESULT), "full": None}
+
 
 def remat_block(block: type[nn.Module], policy: RematPolicy, scanned: bool) -> type[nn.Module]:
     """The block class under a policy.
@@ -25,5 +27,4 @@ def remat_block(block: type[nn.Module], policy: RematPolicy, scanned: bool) -> t
     """
     if policy == "none":
         return block
-    saved = jax.checkpoint_policies.save_only_these_names(PROJECTION, RESULT) if policy == "dots" else None
-    return nn.remat(block, policy=saved, prevent_cse=not scanned)
+    return nn.remat(block, policy=KEPT[policy], prevent_cse=not scanned)

@@ -18,7 +18,7 @@ from t5x_code.training.step import StepParts, make_train_step
 
 # XLA's order for many small operations makes whatever depends on nothing first: the zeros that gradients are added to
 # are there for the whole forward pass.
-OF_CPU = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
+CPU_COMPILER_OPTIONS = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
 
 
 def step_parts(
@@ -52,5 +52,5 @@ def jit_train_step(parts: StepParts, state: TrainState) -> Callable[[Any, Any], 
         make_train_step(parts),
         donate_argnums=0,
         out_shardings=(shardings_of(state), None),
-        compiler_options=OF_CPU if is_on_cpu else None,
+        compiler_options=CPU_COMPILER_OPTIONS if is_on_cpu else None,
     )

@@ -78,7 +78,7 @@ def make_train_step(parts: StepParts) -> Callable[[TrainState, Batch], tuple[Tra
         changed, kept = (params, ema_params), (state.params, state.ema_params)
         params, ema_params = jax.tree.map(lambda new, old: jnp.where(is_good, new, old), changed, kept)
         made_again = functools.partial(parts.optimizer.update, grads, params=trained_params)
-        opt_state = _kept_if(is_good, new_opt_state, old_opt_state, made_again, params)
+        opt_state = _new_if(is_good, new_opt_state, old_opt_state, made_again, params)
         new_state = TrainState(
             step=state.step + 1,
             params=params,
@@ -100,7 +100,7 @@ def make_train_step(parts: StepParts) -> Callable[[TrainState, Batch], tuple[Tra
     return train_step
 
 
-def _kept_if(is_good: jax.Array, new: Any, old: Any, made_again: Callable[[Any], tuple[Any, Any]], params: Any) -> Any:
+def _new_if(is_good: jax.Array, new: Any, old: Any, made_again: Callable[[Any], tuple[Any, Any]], params: Any) -> Any:
     """The optimizer's new state, or after a bad step the old one.
 
     XLA for CPUs writes each array in a kernel of its own, and the parameters' reads moments too. Left to itself it

@@ -23,3 +23,13 @@ def test_gradients_add_up_in_float32(dtype, function, plain):
     assert d_x.dtype == dtype and d_vector.dtype == jnp.float32
     np.testing.assert_array_equal(np.asarray(d_x, np.float32), np.asarray(cotangent, np.float32) * factor_of_x)
     np.testing.assert_allclose(d_vector, np.full((2, 3), 4096.5) * factor_of_vector, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("dtype", "multiplies"), [(jnp.bfloat16, True), (jnp.float32, False)])
+def test_accelerators_multiply_what_they_would_copy_and_round_nothing(dtype, multiplies):
+    """A reduction of bfloat16 would write it out in float32 first; a product of float32 may round its operands."""
+    x = jnp.ones((4, 8, 16), dtype)
+    gradient = jax.jit(lambda x, bias: jax.vjp(add_vector, x, bias)[1](x)[1])
+    for platform in ("cuda", "tpu"):
+        program = gradient.trace(x, jnp.ones(16)).lower(lowering_platforms=(platform,)).as_text()
+        assert ("dot_general" in program) == multiplies

@@ -150,5 +150,5 @@ def test_a_cpu_overwrites_the_moments_where_they_lie(parts, start, make_rows, mo
         return jax.tree.map(lambda new, old: jax.numpy.where(is_good, new, old), new, old)
 
     in_place = num_written()
-    monkeypatch.setattr(step_module, "_kept_if", at_once)
+    monkeypatch.setattr(step_module, "_new_if", at_once)
     assert num_written() == in_place + 2
