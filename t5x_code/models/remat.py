@@ -14,6 +14,7 @@ from t5x_code.models.attention.dense import RESULT
 from t5x_code.models.config import RematPolicy
 from t5x_code.models.layers import PROJECTION
 
+# Beside a layer's input.
 KEPT = {"dots": jax.checkpoint_policies.save_only_these_names(PROJECTION, RESULT), "full": None}
 
 
