@@ -105,10 +105,15 @@ def start_many(start) -> Callable[..., list[subprocess.Popen]]:
     ) -> list[subprocess.Popen]:
         names = {"JAX_COORDINATOR_ADDRESS": f"localhost:{free_port()}", "JAX_NUM_PROCESSES": str(count)}
         more, cwd = own or [()] * count, folders or [ROOT] * count
-        return [
+        processes = [
             start("train.py", *arguments, *more[n], cwd=cwd[n], **names, JAX_PROCESS_ID=str(n), **variables)
             for n in range(count)
         ]
+        # A core for each, so that one overtakes another: collectives in orders of their own would be seen.
+        cores = sorted(os.sched_getaffinity(0))
+        for n, process in enumerate(processes):
+            os.sched_setaffinity(process.pid, {cores[n % len(cores)]})
+        return processes
 
     return run
 
