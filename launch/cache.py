@@ -81,10 +81,8 @@ def _builder() -> Callable[..., epath.Path]:
 
 def _what_to_make() -> tuple[Sequence[TaskDeclaration], Tokenizer]:
     if MODULE.value:
-        if TOKENIZER.value:
-            raise UserError("--tokenizer does not go with --module: a SeqIO task brings its vocabulary")
-        if PYTHON_WORDS.value:
-            raise UserError("--python_words does not go with --module: a SeqIO task brings its vocabulary")
+        if _tokenizer_flags():
+            raise UserError(f"{_tokenizer_flags()[0]} does not go with --module: a SeqIO task brings its vocabulary")
         from t5x_code.data.tasks import declaration_from_seqio  # TensorFlow, seconds to import
 
         task, tokenizer = declaration_from_seqio(MODULE.value, TASK.value)

@@ -6,6 +6,7 @@
 The layouts are described in t5x_code/source_code/problem_layouts.py, the file in source_code/problems.py.
 """
 
+import csv
 import gzip
 import json
 from pathlib import Path
@@ -39,8 +40,11 @@ def main(argv: list[str]) -> None:
                     fields = {"problem_id": problem.problem_id, "language": problem.language, "solutions": solutions}
                     file.write(json.dumps(fields) + "\n")
                     num_problems, num_solutions = num_problems + 1, num_solutions + len(solutions)
+        if not num_problems:
+            few = f"no problem there has {MIN_SOLUTIONS.value} solutions"
+            raise UserError(f"{SOURCE.value}: {few}; is it unpacked whole? --min_solutions may be lower")
         partial.replace(output)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise UserError(f"cannot convert {SOURCE.value} to {output}: {error}") from error
     finally:
         partial.unlink(missing_ok=True)

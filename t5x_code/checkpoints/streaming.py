@@ -10,6 +10,7 @@ import dataclasses
 import itertools
 import json
 import math
+import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -151,7 +152,7 @@ def _pieces(shape: tuple[int, ...], chunk: list[int]) -> Iterator[Index]:
 
 def _spec(folder: epath.Path, path: str, use_ocdbt: bool, use_zarr3: bool) -> dict[str, Any]:
     """How TensorStore finds one array in Orbax's layout: its keys joined by dots."""
-    root = str(folder) if "://" in str(folder) else f"file://{absolute_path(folder)}"
+    root = str(folder) if "://" in str(folder) else f"file://{urllib.parse.quote(str(absolute_path(folder)))}"
     name = path.replace("/", ".")
     kvstore = {"driver": "ocdbt", "base": f"{root}/", "path": f"{name}/"} if use_ocdbt else f"{root}/{name}/"
     return {"driver": "zarr3" if use_zarr3 else "zarr", "kvstore": kvstore}

@@ -92,17 +92,19 @@ def _humaneval_texts() -> list[str]:
 
 
 def _mbpp_texts(path: str) -> list[str]:
-    file = epath.Path(path)
-    if not file.exists():
-        raise UserError(f"MBPP file {path} does not exist; take mbpp.jsonl of google-research/mbpp")
     try:
-        problems = [json.loads(line) for line in file.read_text().splitlines() if line.strip()]
+        problems = [json.loads(line) for line in epath.Path(path).read_text().splitlines() if line.strip()]
         texts = []
         for problem in problems:
             texts += [
                 problem["code"].replace("\r\n", "\n"),
                 problem["text"] if "text" in problem else problem["prompt"],
             ]
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(
+            f"MBPP file {path} cannot be read ({reason}); take mbpp.jsonl of google-research/mbpp"
+        ) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"MBPP file {path} is not in MBPP's format ({error}); each line needs code and text") from error
     return texts

@@ -38,8 +38,8 @@ class PartedDocument:
 
     @property
     def text(self) -> str:
-        """All parts, one after another."""
-        return "".join(part.text for part in self.parts)
+        """All parts, one after another, each beginning a line."""
+        return "\n".join(part.text for part in self.parts)
 
 
 Document = str | PartedDocument

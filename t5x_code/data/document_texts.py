@@ -53,7 +53,7 @@ def held_out_texts(path: str) -> Iterator[str]:
         tokenizer = Tokenizer.load(str(folder.parent / TOKENIZER_FOLDER))
         yield from document_texts(TokenStore.open(folder), tokenizer)
         return
-    files = sorted(Path(path).rglob("*.py"))
+    files = sorted(file for file in Path(path).rglob("*.py") if file.is_file())
     if not files:
         raise UserError(f"{path} is neither a split of a token store nor a folder with Python files")
     for file in files:

@@ -147,11 +147,18 @@ def data_fingerprint(streams: Sequence[Stream], layout: Layout, seed: int) -> di
     for number, stream in enumerate(streams, 1):
         fingerprint |= {
             f"stream {number}: rows": stream.shuffle_key,
+            f"stream {number}: tokens": _tokens_of(stream),
             f"stream {number}: modality": str(stream.reader.manifest.modality),
             f"stream {number}: objective": repr(stream.objective),
             f"stream {number}: rate": repr(stream.rate),
         }
     return fingerprint
+
+
+def _tokens_of(stream: Stream) -> str:
+    """What a store holds, by its shards' sizes: a store made again without other benchmarks' answers has others."""
+    sizes = [int(size) for size in stream.reader.shard_tokens]
+    return f"{sum(sizes)} ({stable_hash(*sizes):016x})"
 
 
 def stack_rows(rows: Sequence[Arrays]) -> Arrays:

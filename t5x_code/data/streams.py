@@ -27,7 +27,7 @@ from t5x_code.objectives.segments import split_ids
 class StoreManifest(Protocol):
     """What the loader needs of a store's manifest."""
 
-    fingerprint: str  # hex; changes with source, preprocessors, tokenizer or sharding
+    fingerprint: str  # hex; changes with source, preprocessors, split or tokenizer
     modality: int  # of all documents
     part_kinds: tuple[str, ...]  # names of the parts' kinds; empty: the documents have no parts
 

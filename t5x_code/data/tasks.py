@@ -14,9 +14,9 @@ from t5x_code.data.declarations import (
     SourceDeclaration,
     TaskDeclaration,
 )
-from t5x_code.data.document import text_of, to_bytes
+from t5x_code.data.document import PartedDocument, to_bytes
 from t5x_code.data.sources.seqio_task import SEQIO, get_task
-from t5x_code.data.sources.source import read_documents
+from t5x_code.data.sources.source import read_documents, source_kind
 from t5x_code.data.vocabulary import TokenizerVocabulary
 from t5x_code.errors import UserError
 from t5x_code.tokens.modality import CODE_MODALITY
@@ -32,23 +32,32 @@ def register_task(task: TaskDeclaration, tokenizer: Tokenizer) -> seqio.Task:
     store is made.
     """
 
+    parted = bool(source_kind(task.source).part_kinds)
+
     def dataset(split: str, shuffle_files: bool, seed: int | None = None) -> tf.data.Dataset:
-        def documents() -> Iterator[str]:
+        def documents() -> Iterator[str | np.ndarray]:
             for document in read_documents(task, Counter()):
                 digest = document_hash(task.store_seed, to_bytes(document))
                 if split_of_document(task.store_seed, digest, document, task.validation_fraction) == split:
-                    yield text_of(document)
+                    yield document if isinstance(document, str) else _ids_of_parts(document, tokenizer)
 
-        texts = tf.data.Dataset.from_generator(documents, output_signature=tf.TensorSpec([], tf.string))
-        return texts.map(lambda text: {FEATURE: text})
+        signature = tf.TensorSpec([None], tf.int32) if parted else tf.TensorSpec([], tf.string)
+        made = tf.data.Dataset.from_generator(documents, output_signature=signature)
+        return made.map(lambda document: {FEATURE: document})
 
     return seqio.TaskRegistry.add(
         task.name,
         source=seqio.FunctionDataSource(dataset, splits=SPLITS),
-        preprocessors=[seqio.preprocessors.tokenize, seqio.preprocessors.append_eos],
+        preprocessors=[*([] if parted else [seqio.preprocessors.tokenize]), seqio.preprocessors.append_eos],
         output_features={FEATURE: seqio.Feature(TokenizerVocabulary(tokenizer), add_eos=True)},
         metric_fns=[exact_match, mean_log_likelihood],
     )
+
+
+def _ids_of_parts(document: PartedDocument, tokenizer: Tokenizer) -> np.ndarray:
+    """A document's ids as a token store holds them: tokens never reach over two parts."""
+    ids = tokenizer.encode_marked_batch([part.text for part in document.parts])
+    return np.concatenate([np.zeros(0, np.int32), *ids])
 
 
 def register_mixture(mixture: MixtureDeclaration, tokenizer: Tokenizer) -> seqio.Mixture:

@@ -9,6 +9,7 @@ and of documents in parts `part_ends`, `part_kinds` and `groups` beside them, as
 Paths may be local, gs:// or s3://. Shape legend: S shards, N tokens, D documents, Q parts.
 """
 
+import urllib.parse
 from collections.abc import Sequence
 
 import numpy as np
@@ -139,4 +140,4 @@ def shard_folder(store: epath.Path, shard: int) -> epath.Path:
 def kvstore_url(path: epath.Path) -> str:
     """TensorStore's address of a path."""
     text = str(path)
-    return f"{text}/" if "://" in text else f"file://{path.resolve()}/"
+    return f"{text}/" if "://" in text else f"file://{urllib.parse.quote(str(path.resolve()))}/"

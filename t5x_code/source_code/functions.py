@@ -32,16 +32,17 @@ def extract_functions(source: str) -> list[FunctionSpan]:
         source: text of a Python 3 file.
 
     Returns:
-        Spans with `start < header_end <= body_start < body_end`; empty for a text that Python cannot parse.
+        Spans with `start < header_end <= body_start < body_end`; empty for a text that Python cannot parse or
+        that is nested too deeply.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a corpus is full of invalid escapes
-            tree = ast.parse(source)
+            nodes = list(_walk(ast.parse(source), ()))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return []
     text = _Text(source)
-    return [_span(name, node, text) for name, node in _walk(tree, ())]
+    return [_span(name, node, text) for name, node in nodes]
 
 
 class _Text:

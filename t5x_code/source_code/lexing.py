@@ -15,6 +15,8 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, Literal
 
+import numpy as np
+
 from t5x_code.errors import UserError
 from t5x_code.source_code.errors import CannotTransform
 
@@ -126,11 +128,8 @@ def _lex_by_grammar(source: str, language: str) -> Iterator[Lexeme]:
         raise CannotTransform(f"does not parse as {language}")
     known = inventory(language)
     keywords, symbols = set(known.keywords), set(known.symbols)
-    is_ascii = len(data) == len(source)
-
-    def characters(offset: int) -> int:
-        return offset if is_ascii else len(data[:offset].decode("utf-8"))
-
+    begins = np.frombuffer(data, np.uint8) & 0xC0 != 0x80  # bytes that begin a character
+    characters = [0, *np.cumsum(begins).tolist()]  # before each byte
     for node in _leaves(tree.root_node):
         text = data[node.start_byte : node.end_byte].decode("utf-8")
         if not text.strip():
@@ -141,7 +140,7 @@ def _lex_by_grammar(source: str, language: str) -> Iterator[Lexeme]:
             kind = "keyword"
         else:
             kind = "symbol" if not node.is_named and text in symbols else "word"
-        yield Lexeme(kind, characters(node.start_byte), characters(node.end_byte))
+        yield Lexeme(kind, characters[node.start_byte], characters[node.end_byte])
 
 
 def _leaves(node: Any) -> Iterator[Any]:

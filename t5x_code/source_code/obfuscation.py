@@ -40,8 +40,15 @@ def obfuscate(source: str) -> Obfuscation:
     The result is checked: it compiles, and with the old names put back it is the syntax tree of `source`.
 
     Raises:
-        CannotTransform: `source` does not parse, or cannot be written back exactly.
+        CannotTransform: `source` does not parse, is nested too deeply, or cannot be written back exactly.
     """
+    try:
+        return _obfuscate(source)
+    except RecursionError as error:
+        raise CannotTransform(f"is nested too deeply: {error}") from error
+
+
+def _obfuscate(source: str) -> Obfuscation:
     original = parse(source)
     tree = parse(source)
     scopes = resolve_scopes(tree)
@@ -51,7 +58,7 @@ def obfuscate(source: str) -> Obfuscation:
         _remove_docstrings(each)
     try:
         text = ast.unparse(ast.fix_missing_locations(tree)) + "\n"
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise CannotTransform(f"cannot be written back: {error}") from error
     _verify(text, original, {new: variable.name for variable, new in new_names.items()})
     module_names = {v.name: new for v, new in new_names.items() if v.scope is scopes.module}

@@ -9,7 +9,7 @@ apps       APPS (arXiv 2105.09938): `{train,test}/NNNN/solutions.json`, a list o
 import csv
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
@@ -69,19 +69,23 @@ def read_apps(folder: Path) -> Iterator[Problem]:
         raise UserError(f"{folder} is no APPS: it has neither train/NNNN/solutions.json nor *.jsonl")
     for path in folders:
         solutions = json.loads(path.read_text(encoding="utf-8"))
-        yield Problem(f"apps_{path.parts[-3]}_{path.parts[-2]}", "python", tuple(solutions))
+        yield Problem(f"apps_{path.parts[-3]}_{path.parts[-2]}", "python", _texts(solutions))
     for path in files:
         with path.open(encoding="utf-8") as lines:
-            for line in lines:
-                fields = json.loads(line)
+            for fields in (json.loads(line) for line in lines if line.strip()):
                 solutions = fields["solutions"]
                 solutions = json.loads(solutions or "[]") if isinstance(solutions, str) else solutions
-                yield Problem(f"apps_{path.stem}_{fields['problem_id']}", "python", tuple(solutions))
+                yield Problem(f"apps_{path.stem}_{fields['problem_id']}", "python", _texts(solutions))
 
 
 LAYOUTS: Mapping[str, Callable[[Path], Iterator[Problem]]] = MappingProxyType(
     {"codenet": read_codenet, "apps": read_apps}
 )
+
+
+def _texts(solutions: Iterable[str | None]) -> tuple[str, ...]:
+    """The solutions of an APPS problem that are there."""
+    return tuple(solution for solution in solutions if isinstance(solution, str))
 
 
 def _text(path: Path) -> str | None:

@@ -13,6 +13,7 @@ import dataclasses
 import gzip
 import hashlib
 import json
+import zlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -55,18 +56,20 @@ def read_problems(path: epath.PathLike) -> Iterator[Problem]:
             for number, line in enumerate(lines, 1):
                 if line.strip():
                     yield _parse(line, f"{path} line {number}")
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path} cannot be read ({error}); give a JSONL file of problems") from error
 
 
 def _parse(line: bytes, where: str) -> Problem:
     try:
         fields: dict[str, Any] = json.loads(line)
-        problem = Problem(fields["problem_id"], fields.get("language", "python"), tuple(fields["solutions"]))
-        texts = (problem.problem_id, problem.language, *problem.solutions)
-        if not all(isinstance(text, str) for text in texts):
+        problem_id, language, solutions = fields["problem_id"], fields.get("language", "python"), fields["solutions"]
+        if not isinstance(solutions, list):
+            raise TypeError("the solutions must be a list")
+        if not all(isinstance(text, str) for text in (problem_id, language, *solutions)):
             raise TypeError("problem_id, language and the solutions must be strings")
-        return problem
+        "".join((problem_id, *solutions)).encode()  # JSON can spell half characters, which no file can hold
+        return Problem(problem_id, language, tuple(solutions))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f'{where}: not a problem ({error}); write {{"problem_id": .., "language": .., "solutions": [..]}}'

@@ -7,6 +7,7 @@ import pytest
 
 from t5x_code.data.builtin_tasks import PYTHON_STDLIB
 from t5x_code.data.decontamination import load_decontaminator, make_decontaminator
+from t5x_code.data.document import Part, PartedDocument, text_of
 from t5x_code.data.sources.source import read_documents
 from t5x_code.errors import UserError
 
@@ -43,6 +44,15 @@ def test_the_rule():
     assert decontaminator.find("    return values\n") is None  # too short to prove anything
 
 
+def test_parts_are_searched_line_by_line():
+    code = "def shared(first, second):\n    return tuple(set(first) & set(second))"
+    description = "Write a function to find what two lists have in common, as a tuple."
+    decontaminator = make_decontaminator({"mbpp": [description, code]}, {})
+    for texts in ((description, "def f():\n    pass\n"), ("Something else.", code), (code, "x = 1")):
+        document = PartedDocument(tuple(Part(kind, text) for kind, text in enumerate(texts)))
+        assert decontaminator.find(text_of(document)) == "mbpp"
+
+
 def test_mbpp_comes_from_its_file(tmp_path):
     file = tmp_path / "mbpp.jsonl"
     file.write_text(json.dumps({"text": "Write a function.", "code": "def f(values):\r\n" + SOLUTION}) + "\n")
@@ -53,5 +63,5 @@ def test_mbpp_comes_from_its_file(tmp_path):
     file.write_text('{"text": 1}\n')
     with pytest.raises(UserError, match="not in MBPP's format"):
         load_decontaminator(str(file))
-    with pytest.raises(UserError, match="does not exist"):
+    with pytest.raises(UserError, match="cannot be read"):
         load_decontaminator(str(tmp_path / "none"))

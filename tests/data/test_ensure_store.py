@@ -68,6 +68,16 @@ def test_a_stale_store_names_what_changed(tmp_path, task, tokenizer):
     assert ensure_store(task, tokenizer, root) == root / task.name  # a finished store needs no source
 
 
+def test_a_store_that_another_process_makes_meanwhile_is_taken(tmp_path, task, tokenizer):
+    def build_second(task, tokenizer, root):
+        build_store(task, tokenizer, root, show_progress=False)
+        return build_store(task, tokenizer, root, show_progress=False)
+
+    assert ensure_store(task, tokenizer, tmp_path / "out", build_second) == tmp_path / "out" / task.name
+    with pytest.raises(UserError, match="exists"):
+        build_second(task, tokenizer, tmp_path / "out")
+
+
 def test_the_childs_complaint_reaches_the_caller(tmp_path, task, tokenizer):
     (tmp_path / "data.jsonl").write_text("{")
     with pytest.raises(UserError, match=r"no readable document \(1 not JSON\)"):
@@ -114,3 +124,11 @@ def test_the_sample_is_the_lowest_hashes_within_its_size(task):
     assert sample_documents(task, 1 << 30) == expected
     size = sum(len(text) for text in expected[:50])
     assert sample_documents(task, size) == expected[:50]
+    assert sample_documents(task, size + 9) == [*expected[:50], expected[50][:9]]
+
+
+def test_one_large_document_leaves_no_sample_empty(tmp_path):
+    (tmp_path / "large.txt").write_text("é def f(x):\n" * 10_000)
+    (task,) = declaration_for(f"text_files:{tmp_path}/large.txt").tasks
+    (text,) = sample_documents(task, 50_001)
+    assert 50_000 <= len(text.encode()) <= 50_001

@@ -165,6 +165,8 @@ def test_the_fingerprint_names_what_changed():
     assert changed(layout=dataclasses.replace(LAYOUT, length=64)) == {"sequence_length"}
     rebuilt = dataclasses.replace(streams[1], reader=MemoryStore([50] * 20, fingerprint="cd34"))
     assert changed([streams[0], rebuilt]) == {"stream 2: rows"}
+    without_some = dataclasses.replace(streams[1], reader=MemoryStore([50] * 19))
+    assert changed([streams[0], without_some]) == {"stream 2: tokens"}  # such as a benchmark's answers
     longer = dataclasses.replace(streams[1], objective=SpanCorruption(max_span=32), rate=0.25)
     assert changed([streams[0], longer]) == {"stream 2: objective", "stream 2: rate"}
     assert "stream 1: rows" in changed(streams[::-1])

@@ -126,7 +126,11 @@ def test_library_functions_are_held_out_by_module(monkeypatch):
     assert np.mean([kinds_of(document)["obf"] for document in documents]) > 0.8
 
 
-@pytest.mark.parametrize("line", ["{", "[1]", '{"problem_id": "a"}', '{"problem_id": 3, "solutions": ["x"]}'])
+BAD_LINES = ("{", "[1]", '{"problem_id": "a"}', '{"problem_id": 3, "solutions": ["x"]}')
+BAD_TEXTS = ('{"problem_id": "a", "solutions": "[]"}', '{"problem_id": "a", "solutions": ["\\ud83d"]}')
+
+
+@pytest.mark.parametrize("line", [*BAD_LINES, *BAD_TEXTS])
 def test_a_line_that_is_no_problem_is_named(tmp_path, line):
     path = tmp_path / "p.jsonl"
     path.write_text(json.dumps({"problem_id": "a", "solutions": ["x = 1"]}) + "\n" + line + "\n")

@@ -87,6 +87,18 @@ def test_text_files_filter_skip_and_count(tmp_path):
     assert read(f"text_files:{tmp_path}?suffix=.go")[0] == ["package a\n"]
 
 
+def test_links_are_followed_but_not_in_circles(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x.py").write_text(name)
+    (tmp_path / "a/to_b").symlink_to(tmp_path / "b")
+    (tmp_path / "b/to_a").symlink_to(tmp_path / "a")
+    (tmp_path / "a/up").symlink_to("..")
+    (tmp_path / "a/gone.py").symlink_to("nowhere.py")
+    texts, skipped = read(f"text_files:{tmp_path}")
+    assert sorted(texts) == ["a", "a", "b", "b"] and not skipped  # each once where it lies, once by a link
+
+
 def test_parquet_filters_by_language(tmp_path):
     pyarrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")

@@ -21,6 +21,7 @@ from t5x_code.data.token_store import TokenStore  # noqa: E402
 from t5x_code.data.vocabulary import TokenizerVocabulary  # noqa: E402
 from t5x_code.errors import UserError  # noqa: E402
 from t5x_code.tokens import train_bpe  # noqa: E402
+from t5x_code.tokens.special_tokens import PAIR_TEXTS  # noqa: E402
 
 TEXTS = [f"def f{i}(x):\r\n    return x + {i} # ß <sep>\n" for i in range(120)]
 MODULE = """
@@ -84,6 +85,17 @@ def test_seqio_gives_the_documents_of_the_store(tmp_path, tokenizer):
     scheduled = MixtureDeclaration("scheduled", ((task, ((0, 1.0), (9, 0.0))),))
     with pytest.raises(UserError, match="no rate schedules"):
         register_mixture(scheduled, tokenizer)
+
+
+def test_seqio_gives_the_pairs_of_the_store(tmp_path):
+    lines = [{"docstring": f"Adds {n}.", "code": f"def f(x):\n    y = {n}\n    return x + y\n"} for n in range(40)]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    tokenizer = train_bpe.train(TEXTS, 330, 4, PAIR_TEXTS)
+    (task,) = declaration_for(f"jsonl_pairs:{tmp_path}/a.jsonl").tasks
+    folder = build_store(task, tokenizer, tmp_path / "out", show_progress=False)
+    dataset = register_task(task, tokenizer).get_dataset(sequence_length=None, split="train", shuffle=False)
+    found = [tuple(example["targets"].tolist()) for example in dataset.as_numpy_iterator()]
+    assert set(found) == store_documents(folder / "train") and len(found) > 20
 
 
 def test_vocabulary_agrees_with_the_tokenizer(tokenizer):

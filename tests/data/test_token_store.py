@@ -4,8 +4,10 @@ import dataclasses
 import errno
 import itertools
 import json
+import os
 import pickle
 import random
+import socket
 
 import numpy as np
 import pytest
@@ -151,9 +153,12 @@ def test_a_failed_build_leaves_what_was_there(tmp_path, task, tokenizer, monkeyp
             build_store(task, tokenizer, root, overwrite=True, show_progress=False)
     assert [path.name for path in root.iterdir()] == [task.name]
     assert Manifest.read(root / task.name / "train") == before
-    (root / f".{task.name}.making.999999999").mkdir()  # of a process that was killed
+    making = f".{task.name}.making."
+    for process in (999999999, os.getpid()):  # of processes that were killed, one of another container of this name
+        (root / f"{making}{socket.gethostname()}.0a.{process}").mkdir()
+    (root / f"{making}elsewhere.0a.999999999").mkdir()  # of another machine
     build_store(task, tokenizer, root, overwrite=True, show_progress=False)
-    assert [path.name for path in root.iterdir()] == [task.name]
+    assert {path.name for path in root.iterdir()} == {task.name, f"{making}elsewhere.0a.999999999"}
 
 
 def test_a_source_that_leaves_nothing_to_train_on_is_refused(tmp_path, task, tokenizer):

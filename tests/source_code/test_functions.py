@@ -77,6 +77,10 @@ def test_text_that_does_not_parse_has_no_functions(source):
     assert extract_functions(source) == []
 
 
+def test_a_deep_tree_ends_no_search():
+    assert extract_functions("def f(x):\n    return " + " + ".join(["x"] * 1500) + "\n") == []
+
+
 def test_standard_library_bodies_can_be_replaced_by_a_statement():
     """Exchanging a body for a marker of the same indentation leaves a program whose only change is that body."""
     files = sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py"))[::20]

@@ -164,6 +164,14 @@ def test_what_python_cannot_compile_is_refused(source):
         obfuscate(source)
 
 
+def test_deep_programs_are_refused_or_renamed():
+    branches = "".join(f"    elif x == {n}:\n        y = {n}\n" for n in range(900))
+    sum_of_many = "def f(x):\n    return " + " + ".join(["x"] * 900) + "\n"
+    for source in (f"def f(x):\n    if x:\n        y = 0\n{branches}    return y\n", sum_of_many):
+        with contextlib.suppress(CannotTransform):
+            assert "VAR_" in obfuscate(source).text
+
+
 def test_two_thousand_library_functions_compile_and_keep_no_local_name():
     """Python's own symbol table names the locals of the result: all are new, but for those that keywords may reach."""
     made = renamed = 0

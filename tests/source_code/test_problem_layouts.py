@@ -55,8 +55,8 @@ def test_apps_both_ways(tmp_path):
     folder = tmp_path / "train" / "0007"
     folder.mkdir(parents=True)
     (folder / "solutions.json").write_text(json.dumps(["a = 1", "b = 2"]))
-    rows = [{"problem_id": 3, "solutions": json.dumps(["c = 3"])}, {"problem_id": 4, "solutions": ""}]
-    (tmp_path / "test.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    rows = [{"problem_id": 3, "solutions": json.dumps(["c = 3", None])}, {"problem_id": 4, "solutions": ""}]
+    (tmp_path / "test.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n\n")
     assert list(LAYOUTS["apps"](tmp_path)) == [
         Problem("apps_train_0007", "python", ("a = 1", "b = 2")),
         Problem("apps_test_3", "python", ("c = 3",)),

@@ -4,10 +4,12 @@ All is written under a temporary name beside the final one and renamed at the en
 """
 
 import contextlib
+import glob
 import importlib.metadata
 import os
 import platform
 import shutil
+import socket
 import sys
 import tempfile
 import uuid
@@ -166,8 +168,8 @@ def _progress(what: str, total: int | None, show: bool) -> Iterator[Callable[[in
 
 @contextlib.contextmanager
 def temporary_folder(target: epath.Path, seen_by_all: bool = False) -> Iterator[epath.Path | Path]:
-    """A folder beside the target, gone afterwards, as are those of killed processes. For a bucket it is on the local
-    disk, or in the bucket where other machines have to see it."""
+    """A folder beside the target, gone afterwards, as are those of killed processes of this machine. For a bucket it is
+    on the local disk, or in the bucket where other machines have to see it."""
     if _is_remote(target) and seen_by_all:
         in_bucket = target.parent / f".{target.name}.making.{uuid.uuid4().hex[:8]}"
         try:
@@ -182,10 +184,11 @@ def temporary_folder(target: epath.Path, seen_by_all: bool = False) -> Iterator[
         return
     parent = Path(target).parent
     parent.mkdir(parents=True, exist_ok=True)
-    for leftover in parent.glob(f".{target.name}.making.*"):
-        if not _is_running(int(leftover.name.rpartition(".")[2])):
+    ours = f".{target.name}.making.{socket.gethostname()}"  # a shared disk's other machines number processes alike
+    for leftover in parent.glob(f"{glob.escape(ours)}.*"):
+        if not _is_running(leftover.name.rpartition(".")[2]):
             shutil.rmtree(leftover, ignore_errors=True)
-    folder = parent / f".{target.name}.making.{os.getpid()}"
+    folder = parent / f"{ours}.{uuid.uuid4().hex[:8]}.{os.getpid()}"
     folder.mkdir()
     try:
         yield folder
@@ -213,9 +216,12 @@ def _is_remote(path: epath.Path) -> bool:
     return "://" in str(path)
 
 
-def _is_running(process: int) -> bool:
+def _is_running(process: str) -> bool:
+    """Whether another process has this number: containers of one name give ours to one that was killed before."""
+    if process == str(os.getpid()):
+        return False
     try:
-        os.kill(process, 0)
+        os.kill(int(process), 0)
     except ProcessLookupError:
         return False
     except PermissionError:

@@ -22,7 +22,7 @@ from t5x_code.tokens.tokenizer import TOKENIZER_FILE, Tokenizer
 VOCAB_SIZE = 8192
 NUM_MASKS = 100
 SAMPLE_BYTES = 8 << 20
-RULE_VERSION = 1  # of the sample and the training
+RULE_VERSION = 2  # of the sample and the training
 
 
 def embedded_tokenizer(root: epath.PathLike, tasks: Sequence[TaskDeclaration]) -> epath.Path:
@@ -81,7 +81,10 @@ def _have_pairs(tasks: Sequence[TaskDeclaration]) -> bool:
 
 
 def sample_documents(task: TaskDeclaration, num_bytes: int) -> list[str]:
-    """Training documents of lowest hash, together at most `num_bytes` of UTF-8 text, in the order of their hash."""
+    """Training documents of lowest hash, together at most `num_bytes` of UTF-8 text, in the order of their hash.
+
+    The last of them is cut where there is no room for all of it.
+    """
     kept: list[tuple[int, bytes, bytes]] = []  # a heap with the highest hash on top
     seen: set[bytes] = set()
     total = 0
@@ -91,9 +94,12 @@ def sample_documents(task: TaskDeclaration, num_bytes: int) -> list[str]:
         if digest in seen or split != TRAIN:
             continue
         seen.add(digest)
-        data = plain_text(text_of(document)).encode("utf-8")
+        data = plain_text(text_of(document)).encode("utf-8")[:num_bytes]
         heapq.heappush(kept, (-int.from_bytes(digest, "big"), digest, data))
         total += len(data)
-        while total > num_bytes:
+        while total - len(kept[0][2]) >= num_bytes:
             total -= len(heapq.heappop(kept)[2])
-    return [data.decode("utf-8") for _, _, data in sorted(kept, reverse=True)]
+    sample = [data for _, _, data in sorted(kept, reverse=True)]
+    if total > num_bytes:
+        sample[-1] = sample[-1][: num_bytes - total]
+    return [data.decode("utf-8", errors="ignore") for data in sample]

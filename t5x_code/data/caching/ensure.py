@@ -73,7 +73,11 @@ def ensure_store(
     """
     target = epath.Path(root) / task.name
     if not target.exists():
-        return build(task, tokenizer, root)
+        try:
+            return build(task, tokenizer, root)
+        except UserError:
+            if not target.exists():  # else another process was first; what it made is looked at below
+                raise
     command = rebuild_command(task, root, tokenizer_flags)
     try:
         manifests = [Manifest.read(target / split) for split in SPLITS]

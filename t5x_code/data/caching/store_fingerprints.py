@@ -1,4 +1,5 @@
-"""What a token store was made of, as a few hashes: if they are equal, making it again would give the same tokens."""
+"""What a token store was made of, as a few hashes: if they are equal, making it again would give the same tokens, but
+for documents that are dropped because a benchmark is at hand whose answers they hold."""
 
 import contextlib
 import dataclasses

@@ -1,6 +1,7 @@
 """Finding the files of a source, locally or in a bucket, and reading text without guessing."""
 
 import dataclasses
+import os
 import pathlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -29,8 +30,15 @@ def find_files(pattern: str, suffixes: Sequence[str]) -> list[SourceFile]:
         suffixes: such as `.jsonl`.
 
     Raises:
-        UserError: nothing there.
+        UserError: nothing there, or a folder that cannot be read.
     """
+    try:
+        return _find_files(pattern, suffixes)
+    except OSError as error:
+        raise UserError(f"{error.filename or pattern} cannot be read ({error.strerror or error})") from error
+
+
+def _find_files(pattern: str, suffixes: Sequence[str]) -> list[SourceFile]:
     head = epath.Path(_before_wildcard(pattern))
     if any(sign in pattern for sign in WILDCARDS):
         paths = _glob(head, pattern[len(_before_wildcard(pattern)) :].lstrip("/"))
@@ -45,14 +53,18 @@ def find_files(pattern: str, suffixes: Sequence[str]) -> list[SourceFile]:
     return sorted(files, key=lambda file: file.name)
 
 
-def walk(folder: epath.Path) -> Iterator[epath.Path]:
-    """Every file below a folder, but for hidden files and folders."""
+def walk(folder: epath.Path, above: tuple[str, ...] = ()) -> Iterator[epath.Path]:
+    """Every file below a folder, but for hidden files and folders, and links to nothing or to a folder `above`."""
+    is_local = "://" not in str(folder)
+    here = os.path.realpath(folder) if is_local else str(folder)
+    if here in above:
+        return
     for path in folder.iterdir():
         if path.name.startswith("."):
             continue
         if path.is_dir():
-            yield from walk(path)
-        else:
+            yield from walk(path, (*above, here))
+        elif not is_local or path.is_file():
             yield path
 
 
