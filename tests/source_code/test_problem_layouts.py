@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -79,3 +80,7 @@ def test_the_command_writes_what_is_read(codenet, tmp_path):
     assert list(read_problems(output)) == [Problem("codenet_p00001::python", "python", ("x = 1\n", "x = 2\n"))]
     bad = subprocess.run([*command[:-2], f"--source={tmp_path}", command[-1]], capture_output=True, env=environment)
     assert bad.returncode == 2 and b"is no CodeNet" in bad.stderr and b"Traceback" not in bad.stderr
+    shutil.rmtree(codenet / "data")
+    bad = subprocess.run([*command[:-1], f"--output={tmp_path / 'none.jsonl'}"], capture_output=True, env=environment)
+    assert bad.returncode == 2 and b"no problem there has 2 solutions" in bad.stderr
+    assert not (tmp_path / "none.jsonl").exists()
