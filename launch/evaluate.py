@@ -19,10 +19,11 @@ flags.DEFINE_string("before", None, "logic_equivalence: a second model, whose si
 flags.DEFINE_integer("step", None, "Which checkpoint; the newest by default.")
 flags.DEFINE_string("eval", None, "Name of the evaluation; an unknown one lists them.")
 flags.DEFINE_string("output", None, "JSON file for the results.")
-flags.DEFINE_string("data", None, "The benchmark's file, or held-out code: a store's split or a folder of *.py.")
+flags.DEFINE_string("data", None, "The benchmark's file, or held-out code: a store's split or a folder of *.py. "
+                    "loss: the folder of the recipe's token stores.")  # fmt: skip
 flags.DEFINE_string("samples", None, "Score these samples ({task_id, completion} lines) with no model.")
 flags.DEFINE_string("protocol", None, "Prompts, truncation and draws by name; default: the evaluation's own.")
-flags.DEFINE_string("variant", None, "incremental: humaneval or mbpp. multilingual: python, js, .. "
+flags.DEFINE_string("variant", None, "mbpp: all, not the test split alone. incremental: humaneval or mbpp. "
                     "logic_equivalence: all_problems of the file; verdict: also ask in words.")  # fmt: skip
 flags.DEFINE_integer("limit", None, "Take the first problems only.")
 flags.DEFINE_float("temperature", None, "Default: the protocol's.")
@@ -48,9 +49,13 @@ def main(argv: list[str]) -> None:
 
     names = [field for field in EvaluationCommand.__dataclass_fields__ if field in FLAGS]
     results = evaluate_command(EvaluationCommand(**{name: FLAGS[name].value for name in names}))
+    if results.get("not_attempted"):
+        left_out = f"{len(results['not_attempted'])} problems have no sample and are left out"
+        print(f"{left_out}; what follows is of {results['num_problems']}")
+    width = max(30, *map(len, results["metrics"])) + 2
     for name, value in results["metrics"].items():
         low_high = results.get("confidence_95", {}).get(name)
-        print(f"{name:<32}{value:.4f}" + (f"   [{low_high[0]:.4f}, {low_high[1]:.4f}]" if low_high else ""))
+        print(f"{name:<{width}}{value:.4f}" + (f"   [{low_high[0]:.4f}, {low_high[1]:.4f}]" if low_high else ""))
 
 
 if __name__ == "__main__":

@@ -27,8 +27,9 @@ def main(argv: list[str]) -> None:
         raise UserError(f"{metrics} does not exist: {FLAGS.model_dir} holds no training run")
     records = read_metrics(metrics)
     trained = [record for record in records if "loss" in record]
-    if len(trained) < 2:
-        raise UserError(f"{metrics} has {len(trained)} logged steps; a curve needs 2")
+    finite = sum(np.isfinite(record["loss"]) for record in trained)
+    if finite < 2:
+        raise UserError(f"{metrics} has {finite} logged steps with a finite loss; a curve needs 2")
     print(f"training loss, nats per token, of {FLAGS.model_dir}")
     print(draw_curve([record["step"] for record in trained], [record["loss"] for record in trained]))
     stores = read_run_stores(FLAGS.model_dir)

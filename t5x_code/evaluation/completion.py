@@ -23,6 +23,7 @@ from t5x_code.inference.sampling import Sampling
 LINES_PER_DOCUMENT = 2
 MIN_CHARACTERS = 5  # of a line that is asked for: a lone bracket says little
 NUM_LINES = 200
+LINE_TOKENS = 64  # of an answer, at most
 _NEXT_LINE = re.compile(r"[^\n]*\n\s*(\S[^\n]*)(\n|\Z)")  # the line that the prompt ends in is ended first
 
 
@@ -41,11 +42,16 @@ def evaluate_completion(request: Request) -> Results:
         `exact_match` and `edit_similarity` over all lines, with bootstrap intervals, and each line's.
 
     Raises:
-        UserError: no model, or no line to ask for.
+        UserError: no model, no room for a prompt, or no line to ask for.
     """
     model, sampled = request.the_model(), request.sampled
-    max_new_tokens = sampled.max_new_tokens or 64
-    room = model.config.max_length - max_new_tokens - model.begin_document
+    context = model.config.max_length
+    max_new_tokens = sampled.max_new_tokens or min(LINE_TOKENS, context // 2)
+    room = context - max_new_tokens - model.begin_document
+    if room < 1:
+        raise UserError(
+            f"max_new_tokens {max_new_tokens} leaves no room for a prompt in the model's context of {context}; lower it"
+        )
     problems = list(find_lines(request.the_held_out(), model, room, sampled.seed, request.limit or NUM_LINES))
     if not problems:
         raise UserError("the held-out documents have no line to complete; give --data with longer ones")
@@ -95,7 +101,7 @@ def find_lines(documents: Iterator[str], model: TextModel, room: int, seed: int,
     Args:
         documents: texts.
         model: its tokenizer measures prompts.
-        room: tokens that a prompt may have; whole lines are left out at its beginning until it fits.
+        room: tokens that a prompt may have, 1 or more; whole lines are left out at its beginning until it fits.
         seed: of the choice of lines.
         most: lines at most.
     """

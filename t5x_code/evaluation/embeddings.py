@@ -28,6 +28,11 @@ BATCH_TOKENS = 8192
 SLOTS = 64
 
 
+def most_tokens(model: TextModel) -> int:
+    """Tokens of a code that are read; what is longer is cut at its end."""
+    return min(model.config.max_length, MAX_ROW) - model.begin_document
+
+
 def embed_codes(
     model: TextModel,
     codes: Sequence[np.ndarray],
@@ -38,7 +43,7 @@ def embed_codes(
 
     Args:
         model: any decoder.
-        codes: token ids of each, at least one, without control tokens; what does not fit the context is cut at its end.
+        codes: token ids of each, at least one, without control tokens; `most_tokens` of them are read.
         attention: whether a token of a code sees only those before it or all of the code.
         on_progress: is told how many more codes are done.
 
@@ -48,7 +53,7 @@ def embed_codes(
     """
     length = min(model.config.max_length, MAX_ROW)
     lead = 1 if model.begin_document else 0
-    cut = [code[: length - lead] for code in codes]
+    cut = [code[: most_tokens(model)] for code in codes]
     rows = _pack([len(code) + lead for code in cut], length)
     num_rows = max(1, BATCH_TOKENS // length)
     if model.mesh is not None:

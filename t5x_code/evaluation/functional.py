@@ -20,7 +20,7 @@ from t5x_code.evaluation.pass_at_k import each_pass_at_k, incremental_pass_at_k,
 from t5x_code.evaluation.problems import Problem, read_humaneval, read_infilling, read_mbpp, read_multilingual
 from t5x_code.evaluation.protocols import PROTOCOLS, Protocol, resolve_protocol
 from t5x_code.evaluation.request import Request, Results
-from t5x_code.evaluation.sample_problems import draw_samples, made_with
+from t5x_code.evaluation.sample_problems import draw_samples, made_with, with_lengths_of
 from t5x_code.evaluation.samples_file import SamplesFile, read_samples
 from t5x_code.evaluation.sandbox.pool import SandboxPool
 from t5x_code.evaluation.sandbox.sandbox import Outcome
@@ -48,8 +48,6 @@ def evaluate_multilingual(request: Request) -> Results:
 
 def evaluate_incremental(request: Request) -> Results:
     """Incremental pass@k (arXiv 2402.05783) over HumanEval, or over MBPP with `--variant=mbpp`."""
-    if request.variant not in (None, "humaneval", "mbpp"):
-        raise UserError(f"--eval=incremental has no variant {request.variant!r}; choose humaneval or mbpp")
     is_mbpp = request.variant == "mbpp"
     problems = read_mbpp(request.data) if is_mbpp else read_humaneval(request.data)
     parts = [part for problem in problems[: request.limit] for part in incremental_problems(problem)]
@@ -88,6 +86,7 @@ def _draw(
 ) -> dict[str, Any]:
     """Draws what is missing from the samples file, and hands all of it to the judge as it comes."""
     model = request.the_model()
+    protocol = with_lengths_of(model, protocol, request.sampled)
     settings = made_with(request, problems, name, protocol)
     file = SamplesFile(request.keep_samples, settings)
     done = {task_id for task_id, texts in file.samples.items() if len(texts) >= protocol.num_samples}

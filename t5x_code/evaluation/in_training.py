@@ -4,6 +4,7 @@ import dataclasses
 
 from t5x_code.errors import UserError
 from t5x_code.evaluation.registry import EVALUATIONS
+from t5x_code.evaluation.request import check_count
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,6 +19,8 @@ class BenchmarksConfig:
     allow_code_execution: bool = False
 
     def __post_init__(self):
+        for name in ("limit", "max_new_tokens", "batch_size"):
+            check_count(f"BenchmarksConfig.{name}", getattr(self, name))
         unknown = [name for name in self.names if name not in EVALUATIONS]
         if unknown or "loss" in self.names:
             known = ", ".join(name for name in EVALUATIONS if name != "loss")

@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from t5x_code.errors import UserError
-from t5x_code.evaluation.embeddings import ATTENTIONS, POOLINGS, Attention, embed_codes
+from t5x_code.evaluation.embeddings import ATTENTIONS, POOLINGS, Attention, embed_codes, most_tokens
 from t5x_code.evaluation.request import Request, Results
 from t5x_code.evaluation.selection_scores import BagOfTokens, correlation, cosine, selection_scores
 from t5x_code.evaluation.verdicts import verdict_log_odds
@@ -27,7 +27,6 @@ MAX_SOLUTIONS = 4  # of a problem that are compared
 NUM_ITEMS = 500  # of the standard library
 ALL_PROBLEMS = "all_problems"  # the variant that also takes problems that are not held out
 VERDICT = "verdict"  # the variant that also asks a model that was taught equivalence as text
-VARIANTS = (ALL_PROBLEMS, VERDICT)
 
 Similarity = Callable[[int, int], float]
 
@@ -107,9 +106,6 @@ def _problems(request: Request) -> list[Problem]:
     if not found:
         raise UserError(f"{request.data} has no problem; write one a line, with problem_id, language and solutions")
     takes_all = request.variant == ALL_PROBLEMS
-    if request.variant not in (None, *VARIANTS):
-        known = ", ".join(VARIANTS)
-        raise UserError(f"--variant={request.variant}: --eval=logic_equivalence has no such variant, only {known}")
     found = [problem for problem in found if takes_all or is_held_out(group_number(problem.group))]
     found = sorted(found, key=lambda problem: group_number(problem.problem_id))
     found = found[: request.limit or (None if request.data else NUM_ITEMS)]
@@ -156,7 +152,7 @@ def _results(
 def _about(
     request: Request, items: Sequence[SelectionItem], codes: Sequence[np.ndarray], model: TextModel
 ) -> dict[str, object]:
-    too_long = sum(len(code) >= model.config.max_length for code in codes)
+    too_long = sum(len(code) > most_tokens(model) for code in codes)
     return {
         "num_problems": len(items),
         "num_others": max(len(item.others) for item in items),

@@ -1,17 +1,14 @@
 """Problems whose answers are programs: what a model is shown, and how an answer is tested. One reader per benchmark."""
 
-import ast
-import builtins
 import dataclasses
 import functools
-import gzip
 import json
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any
 
-from etils import epath
-
 from t5x_code.errors import UserError
+from t5x_code.evaluation.gzipped_text import read_text
+from t5x_code.evaluation.names import names_defined, names_from_program, names_taken
 from t5x_code.evaluation.sandbox.sandbox import CommandProgram, Program, PythonProgram
 
 MBPP_TEST_SPLIT = range(11, 511)  # task ids; Austin et al. 2021 (arXiv 2108.07732), section 2.1
@@ -30,6 +27,7 @@ class Problem:
     group: str = ""  # problem that this one is a part of
     begins: str = ""  # of a whole program, where that is not the prompt
     language: str = "python"
+    stops: tuple[str, ...] = ()  # what ends an answer in a language other than Python, for which protocols are written
 
     def whole(self, completion: str) -> str:
         """The program that a completion makes."""
@@ -92,8 +90,7 @@ def read_mbpp(data: str | None, whole: bool = False) -> list[Problem]:
     if data is None:
         raise UserError("give --data=mbpp.jsonl, of github.com/google-research/google-research/tree/master/mbpp")
     problems = _read(data, _mbpp_problem)
-    ids = {problem.task_id: int(problem.task_id.rpartition("/")[2]) for problem in problems}
-    return [problem for problem in problems if whole or ids[problem.task_id] in MBPP_TEST_SPLIT]
+    return [problem for problem in problems if whole or int(problem.task_id.rpartition("/")[2]) in MBPP_TEST_SPLIT]
 
 
 def read_multilingual(data: str | None) -> list[Problem]:
@@ -105,35 +102,6 @@ def read_multilingual(data: str | None) -> list[Problem]:
     if data is None:
         raise UserError("give --data=humaneval_js.jsonl.gz, a file of HumanEval-X")
     return _read(data, _multilingual_problem)
-
-
-def names_taken(source: str) -> set[str]:
-    """Names that a text reads and does not make: builtins, too, are no names of its own."""
-    nodes = list(ast.walk(ast.parse(source)))
-    read = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
-    return read - _made(nodes) - set(dir(builtins))
-
-
-def names_defined(source: str) -> set[str]:
-    """Names that a text's outermost statements make."""
-    body = ast.parse(source).body
-    functions = {node.name for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
-    rest = [node for node in body if not isinstance(node, ast.FunctionDef | ast.ClassDef)]
-    return functions | _made([inner for node in rest for inner in ast.walk(node)])
-
-
-def _made(nodes: Sequence[ast.AST]) -> set[str]:
-    made = set()
-    for node in nodes:
-        if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
-            made.add(node.id)
-        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
-            made.add(node.name)
-        elif isinstance(node, ast.arg):
-            made.add(node.arg)
-        elif isinstance(node, ast.Import | ast.ImportFrom):
-            made |= {(alias.asname or alias.name).partition(".")[0] for alias in node.names}
-    return made
 
 
 def _humaneval_problem(record: dict[str, Any]) -> Problem:
@@ -152,26 +120,35 @@ def _mbpp_problem(record: dict[str, Any]) -> Problem:
     code = record["code"].replace("\r\n", "\n")
     text = record["text"] if "text" in record else record["prompt"]
     setup = [*record.get("test_imports", []), record.get("test_setup_code", "")]
-    tests = "\n".join([*setup, *record["test_list"], *record.get("challenge_test_list", [])]).replace("\r\n", "\n")
-    imports = [node for node in ast.parse(code).body if isinstance(node, ast.Import | ast.ImportFrom)]
+    tests = "\n".join([*setup, *record["test_list"]]).replace("\r\n", "\n")
     return Problem(
-        task_id=f"MBPP/{record['task_id']}",
-        # As InCoder (arXiv 2204.05999) asks: the description and one test, as a docstring.
-        prompt=f'"""{text}\n{record["test_list"][0].strip()}"""\n',
+        task_id=f"MBPP/{int(record['task_id'])}",
+        # As InCoder (arXiv 2204.05999) asks, the description and one test, laid out as in the BigCode harness. Its
+        # verdict, too, is that of the test list alone: the challenge tests are left out.
+        prompt=f'"""\n{text}\n{record["test_list"][0].strip()}\n"""\n',
         answer=code if code.endswith("\n") else f"{code}\n",
         tests=f"{tests}\n",
-        from_program=tuple(sorted(names_taken(tests) - _made(imports))),
+        from_program=names_from_program(tests, code),
     )
 
 
-# How to run a program that comes on standard input, and what makes its tests end with the nonce.
+@dataclasses.dataclass(frozen=True)
+class _Language:
+    """How programs of a language are run and where they end."""
+
+    command: tuple[str, ...]  # its last part is the program's file
+    tests: str  # template of what follows the program: the tests, then the nonce
+    stops: tuple[str, ...]  # what begins something else after a function
+
+
 _LANGUAGES = {
-    "javascript": (
+    "javascript": _Language(
         ("node", "--jitless", "program.js"),
-        "{program}\n;(() => {{ console.assert = (held) => {{ if (!held) throw new Error('assertion') }};\n"
+        "\n;(() => {{ console.assert = (held) => {{ if (!held) throw new Error('assertion') }};\n"
         "{tests}\nconsole.log('\\nNONCE') }})()\n",
+        ("\nfunction ", "\nclass ", "\nconst ", "\nlet ", "\n//", "\n/*", "\nconsole.log"),
     ),
-    "perl": (("perl", "program.pl"), '{program}\n{tests}\nprint "\\nNONCE\\n";\n'),
+    "perl": _Language(("perl", "program.pl"), '\n{tests}\nprint "\\nNONCE\\n";\n', ("\nsub", "\n#")),
 }
 
 
@@ -181,33 +158,34 @@ def _multilingual_problem(record: dict[str, Any]) -> Problem:
     if language != "python" and language not in _LANGUAGES:
         known = ", ".join(["python", *_LANGUAGES])
         raise UserError(f"{record['task_id']}: programs of this language cannot be run here; choose one of {known}")
-    tests = record["test"]
+    prompt, answer, tests = record["prompt"], record["canonical_solution"], record["test"]
     return Problem(
         task_id=record["task_id"],
-        prompt=record["prompt"],
-        answer=record["canonical_solution"],
+        prompt=prompt,
+        answer=answer,
         tests=tests,
-        from_program=tuple(sorted(names_taken(tests))) if language == "python" else (),
+        from_program=names_from_program(tests, prompt + answer) if language == "python" else (),
         language=language,
+        stops=() if language == "python" else _LANGUAGES[language].stops,
     )
 
 
 def _command_program(problem: Problem, completion: str) -> CommandProgram:
-    command, template = _LANGUAGES[problem.language]
-    text = template.format(program=problem.whole(completion), tests=problem.tests)
-    return CommandProgram({command[-1]: text}, command)
+    language = _LANGUAGES[problem.language]
+    tests = language.tests.format(tests=problem.tests)
+    return CommandProgram(problem.whole(completion), tests, language.command)
 
 
-def _read(path: str, make: Any) -> list[Problem]:
+def _read(path: str, make: Callable[[dict[str, Any]], Problem]) -> list[Problem]:
     """Problems of a JSON or JSONL file, which may be gzipped."""
-    file = epath.Path(path)
+    text = read_text(path)
+    problems: list[Problem] = []
     try:
-        data = file.read_bytes()
-        text = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode()
         whole = text.lstrip().startswith("[")
-        records = json.loads(text) if whole else [json.loads(line) for line in text.split("\n") if line.strip()]
-        return [make(record) for record in records]
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
-    except (ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
-        raise UserError(f"{path} is not in the benchmark's format ({type(error).__name__}: {error})") from error
+        records = json.loads(text) if whole else (json.loads(line) for line in text.split("\n") if line.strip())
+        for record in records:
+            problems.append(make(record))
+    except (ValueError, KeyError, TypeError, AttributeError, SyntaxError) as error:
+        reason = f"problem {len(problems) + 1}, {type(error).__name__}: {error}"
+        raise UserError(f"{path} is not in the benchmark's format ({reason})") from error
+    return problems

@@ -57,10 +57,17 @@ def resolve_protocol(name: str, sampled: Sampled) -> Protocol:
     """The protocol of a name, with what the request says otherwise.
 
     Raises:
-        UserError: there is none of that name.
+        UserError: there is none of that name, or the samples are too few for all that it estimates.
     """
     if name not in PROTOCOLS:
         raise UserError(f"there is no protocol {name!r}; choose one of {', '.join(PROTOCOLS)}")
     fields = ("temperature", "top_p", "num_samples", "max_new_tokens")
     given = {field: getattr(sampled, field) for field in fields if getattr(sampled, field) is not None}
-    return dataclasses.replace(PROTOCOLS[name], **given)
+    protocol = dataclasses.replace(PROTOCOLS[name], **given)
+    fewest = min(protocol.ks)
+    if protocol.num_samples < fewest:
+        raise UserError(
+            f"the protocol {name} estimates pass@{fewest}, for which num_samples must be {fewest} or more; it is "
+            f"{protocol.num_samples}"
+        )
+    return protocol

@@ -9,7 +9,7 @@ from t5x_code.evaluation.functional import (
     evaluate_mbpp,
     evaluate_multilingual,
 )
-from t5x_code.evaluation.logic_equivalence import evaluate_logic_equivalence
+from t5x_code.evaluation.logic_equivalence import ALL_PROBLEMS, VERDICT, evaluate_logic_equivalence
 from t5x_code.evaluation.request import Evaluation, Request, Results
 from t5x_code.evaluation.teacher_forced import evaluate_loss
 
@@ -24,13 +24,38 @@ EVALUATIONS: dict[str, Evaluation] = {
     "loss": evaluate_loss,
 }
 
+WRITES_PROGRAMS = ("humaneval", "mbpp", "infilling", "incremental", "multilingual")
+OF_PROGRAMS = ("protocol", "samples", "temperature", "top_p", "top_k", "num_samples")  # flags of these alone
+
+# What `--variant` may be; an evaluation that is not here has none.
+VARIANTS: dict[str, tuple[str, ...]] = {
+    "mbpp": ("all",),
+    "incremental": ("humaneval", "mbpp"),
+    "logic_equivalence": (ALL_PROBLEMS, VERDICT),
+}
+
 
 def evaluate(request: Request) -> Results:
     """Runs the evaluation that the request names.
 
     Raises:
-        UserError: there is none of that name, or the request lacks what it needs.
+        UserError: there is none of that name or variant, or the request lacks what it needs or has what it ignores.
     """
     if request.name not in EVALUATIONS:
         raise UserError(f"there is no evaluation {request.name!r}; choose one of {', '.join(EVALUATIONS)}")
+    variants = VARIANTS.get(request.name, ())
+    if request.variant is not None and request.variant not in variants:
+        known = f"choose one of {', '.join(variants)}" if variants else "it has none; leave out --variant"
+        raise UserError(f"--eval={request.name} has no variant {request.variant!r}; {known}")
+    _refuse_ignored(request)
     return EVALUATIONS[request.name](request)
+
+
+def _refuse_ignored(request: Request) -> None:
+    """Raises a UserError that names a flag which was given and would do nothing."""
+    given = {name: getattr(request.sampled, name, getattr(request, name, None)) for name in (*OF_PROGRAMS, "limit")}
+    ignored = [] if request.name in WRITES_PROGRAMS else list(OF_PROGRAMS)
+    ignored += ["limit"] if request.name == "loss" else []
+    for name in ignored:
+        if given[name] is not None:
+            raise UserError(f"--{name} does nothing in --eval={request.name}; leave it out")

@@ -9,10 +9,17 @@ import numpy as np
 from t5x_code.errors import UserError
 from t5x_code.evaluation.sandbox.limits import Execution
 from t5x_code.inference.infilling import TextModel
+from t5x_code.inference.sampling import check_seed
 
 Arrays = dict[str, np.ndarray]
 Results = dict[str, Any]  # plain JSON; `metrics` maps names to numbers
 Evaluation = Callable[["Request"], Results]
+
+
+def check_count(name: str, count: int | None) -> None:
+    """Raises UserError for a count below 1; None leaves it open."""
+    if count is not None and count < 1:
+        raise UserError(f"{name} is {count}; it must be 1 or more")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +33,12 @@ class Sampled:
     max_new_tokens: int | None = None
     seed: int = 0
     batch_size: int = 32
+
+    def __post_init__(self) -> None:
+        """Raises UserError for counts below 1 and a seed that is none."""
+        for name in ("num_samples", "max_new_tokens", "batch_size"):
+            check_count(name, getattr(self, name))
+        check_seed(self.seed)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,13 +61,17 @@ class Request:
     samples: str | None = None  # samples.jsonl to score; None: the model makes them
     keep_samples: str | None = None  # samples.jsonl to write and to resume from
     protocol: str | None = None  # prompts, truncation and draws by name; None: the evaluation's own
-    variant: str | None = None  # such as single-line
+    variant: str | None = None  # in the registry; None: the evaluation itself
     limit: int | None = None  # take the first problems only
     sampled: Sampled = dataclasses.field(default_factory=Sampled)
     execution: Execution = dataclasses.field(default_factory=Execution)
     held_out: Callable[[], Iterator[str]] | None = None  # texts of documents that the model was not trained on
     batches: Callable[[], HeldOutRows] | None = None
     show_progress: bool = True
+
+    def __post_init__(self) -> None:
+        """Raises UserError for a limit below 1."""
+        check_count("limit", self.limit)
 
     def the_model(self) -> TextModel:
         """The model, for an evaluation that cannot do without.

@@ -5,12 +5,22 @@ import hashlib
 from collections.abc import Callable, Container, Sequence
 from typing import Any
 
+from t5x_code.errors import UserError
 from t5x_code.evaluation.problems import Problem
 from t5x_code.evaluation.protocols import Protocol
 from t5x_code.evaluation.request import Request, Sampled
-from t5x_code.evaluation.samples_file import SamplesFile
+from t5x_code.evaluation.samples_file import WEIGHTS, SamplesFile
+from t5x_code.evaluation.weights_digest import weights_digest
 from t5x_code.inference.generation import GenerationConfig
-from t5x_code.inference.infilling import Completion, TextModel, complete, infill, infill_prompt, left_to_right_prompt
+from t5x_code.inference.infilling import (
+    Completion,
+    TextModel,
+    at_strings,
+    complete,
+    infill,
+    infill_prompt,
+    left_to_right_prompt,
+)
 from t5x_code.inference.sampling import Sampling
 
 _CONTROL_TOKENS = 6  # of the infill format, at most
@@ -22,6 +32,7 @@ def made_with(request: Request, problems: Sequence[Problem], name: str, protocol
     texts = "\0".join(f"{p.task_id}\0{p.prompt}\0{p.suffix}" for p in problems)
     return {
         "model": model.name,
+        WEIGHTS: weights_digest(model.params),
         "int8": model.int8,
         "problems": hashlib.sha256(texts.encode()).hexdigest(),
         "protocol": name,
@@ -33,6 +44,24 @@ def made_with(request: Request, problems: Sequence[Problem], name: str, protocol
         "seed": request.sampled.seed,
         "batch_size": request.sampled.batch_size,
     }
+
+
+def with_lengths_of(model: TextModel, protocol: Protocol, sampled: Sampled) -> Protocol:
+    """The protocol with as many new tokens as the model's context takes beside prompts: half of it, unless asked for.
+
+    Raises:
+        UserError: those that were asked for leave no room for a prompt.
+    """
+    context = model.config.max_length
+    most = context - _CONTROL_TOKENS - 1
+    if sampled.max_new_tokens is None:
+        return dataclasses.replace(protocol, max_new_tokens=min(protocol.max_new_tokens, context // 2))
+    if sampled.max_new_tokens > most:
+        raise UserError(
+            f"max_new_tokens {sampled.max_new_tokens} leaves no room for a prompt in the model's context of {context}; "
+            f"give at most {most}"
+        )
+    return protocol
 
 
 def draw_samples(
@@ -49,15 +78,14 @@ def draw_samples(
     Returns:
         How many prompts were longer than the context; they lose their beginning (and suffixes their end).
     """
-    max_new_tokens = min(protocol.max_new_tokens, model.config.max_length // 2)
     generation = GenerationConfig(
-        max_new_tokens=max_new_tokens,
+        max_new_tokens=protocol.max_new_tokens,
         sampling=Sampling(protocol.temperature, sampled.top_k or 0, protocol.top_p),
         num_samples=protocol.num_samples,
         seed=sampled.seed,
         batch_size=sampled.batch_size,
     )
-    room = model.config.max_length - max_new_tokens
+    room = model.config.max_length - protocol.max_new_tokens
     fitting = [fit(model, problem, room) for problem in problems]
     truncated = sum(one.prompt != p.prompt or one.suffix != p.suffix for one, p in zip(fitting, problems, strict=True))
 
@@ -71,20 +99,22 @@ def draw_samples(
         file.add(samples)
         on_samples([(task_id, text) for task_id, texts in held.items() for text in texts] + samples)
 
-    for is_infill, respond in ((False, complete), (True, infill)):
-        indices = [index for index, problem in enumerate(problems) if bool(problem.suffix) == is_infill]
+    alike: dict[tuple[bool, tuple[str, ...]], list[int]] = {}
+    for index, problem in enumerate(problems):
+        alike.setdefault((bool(problem.suffix), problem.stops), []).append(index)
+    for (is_infill, stops), indices in alike.items():
         chosen = [fitting[index] for index in indices]
-        if chosen:
-            respond(
-                model,
-                [(p.prompt, p.suffix) if is_infill else p.prompt for p in chosen],
-                generation,
-                stop=protocol.stop,
-                names=[p.task_id for p in chosen],
-                numbers=indices,
-                skip={at for at, problem in enumerate(chosen) if problem.task_id in done},
-                on_answers=lambda answers, indices=indices: keep(answers, indices),
-            )
+        respond = infill if is_infill else complete
+        respond(
+            model,
+            [(p.prompt, p.suffix) if is_infill else p.prompt for p in chosen],
+            generation,
+            stop=at_strings(stops) or protocol.stop,
+            names=[p.task_id for p in chosen],
+            numbers=indices,
+            skip={at for at, problem in enumerate(chosen) if problem.task_id in done},
+            on_answers=lambda answers, indices=indices: keep(answers, indices),
+        )
     return truncated
 
 

@@ -1,18 +1,22 @@
 """samples.jsonl, OpenAI's format: one line {"task_id", "completion"} per sample, added as they are made.
 
-Beside it lies what they were made with, so that a killed run goes on and another's samples are not mistaken for it.
+Beside it lies what they were made with, so that a killed run goes on and another's samples are not mistaken for it:
+those of other settings are refused, those of other weights of the same name are set aside.
 """
 
-import gzip
 import json
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from etils import epath
 
 from t5x_code.errors import UserError
+from t5x_code.evaluation.gzipped_text import read_text
+from t5x_code.inference.output_file import write_whole
 
+WEIGHTS = "weights"  # in what samples were made with: tells the model's parameters from others
 Samples = dict[str, list[str]]  # completions by task id, in the order in which they were drawn
 
 
@@ -22,13 +26,8 @@ def read_samples(path: str, known: Sequence[str]) -> Samples:
     Raises:
         UserError: it cannot be read, or a line is not a sample of a known problem.
     """
-    try:
-        data = epath.Path(path).read_bytes()
-        lines = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode().split("\n")
-    except (OSError, UnicodeDecodeError, EOFError) as error:
-        raise UserError(f"samples file {path} cannot be read as UTF-8 text: {error}") from error
     samples: Samples = {}
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(read_text(path).split("\n"), 1):
         if not line.strip():
             continue
         sample = _parse(line)
@@ -53,7 +52,7 @@ class SamplesFile:
             made_with: what determines the samples, plain JSON.
 
         Raises:
-            UserError: the file there holds samples that were made otherwise, or cannot be written.
+            UserError: the file there holds samples that were made otherwise, or nobody knows how, or cannot be written.
         """
         self._path = epath.Path(path)
         self._in_bucket = "://" in path
@@ -98,19 +97,27 @@ class SamplesFile:
 
     def _compare(self, made_with: Mapping[str, Any]) -> None:
         described = self._path.with_name(f"{self._path.name}.made_with.json")
-        if self._path.exists() and described.exists():
+        advice = "choose another --output or remove the file"
+        if self._path.exists() and self._path.stat().length:
+            if not described.exists():
+                raise UserError(f"{self._path} has no {described.name} beside it, which says what made it; {advice}")
             before = json.loads(described.read_text())
-            for name in sorted(before.keys() | made_with.keys()):
-                if before.get(name) != made_with.get(name):
-                    raise UserError(
-                        f"{self._path} was made with {name} {before.get(name)!r}, now it is {made_with.get(name)!r}; "
-                        "choose another --output or remove the file"
-                    )
-            return
-        self._path.unlink(missing_ok=True)
-        partial = described.with_name(f"{described.name}.partial")
-        partial.write_text(json.dumps(made_with, indent=2) + "\n")
-        partial.replace(described)
+            differing = [n for n in sorted(before.keys() | made_with.keys()) if before.get(n) != made_with.get(n)]
+            for name in differing:
+                if name != WEIGHTS:
+                    was, now = before.get(name), made_with.get(name)
+                    raise UserError(f"{self._path} was made with {name} {was!r}, now it is {now!r}; {advice}")
+            if not differing:
+                return
+            self._set_aside(described, before.get(WEIGHTS, "unknown"))
+        write_whole(described, json.dumps(made_with, indent=2) + "\n")
+
+    def _set_aside(self, described: epath.Path, weights: str) -> None:
+        """Renames the samples of a model that had this one's name: a run that is trained again goes on all the same."""
+        for path in (self._path, described):
+            path.replace(path.with_name(f"{weights}.{path.name}"))
+        where = self._path.with_name(f"{weights}.{self._path.name}")
+        print(f"warning: {self._path} was made with other weights; it is now {where}", file=sys.stderr, flush=True)
 
 
 def _parse(line: str) -> dict[str, str] | None:

@@ -30,7 +30,7 @@ def evaluate_loss(request: Request) -> Results:
     """Loss in nats per token, bits per byte and accuracy of each task and objective of the model's own recipe.
 
     Raises:
-        UserError: no model, or it was not trained here: rows are made by the recipe in its folder.
+        UserError: no model, nothing held out, or it was not trained here: rows are made by the recipe in its folder.
     """
     model = request.the_model()
     if request.batches is None:
@@ -55,6 +55,8 @@ def evaluate_loss(request: Request) -> Results:
                 if part_count:
                     metrics[f"{name}/{modality}/loss"] = part / part_count
                     metrics[f"{name}/{modality}/accuracy"] = part_right / part_count
+    if not metrics:
+        raise UserError("the model's recipe holds out no documents: its stores' validation splits are empty")
     return {"metrics": metrics, "num_targets": targets}
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from t5x_code.errors import UserError
-from t5x_code.inference.sampling import Sampling, row_key, sample
+from t5x_code.inference.sampling import Sampling, check_seed, row_key, sample
 from t5x_code.models.cache import KeyValueCache, init_cache
 from t5x_code.models.config import TransformerConfig
 from t5x_code.models.decoder import decode, decode_logits
@@ -46,10 +46,11 @@ class GenerationConfig:
     check_period: int = 32  # new tokens between two calls of `should_stop`
 
     def __post_init__(self) -> None:
-        """Raises UserError for counts below 1, and for samples that greedy decoding would make all alike."""
+        """Raises UserError for counts below 1, a seed that is none, samples that greedy decoding makes all alike."""
         for name in ("max_new_tokens", "num_samples", "batch_size", "check_period"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}; it must be 1 or more")
+        check_seed(self.seed)
         if self.num_samples > 1 and self.sampling.temperature == 0:
             raise UserError(f"num_samples is {self.num_samples}, but at temperature 0 all are alike; set a temperature")
 

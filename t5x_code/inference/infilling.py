@@ -134,16 +134,17 @@ def infill(
     """Writes what stands between each prefix and suffix; it ends at `<eom>`, as in training, or at the document's end.
 
     `<sep>` and the masks are never chosen (our choice; the paper is silent). Arguments and result as in `complete`.
+
+    Raises:
+        UserError: the tokenizer has none of the tokens that it takes.
     """
+    ids = [infill_prompt(model, prefix, suffix) for prefix, suffix in prefixes_and_suffixes]
     control = model.tokenizer.special_tokens
-    if not control.infill:
-        raise UserError("this model's tokenizer has no <sep>, <eom> and masks: it completes, but does not infill")
     generation = dataclasses.replace(
         generation,
         stop_tokens=(*generation.stop_tokens, control.eom, control.eod),
         forbidden_tokens=(*generation.forbidden_tokens, *model.forbidden_tokens, control.sep, *control.masks),
     )
-    ids = [infill_prompt(model, prefix, suffix) for prefix, suffix in prefixes_and_suffixes]
     return _completions(model, ids, generation, stop, names, numbers, skip, on_answers)
 
 
@@ -153,8 +154,14 @@ def left_to_right_prompt(model: TextModel, prompt: str) -> np.ndarray:
 
 
 def infill_prompt(model: TextModel, prefix: str, suffix: str) -> np.ndarray:
-    """Ids of `prefix <mask_1> suffix <|endoftext|> <sep> <mask_1>` (CodeGen2 model card), led by eod if trained so."""
+    """Ids of `prefix <mask_1> suffix <|endoftext|> <sep> <mask_1>` (CodeGen2 model card), led by eod if trained so.
+
+    Raises:
+        UserError: the tokenizer has none of these tokens.
+    """
     control = model.tokenizer.special_tokens
+    if not control.infill:
+        raise UserError("this model's tokenizer has no <sep>, <eom> and masks: it completes, but does not infill")
     ask = np.array([control.eod, control.sep, control.masks[0]], np.int32)
     encode = model.tokenizer.encode
     return np.concatenate([_begin(model), encode(prefix), ask[2:], encode(suffix), ask])

@@ -18,6 +18,7 @@ from t5x_code.inference.infilling import (
     infill_prompt,
     left_to_right_prompt,
 )
+from t5x_code.inference.output_file import write_whole
 
 LEFT_TO_RIGHT = {"prompt"}
 INFILL = {"prefix", "suffix"}
@@ -60,6 +61,8 @@ def _parse(name: str, line: str) -> PromptLine:
     fields = (LEFT_TO_RIGHT | INFILL) & record.keys() if isinstance(record, dict) else set()
     if fields not in (LEFT_TO_RIGHT, INFILL) or not all(isinstance(record[field], str) for field in fields):
         raise UserError(f'{name} must be {{"prompt": text}} or {{"prefix": text, "suffix": text}}')
+    if any("\ud800" <= character <= "\udfff" for field in fields for character in record[field]):
+        raise UserError(f"{name} holds half of a surrogate pair (\\ud800 to \\udfff), which is no character; remove it")
     return PromptLine(name, record)
 
 
@@ -98,31 +101,10 @@ def complete_lines(
 
 
 def write_completions(path: str, lines: Sequence[PromptLine], completions: Sequence[Sequence[str]]) -> None:
-    """Writes each line's object plus `completions`, under a temporary name that is renamed when whole.
+    """Writes each line's object plus `completions`, whole or not at all.
 
     Raises:
         UserError: the file cannot be written.
     """
-    target = epath.Path(path)
-    partial = target.with_name(f"{target.name}.partial")
     records = [{**line.record, "completions": list(texts)} for line, texts in zip(lines, completions, strict=True)]
-    try:
-        partial.write_text("".join(f"{json.dumps(record)}\n" for record in records))
-        partial.replace(target)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise UserError(f"output file {path} cannot be written: {error}") from error
-
-
-def check_writable(path: str) -> None:
-    """Finds out before the work that `path` can be written; leaves an existing file as it is.
-
-    Raises:
-        UserError: it cannot.
-    """
-    probe = epath.Path(path).with_name(f"{epath.Path(path).name}.partial")
-    try:
-        probe.write_text("")
-        probe.unlink()
-    except OSError as error:
-        raise UserError(f"output file {path} cannot be written: {error}") from error
+    write_whole(path, "".join(f"{json.dumps(record)}\n" for record in records))

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from t5x_code.errors import UserError
 
 BLOCK = 64  # tokens, C
+SEEDS = 2**31  # JAX takes 32 bits with a sign, NumPy none below 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +30,12 @@ class Sampling:
             raise UserError(f"top_k is {self.top_k}; it must be 0 (all tokens) or more")
         if not 0 < self.top_p <= 1:
             raise UserError(f"top_p is {self.top_p}; it must be above 0 and at most 1")
+
+
+def check_seed(seed: int) -> None:
+    """Raises UserError for a seed that some generator of random numbers would not take."""
+    if not 0 <= seed < SEEDS:
+        raise UserError(f"seed is {seed}; it must be 0 or more and below {SEEDS}")
 
 
 def row_key(seed: int, prompt_index: int, sample_index: int) -> jax.Array:

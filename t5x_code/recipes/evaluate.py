@@ -14,8 +14,15 @@ import jax
 from etils import epath
 
 import t5x_code
-from t5x_code.checkpoints.manager import absolute_path, newest_good_step
-from t5x_code.checkpoints.model_directory import CHECKPOINTS_FOLDER, MODEL_FILE, TOKENIZER_FOLDER, read_model_directory
+from t5x_code.checkpoints.manager import absolute_path, read_item
+from t5x_code.checkpoints.model_directory import (
+    CHECKPOINTS_FOLDER,
+    MODEL_FILE,
+    TOKENIZER_FOLDER,
+    abstract_params,
+    find_params,
+    read_description,
+)
 from t5x_code.data.declarations import VALIDATION
 from t5x_code.data.document_texts import held_out_texts
 from t5x_code.errors import UserError
@@ -24,12 +31,15 @@ from t5x_code.evaluation.request import HeldOutRows, Request, Results, Sampled
 from t5x_code.evaluation.sandbox.limits import Execution
 from t5x_code.huggingface.conversion import CONFIG_FILE, RELEASED_BEGIN_DOCUMENT, load_onto_mesh
 from t5x_code.inference.infilling import TextModel
-from t5x_code.inference.prompt_file import check_writable
+from t5x_code.inference.output_file import check_writable, write_whole
 from t5x_code.parallel.mesh import MeshConfig, make_mesh
 from t5x_code.recipes.gin_files import load_recipe
 from t5x_code.recipes.inputs import evaluations_from, prepare_inputs, vocabulary_split
+from t5x_code.recipes.mixture import resolve_mixture, stores_root
+from t5x_code.recipes.recipe import DataConfig
 from t5x_code.recipes.run import PROBLEMS_FILE, STORES_FILE, read_run_stores, use_compilation_cache
 from t5x_code.recipes.text_model import text_model
+from t5x_code.recipes.vocabulary import PYTHON_WORDS_FOLDER
 from t5x_code.reports.similarity_plot import draw_similarities
 from t5x_code.tokens.tokenizer import Tokenizer
 from t5x_code.training.batch_size import batch_sizes_of
@@ -73,13 +83,16 @@ def evaluate_command(command: EvaluationCommand) -> Results:
         UserError: bad input of any kind.
     """
     check_writable(command.output)
+    request = _request(command)
     use_compilation_cache()
     start = time.time()
-    model = _open_model(command) if command.model_dir and not command.samples else None
-    second = dataclasses.replace(command, model_dir=command.before, step=None)
-    before = _open_model(second) if command.before else None
+    if command.model_dir and not command.samples:
+        request = dataclasses.replace(request, model=_open_model(command), batches=_batches(command))
+    if command.before:
+        second = dataclasses.replace(command, model_dir=command.before, step=None)
+        request = dataclasses.replace(request, before=_open_model(second))
     loaded = time.time()
-    results = evaluate(_request(command, model, before))
+    results = evaluate(request)
     results = {
         "eval": command.eval,
         **results,
@@ -94,20 +107,19 @@ def evaluate_command(command: EvaluationCommand) -> Results:
             "total_seconds": time.time() - start,
         },
     }
-    _write_whole(command.output, json.dumps(results, indent=2) + "\n")
+    write_whole(command.output, json.dumps(results, indent=2) + "\n")
     if "similarities" in results:
         picture = str(epath.Path(command.output).with_suffix(".svg"))
-        _write_whole(picture, draw_similarities(results["similarities"], "Similarity to the query"))
+        write_whole(picture, draw_similarities(results["similarities"], "Similarity to the query"))
     return results
 
 
-def _request(command: EvaluationCommand, model: TextModel | None, before: TextModel | None) -> Request:
+def _request(command: EvaluationCommand) -> Request:
+    """What the flags ask for, without the models."""
     sampled = {field.name: getattr(command, field.name) for field in dataclasses.fields(Sampled)}
     output = epath.Path(command.output)
     return Request(
         name=command.eval,
-        model=model,
-        before=before,
         trained_groups=_trained_groups(command),
         data=command.data,
         samples=command.samples,
@@ -120,7 +132,6 @@ def _request(command: EvaluationCommand, model: TextModel | None, before: TextMo
             command.allow_code_execution, command.allow_without_isolation, command.isolation, command.workers
         ),
         held_out=_held_out(command),
-        batches=_batches(command) if model else None,
     )
 
 
@@ -130,12 +141,15 @@ def _open_model(command: EvaluationCommand) -> TextModel:
     mesh = make_mesh(MeshConfig()) if jax.device_count() > 1 else None
     is_foreign = not (folder / MODEL_FILE).exists() and (folder / CONFIG_FILE).exists()
     if is_foreign:
+        if command.step is not None:
+            raise UserError(f"{folder} is a Hugging Face folder, which has no steps; leave out --step")
         config, params = load_onto_mesh(command.model_dir, mesh)
         tokenizer = Tokenizer.load(command.model_dir)
         name = str(absolute_path(folder))
         return TextModel(config, params, tokenizer, RELEASED_BEGIN_DOCUMENT, name, mesh, command.int8)
-    step = command.step if command.step is not None else newest_good_step(folder / CHECKPOINTS_FOLDER)
-    description, params = read_model_directory(folder, step, mesh)
+    description = read_description(folder)
+    step, item = find_params(folder, command.step)
+    params = read_item(folder / CHECKPOINTS_FOLDER, step, item, abstract_params(description.config, mesh))
     tokenizer = Tokenizer.load(str(folder / TOKENIZER_FOLDER))
     name = f"{absolute_path(folder)}, step {step}"
     return text_model(description, params, tokenizer, name=name, mesh=mesh, int8=command.int8)
@@ -166,6 +180,8 @@ def _batches(command: EvaluationCommand) -> Callable[[], HeldOutRows] | None:
     def make() -> HeldOutRows:
         recipe, _ = load_recipe([str(recipe_file)])
         data = dataclasses.replace(recipe.data, stores=command.data or recipe.data.stores)
+        if command.data:
+            _refuse_missing_stores(data)
         inputs = prepare_inputs(data, recipe.model.vocab_size)
         split = vocabulary_split(inputs)
         batch_size = data.eval_batch_size or batch_sizes_of(recipe.loop.batch_size)[0]
@@ -175,12 +191,12 @@ def _batches(command: EvaluationCommand) -> Callable[[], HeldOutRows] | None:
     return make
 
 
-def _write_whole(path: str, text: str) -> None:
-    """Results are there whole or not at all."""
-    target = epath.Path(path)
-    partial = target.with_name(f"{target.name}.partial")
-    try:
-        partial.write_text(text)
-        partial.replace(target)
-    except OSError as error:
-        raise UserError(f"output file {path} cannot be written: {error}") from error
+def _refuse_missing_stores(data: DataConfig) -> None:
+    """Raises a UserError where a folder of stores lacks one of the recipe's: it would be made there from its source."""
+    root = stores_root(data)
+    for task in resolve_mixture(data).tasks:
+        if not any((folder / task.name).exists() for folder in (root, root / PYTHON_WORDS_FOLDER)):
+            raise UserError(
+                f"--data={root} holds no store {task.name}; of --eval=loss it is the folder of the recipe's stores, "
+                "which launch/cache.py makes. Leave it out to take the run's own"
+            )

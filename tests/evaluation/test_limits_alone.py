@@ -139,19 +139,25 @@ def test_a_program_stops_its_child_where_landlock_tells_it_from_others(sandbox):
 
 
 def test_abort_is_its_signal(sandbox):
-    outcome = sandbox.run(CommandProgram({"abort.sh": "kill -ABRT $$\necho NONCE"}, ("sh", "abort.sh")))
+    outcome = sandbox.run(CommandProgram("kill -ABRT $$\n", "echo NONCE", ("sh", "abort.sh")))
     assert outcome.result == "failed: status -6"
     source = "import os\nos.abort()"
     if not CLOSED:
         command = (os.path.realpath(sys.executable), "-I", "abort.py")
-        assert sandbox.run(CommandProgram({"abort.py": source}, command)).result == "failed: status -6"
+        assert sandbox.run(CommandProgram(source, "", command)).result == "failed: status -6"
     assert "the program ended" in result_of(sandbox, source)
 
 
 def test_a_command_passes_by_its_word_and_its_status(sandbox):
     for end, result in (("true", "passed"), ("exit 3", "failed: status 3")):
-        program = CommandProgram({"a.sh": f"echo x > y && cat y\necho NONCE\n{end}"}, ("sh", "a.sh"))
+        program = CommandProgram("echo x > y && cat y\n", f"echo NONCE\n{end}", ("sh", "a.sh"))
         assert sandbox.run(program).result == result
+
+
+def test_a_command_does_not_pass_by_the_word_in_its_own_part(sandbox):
+    says = sandbox.run(CommandProgram("echo NONCE; exit 0\n", "echo NONCE\n", ("sh", "a.sh")))
+    assert says.result == "failed: the tests did not reach their end"
+    assert sandbox.run(CommandProgram("NONCE=1\n", 'test "$NO""NCE" && echo NONCE\n', ("sh", "a.sh"))).passed
 
 
 def test_canonical_answers_pass():

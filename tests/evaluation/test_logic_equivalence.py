@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from t5x_code.errors import UserError
+from t5x_code.evaluation import embeddings
 from t5x_code.evaluation.embeddings import embed_codes
 from t5x_code.evaluation.logic_equivalence import evaluate_logic_equivalence
 from t5x_code.evaluation.request import Request
@@ -127,6 +128,18 @@ def test_items_hold_other_problems_of_like_length():
         assert sorted(item.candidates["lsh"]) == sorted(item.query)
         assert sorted(item.candidates["obf_lsh"]) == sorted(item.candidates["obf"])
     assert selection_items(PROBLEMS) == selection_items(PROBLEMS)
+
+
+def test_codes_that_are_cut_are_counted(model, problem_file, monkeypatch):
+    """A row may be shorter than the context, and the token that begins a document takes its place in it."""
+    held_out = [p for p in PROBLEMS if is_held_out(group_number(p.group))]
+    request = Request("logic_equivalence", model, data=problem_file, show_progress=False)
+    items = selection_items(held_out)
+    texts = {text for item in items for text in (item.query, *item.candidates.values(), *item.others)}
+    middle = sorted(map(len, texts))[len(texts) // 2]
+    monkeypatch.setattr(embeddings, "MAX_ROW", middle)
+    results = evaluate_logic_equivalence(request, ("causal",), with_untrained=False)
+    assert results["codes_cut"] == sum(len(text) + 1 > middle for text in texts) > 0
 
 
 def test_a_model_is_evaluated_on_held_out_problems_only(model, problem_file):

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from t5x_code.errors import UserError
 from t5x_code.inference import infilling
 from t5x_code.inference.generation import GenerationConfig
 from t5x_code.inference.infilling import TextModel, at_strings, complete, infill, infill_prompt, left_to_right_prompt
@@ -81,3 +82,15 @@ def test_the_first_stop_string_cuts_the_text(answer):
     assert (completion.text, completion.ended_by, asked["stops"]) == ("x = 1", "stop_rule", True)
     [[completion]] = complete(MODEL, ["a"], GenerationConfig(), stop=at_strings(["\nif"]))
     assert (completion.text[-3:], completion.ended_by, asked["stops"]) == ("...", "length", False)
+
+
+def test_a_tokenizer_without_masks_completes_but_does_not_infill(answer):
+    class NoMasks(ByteTokenizer):
+        special_tokens = SpecialTokens(eod=EOD)
+
+    model = dataclasses.replace(MODEL, tokenizer=NoMasks())
+    for asks in (lambda: infill_prompt(model, "a", "b"), lambda: infill(model, [("a", "b")], GenerationConfig())):
+        with pytest.raises(UserError, match="it completes, but does not infill"):
+            asks()
+    answer("rest", EOD)
+    assert infill(model, [], GenerationConfig()) == []  # a prompt file may have no line to infill

@@ -9,10 +9,10 @@ from t5x_code.errors import UserError
 from t5x_code.inference import prompt_file
 from t5x_code.inference.generation import GenerationConfig
 from t5x_code.inference.infilling import Completion, TextModel
+from t5x_code.inference.output_file import check_writable, write_whole
 from t5x_code.inference.prompt_file import (
     PromptLine,
     check_lines_fit,
-    check_writable,
     complete_lines,
     read_prompt_file,
     write_completions,
@@ -31,6 +31,8 @@ from t5x_code.tokens.special_tokens import SpecialTokens
         '{"prefix": "a"}',
         '{"prompt": "a", "suffix": "b"}',
         '{"text": ""}',
+        '{"prompt": "\\ud83d"}',
+        '{"prefix": "a", "suffix": "\\udc80"}',
     ],
 )
 def test_a_bad_line_is_named_by_its_number(tmp_path, line):
@@ -100,3 +102,19 @@ def test_an_output_that_cannot_be_written_is_found_out_first(tmp_path):
     assert kept.read_text() == "old" and len(list(tmp_path.iterdir())) == 1
     with pytest.raises(UserError, match="cannot be written"):
         check_writable(str(tmp_path / "absent" / "out.jsonl"))
+    with pytest.raises(UserError, match="is a folder; give the name of a file"):
+        check_writable(str(tmp_path))
+
+
+def test_an_output_that_fails_leaves_nothing_half_written(tmp_path):
+    folder = tmp_path / "out.json"
+    folder.mkdir()
+    with pytest.raises(UserError, match=r"out\.json cannot be written"):
+        write_whole(str(folder), "text")
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_pairs_of_surrogates_are_characters(tmp_path):
+    path = tmp_path / "prompts.jsonl"
+    path.write_text('{"prompt": "\\ud83d\\ude00"}\n')
+    assert read_prompt_file(str(path))[0].record == {"prompt": "\U0001f600"}

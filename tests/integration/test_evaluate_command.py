@@ -58,6 +58,13 @@ def test_bad_input(script, whole_run, tmp_path):
         ([f"--model_dir={tmp_path}", "--eval=completion", output], "is no model directory"),
         ([model, output], "give --eval and --output"),
         ([model, "--eval=completion", "--step=7", output], "has no step 7"),
+        ([model, "--eval=completion", f"--output={tmp_path}"], "is a folder"),
+        ([model, "--eval=completion", "--seed=-1", output], "seed is -1"),
+        ([model, "--eval=completion", "--limit=-3", output], "limit is -3"),
+        ([model, "--eval=completion", "--variant=js", output], "has no variant 'js'"),
+        ([model, "--eval=completion", "--max_new_tokens=128", output], "no room for a prompt"),
+        ([model, "--eval=humaneval", "--workers=-1", output], "workers is -1"),
+        ([model, "--eval=loss", f"--data={tmp_path}", output], f"--data={tmp_path} holds no store"),
     ):
         ended = script("evaluate.py", *arguments)
         assert ended.code == 2 and len(ended.error_lines) == 1 and message in ended.error_lines[0], ended.err

@@ -52,3 +52,18 @@ def test_validation_table_takes_the_last_and_sets_the_entropy_beside():
 def test_a_line_cut_by_a_kill_is_left_out(tmp_path):
     (tmp_path / "metrics.jsonl").write_text(json.dumps({"step": 1, "loss": 2.0}) + '\n{"step": 2, "lo')
     assert read_metrics(tmp_path / "metrics.jsonl") == [{"step": 1, "loss": 2.0}]
+
+
+def test_losses_that_are_not_finite_are_read_and_leave_a_gap(tmp_path):
+    lines = [
+        {"step": step, "loss": loss, "validation/code/causal_lm/loss": validation}
+        for step, (loss, validation) in enumerate([(3.0, 2.0), (2.5, 2.0), ("nan", 2.0), ("inf", "-inf"), (1.0, "nan")])
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    records = read_metrics(tmp_path / "metrics.jsonl")
+    table = validation_table(records, {"code": np.full(4, 0.25)}, {"code/causal_lm": 1.0})
+    assert table.splitlines()[1].split()[-3:] == ["nan", "1.386", "nan"]
+    drawn = draw_curve([r["step"] for r in records], [r["loss"] for r in records], width=41, height=5).splitlines()
+    rows = [line.split("|")[1].ljust(41) for line in drawn[:5]]
+    assert [float(line.split("|")[0]) for line in drawn[:5]] == [3, 2.5, 2, 1.5, 1]
+    assert [any(row[column] == "*" for row in rows) for column in range(41)] == [True] * 11 + [False] * 29 + [True]

@@ -41,3 +41,8 @@ class Execution:
     isolation: IsolationName | None = None  # None: the strongest that works here
     workers: int | None = None  # sandboxes; None: one per processor
     limits: Limits = dataclasses.field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        """Raises UserError for workers below 1."""
+        if self.workers is not None and self.workers < 1:
+            raise UserError(f"workers is {self.workers}; it must be 1 or more")

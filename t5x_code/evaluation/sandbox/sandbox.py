@@ -23,7 +23,7 @@ _START_SECONDS = 60
 _GRACE_SECONDS = 30  # beyond the program's own wall time, for the zygote to sweep up
 _MOST_OUTPUT = 1 << 16
 _PIPE_HOLDS = 1 << 15  # half of what a pipe holds by default
-_NONCE = "NONCE"  # where a command's files take it
+_NONCE = "NONCE"  # where a command's tests take it
 _numbers = itertools.count()
 
 
@@ -40,11 +40,12 @@ class PythonProgram:
 
 @dataclasses.dataclass(frozen=True)
 class CommandProgram:
-    """A program of another language, its tests in the same file. It passes when it prints the nonce on a line of its
-    own, which `NONCE` in the tests' last statement stands for, and ends with status 0."""
+    """A program of another language, its tests behind it in the same file. It passes when it prints the nonce on a line
+    of its own, which `NONCE` in the tests stands for, and ends with status 0."""
 
-    files: dict[str, str]
-    command: tuple[str, ...]
+    source: str
+    tests: str
+    command: tuple[str, ...]  # its last part is the file's name
 
 
 Program = PythonProgram | CommandProgram
@@ -224,8 +225,8 @@ def _read_output(connection: socket.socket, nonce: str) -> tuple[str, str]:
 
 
 def _command_task(program: CommandProgram, nonce: str) -> str:
-    files = {name: text.replace(_NONCE, nonce) for name, text in program.files.items()}
-    return json.dumps({"files": files, "command": program.command})
+    text = program.source + program.tests.replace(_NONCE, nonce)
+    return json.dumps({"files": {program.command[-1]: text}, "command": program.command})
 
 
 def _result(passed: bool, verdict: tuple[str, str], report: dict[str, Any], nonce: str) -> str:

@@ -5,6 +5,8 @@ Whatever the program does here, it does to itself: the tests, their data and the
 
 import operator
 import socket
+import sys
+import types
 from typing import Any
 
 from t5x_code.evaluation.sandbox.inside.wire import Closed, Wire
@@ -34,7 +36,9 @@ def serve(source: str, connection: socket.socket) -> None:
         return (len(kept) - 1,)
 
     wire = Wire(connection, keep, kept.__getitem__)
-    namespace: dict[str, Any] = {"__name__": "program"}  # not __main__: a script's own main part does not run
+    # Not __main__: a script's own main part does not run. Dataclasses look their module up by its name.
+    module = sys.modules["program"] = types.ModuleType("program")
+    namespace = module.__dict__
     try:
         exec(compile(source, "program.py", "exec", dont_inherit=True), namespace)
     except BaseException as error:

@@ -1,0 +1,42 @@
+"""Files of results: found out to be writable before the work, and there whole or not at all after it."""
+
+from etils import epath
+
+from t5x_code.errors import UserError
+
+
+def check_writable(path: str) -> None:
+    """Finds out before the work that `path` can be written; leaves an existing file as it is.
+
+    Raises:
+        UserError: it cannot, or is a folder.
+    """
+    target = epath.Path(path)
+    if target.is_dir():
+        raise UserError(f"output file {path} is a folder; give the name of a file")
+    probe = _partial(target)
+    try:
+        probe.write_text("")
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"output file {path} cannot be written: {error}") from error
+
+
+def write_whole(path: epath.PathLike, text: str) -> None:
+    """Writes a file under a temporary name that is renamed when whole.
+
+    Raises:
+        UserError: it cannot be written; what was there is there still.
+    """
+    target = epath.Path(path)
+    partial = _partial(target)
+    try:
+        partial.write_text(text)
+        partial.replace(target)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise UserError(f"output file {path} cannot be written: {error}") from error
+
+
+def _partial(target: epath.Path) -> epath.Path:
+    return target.with_name(f"{target.name}.partial")
