@@ -140,7 +140,7 @@ def held_out_loss(name: str) -> float:
     mesh = make_mesh(recipe.mesh)
     with logical_axes_on(mesh):
         description, params = read_model_directory(folder_of(name), mesh=mesh)
-        eval_step = jax.jit(make_eval_step(next_token_loss(description.config, LossConfig(), mesh)))
+        eval_step = jax.jit(make_eval_step(next_token_loss(description.config, LossConfig(), mesh), mesh))
         evaluations = inputs.evaluations_from(inputs.prepare_inputs(data, recipe.model.vocab_size), data, 8, 0, 1)
         losses = evaluate(eval_step, params, mesh, evaluations)
     return next(value for key, value in losses.items() if key.startswith("validation/problems_") and "/loss" in key)

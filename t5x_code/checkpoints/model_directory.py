@@ -18,6 +18,7 @@ import numpy as np
 from etils import epath
 from jax.sharding import Mesh, SingleDeviceSharding
 
+from t5x_code.checkpoints.checksums import find_damage
 from t5x_code.checkpoints.manager import (
     EMA_PARAMS,
     PARAMS,
@@ -180,11 +181,14 @@ def find_params(folder: epath.PathLike, step: int | None = None, use_ema: bool =
     """The step and the item of it that hold a model's parameters; arguments as in `read_model_directory`.
 
     Raises:
-        UserError: there is no such step, or none that is whole.
+        UserError: there is no such step, it is damaged, or none is whole.
     """
     checkpoints = epath.Path(folder) / CHECKPOINTS_FOLDER
     if step is not None and step not in list_steps(checkpoints):
         raise UserError(f"{checkpoints} has no step {step}; it has {list_steps(checkpoints)}")
+    damage = find_damage(checkpoints / str(step)) if step is not None else None
+    if damage:
+        raise UserError(f"checkpoint {checkpoints / str(step)} is damaged: {damage}; choose another --step")
     if step is None:
         step = newest_good_step(checkpoints)
     if step is None:
@@ -217,12 +221,24 @@ def load_initial_params(
         if ours.get(name) != theirs.get(name):
             shapes = f"{theirs.get(name, 'absent')} there, {ours.get(name, 'absent')} in this recipe"
             raise UserError(f"cannot start from {folder}: parameter {name} is {shapes}; make the models agree")
+    _refuse_other_meaning(folder, there, base)
     params = read_model_directory(folder, mesh=mesh)[1]
     if alike != base:
         shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_params(base, mesh))
         resize = functools.partial(resize_vocabulary, config=base, old_size=there.vocab_size)
         params = jax.jit(resize, out_shardings=shardings)(params)
     return split_params(base, params, split.sources) if copies_rows else params
+
+
+def _refuse_other_meaning(folder: epath.PathLike, there: TransformerConfig, ours: TransformerConfig) -> None:
+    """Raises a UserError where the same weights would mean something else."""
+    fields = ["norm", "parallel_block", "position_encoding", "mlp", "scale_attention"]
+    fields += ["rotary_dim"] if ours.position_encoding.startswith("rope") else []
+    fields += ["lora_alpha"] if there.lora_rank else []
+    for name in fields:
+        if getattr(there, name) != getattr(ours, name):
+            values = f"{getattr(there, name)} there, {getattr(ours, name)} in this recipe"
+            raise UserError(f"cannot start from {folder}: {name} is {values}; set TransformerConfig.{name}")
 
 
 def abstract_params(config: TransformerConfig, mesh: Mesh | None) -> Any:

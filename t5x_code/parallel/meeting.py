@@ -69,8 +69,8 @@ def first_alone(name: str, make: Callable[[], Result], seconds: int) -> Result:
         error = ""
         try:
             return make()
-        except UserError as own:
-            error = str(own)
+        except BaseException as own:
+            error = str(own) or type(own).__name__
             raise
         finally:
             _publish(f"{name}/done", json.dumps(error))

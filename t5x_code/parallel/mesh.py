@@ -68,7 +68,8 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
     devices = list(devices) if devices is not None else jax.devices()
     shape = mesh_shape(config, len(devices))
     slices = len({device.slice_index for device in devices if hasattr(device, "slice_index")}) or 1
-    if devices[0].platform == "tpu" and slices != config.num_slices:
+    # GPUs name as slices what NVLink joins, which a mesh need not know.
+    if slices != config.num_slices and (devices[0].platform == "tpu" or config.num_slices > 1):
         needed = f"set MeshConfig.num_slices={slices} and MeshConfig.data to a multiple of it"
         raise UserError(f"mesh of {config.num_slices} slices, but the devices are of {slices}; {needed}")
     if config.num_slices > 1:

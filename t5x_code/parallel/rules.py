@@ -9,7 +9,6 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from t5x_code.errors import UserError
@@ -87,26 +86,28 @@ def param_shardings(axes: Any, shapes: Any, mesh: Mesh) -> Any:
     return jax.tree_util.tree_map_with_path(of_one, axes, shapes, is_leaf=lambda node: isinstance(node, tuple))
 
 
-def optimizer_shardings(
-    optimizer: optax.GradientTransformation, opt_state: Any, shapes: Any, shardings: Any, mesh: Mesh
-) -> Any:
-    """NamedShardings of an optimizer's state: what has a parameter's shape is split like it, the rest is whole.
+def optimizer_shardings(opt_state: Any, shapes: Any, shardings: Any, mesh: Mesh) -> Any:
+    """NamedShardings of an optimizer's state: what has a parameter's path and shape is split like it.
 
     Args:
-        optimizer: made `opt_state`.
-        opt_state: its state, or what `jax.eval_shape` gives.
+        opt_state: an optimizer's state, or what `jax.eval_shape` gives.
         shapes: tree of the parameters, or of their shapes.
         shardings: what `param_shardings` gave.
         mesh: the devices.
     """
     whole = NamedSharding(mesh, PartitionSpec())
+    shape_of, sharding_of = _by_path(shapes), _by_path(shardings)
 
-    def like_its_parameter(leaf: Any, parameter: Any, sharding: NamedSharding) -> NamedSharding:
-        return sharding if leaf.shape == parameter.shape else whole
+    def of_one(path: tuple, leaf: Any) -> NamedSharding:
+        keys = tuple(key.key for key in path if isinstance(key, jax.tree_util.DictKey))
+        name = next((keys[n:] for n in range(len(keys)) if keys[n:] in shape_of), None)
+        return sharding_of[name] if name and shape_of[name].shape == leaf.shape else whole
 
-    return optax.tree_map_params(
-        optimizer, like_its_parameter, opt_state, shapes, shardings, transform_non_params=lambda _: whole
-    )
+    return jax.tree_util.tree_map_with_path(of_one, opt_state)
+
+
+def _by_path(params: Any) -> dict[tuple[str, ...], Any]:
+    return {tuple(key.key for key in path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

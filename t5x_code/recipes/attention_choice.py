@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from jax.sharding import Mesh
+from jax.sharding import AbstractMesh, Mesh
 
 from t5x_code.errors import UserError
 from t5x_code.models.attention.choice import AUTO, choose, why_not
@@ -16,8 +16,10 @@ def settle_attention(recipe: Recipe, mesh: Mesh) -> TransformerConfig:
     """The recipe's model with the implementation of its attention named.
 
     Raises:
-        UserError: the recipe names one that cannot compute its rows on these devices; says why.
+        UserError: the recipe names one that cannot compute its rows on these devices; says why. Or the mesh does not
+            divide its rows.
     """
+    refuse_uneven_rows(recipe.data.length, mesh)
     model = recipe.model
     queries = recipe.data.length // mesh.shape["sequence"]
     case = case_of(mesh.devices.flat[0], queries, recipe.data.length, model.head_dim, model.dtype)
@@ -31,6 +33,16 @@ def settle_attention(recipe: Recipe, mesh: Mesh) -> TransformerConfig:
             f"recipe's rows do not: set ISOLATE_DOCUMENTS=False and CausalLM alone, or attention to {AUTO!r}"
         )
     return dataclasses.replace(model, attention=name)
+
+
+def refuse_uneven_rows(length: int, mesh: Mesh | AbstractMesh) -> None:
+    """Raises a UserError unless each share of the axis `sequence` has as many tokens of a row."""
+    shares = mesh.shape["sequence"]
+    if length % shares:
+        raise UserError(
+            f"SEQUENCE_LENGTH {length} does not divide over MeshConfig.sequence={shares}; "
+            f"try {-(-length // shares) * shares}"
+        )
 
 
 def is_plainly_causal(recipe: Recipe) -> bool:

@@ -96,9 +96,10 @@ def _compile_recipe(recipe: Recipe, split: VocabularySplit | None, topology: str
     microbatches = num_microbatches(rows, recipe.loop.microbatch_size, mesh)
     began = time.perf_counter()
     compiled = _compile(recipe, split, rows, mesh, chip)
-    flops = train_flops_per_token(recipe.model, split), recomputed_flops_per_token(recipe.model)
+    length = recipe.data.length
+    flops = train_flops_per_token(recipe.model, split, length), recomputed_flops_per_token(recipe.model, length)
     bounds = _bounds(recipe, compiled, chip, mesh, rows, microbatches, sum(flops)) if compiled.memory else None
-    tokens = rows * recipe.data.length
+    tokens = rows * length
     return AheadReport(
         topology=topology,
         num_slices=num_slices,
@@ -108,7 +109,7 @@ def _compile_recipe(recipe: Recipe, split: VocabularySplit | None, topology: str
         parameters=count_params(recipe.model),
         batch_size=rows,
         microbatch_size=rows // microbatches // (mesh.shape["data"] * mesh.shape["fsdp"]),
-        length=recipe.data.length,
+        length=length,
         remat=recipe.model.remat,
         attention=recipe.model.attention,
         fits=compiled.fits,

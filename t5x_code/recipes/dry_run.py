@@ -1,13 +1,16 @@
 """What a recipe would do, without touching anything: its configuration, size, memory per device and batch."""
 
 import dataclasses
+import functools
 
 import jax
-from jax.sharding import Mesh
+from jax.sharding import AbstractMesh, Mesh
 
 from t5x_code.errors import UserError
-from t5x_code.models.decoder import count_params
+from t5x_code.models.decoder import count_params, init_params, logical_axes
 from t5x_code.parallel.mesh import MESH_AXES, mesh_shape
+from t5x_code.parallel.rules import param_shardings
+from t5x_code.recipes.attention_choice import refuse_uneven_rows
 from t5x_code.recipes.memory import (
     GIB,
     MemoryEstimate,
@@ -18,15 +21,20 @@ from t5x_code.recipes.memory import (
 from t5x_code.recipes.recipe import Recipe
 from t5x_code.recipes.vocabulary import NoTokenizer, split_without_data
 from t5x_code.training.batch_size import batch_size_at, batch_sizes_of
+from t5x_code.training.step import num_microbatches
 
 
 def describe(recipe: Recipe, resolved: str) -> str:
     """The report of `--dry_run`.
 
     Where the recipe's mesh names its sizes, they are taken instead of the devices attached here.
+
+    Raises:
+        UserError: the mesh does not divide the batches, the rows or the parameters.
     """
     shape = planned_mesh(recipe)
     recipe, vocabulary = _with_split_model(recipe)
+    _refuse_uneven(recipe, shape)
     estimate, microbatch = recipe_memory(recipe, shape)
     rows = batch_size_at(recipe.loop.batch_size, 0)
     parts = [
@@ -41,6 +49,16 @@ def describe(recipe: Recipe, resolved: str) -> str:
         *_memory_lines(estimate),
     ]
     return "\n".join(parts)
+
+
+def _refuse_uneven(recipe: Recipe, shape: tuple[int, int, int, int]) -> None:
+    """Raises what training would: a UserError that names what the mesh does not divide."""
+    mesh = AbstractMesh(shape, MESH_AXES)
+    for rows in batch_sizes_of(recipe.loop.batch_size):
+        num_microbatches(rows, recipe.loop.microbatch_size, mesh)
+    refuse_uneven_rows(recipe.data.length, mesh)
+    shapes = jax.eval_shape(functools.partial(init_params, recipe.model), jax.random.key(0))
+    param_shardings(logical_axes(recipe.model), shapes, mesh)
 
 
 def _with_split_model(recipe: Recipe) -> tuple[Recipe, str]:
@@ -64,7 +82,7 @@ def recipe_memory(recipe: Recipe, mesh: tuple[int, int, int, int]) -> tuple[Memo
     """Memory per device on a mesh, and the rows per device at a time that it is for."""
     rows = -(-max(batch_sizes_of(recipe.loop.batch_size)) // (mesh[0] * mesh[1]))
     microbatch = min(rows, recipe.loop.microbatch_size or rows)
-    return estimate_memory(recipe.model, recipe.optimizer, mesh, microbatch), microbatch
+    return estimate_memory(recipe.model, recipe.optimizer, mesh, microbatch, recipe.data.length), microbatch
 
 
 def check_memory(recipe: Recipe) -> None:
@@ -78,7 +96,7 @@ def check_memory(recipe: Recipe) -> None:
     estimate, microbatch = recipe_memory(recipe, mesh)
     if limit is None or estimate.total <= limit:
         return
-    fitting = largest_fitting_microbatch(recipe.model, recipe.optimizer, mesh, limit)
+    fitting = largest_fitting_microbatch(recipe.model, recipe.optimizer, mesh, recipe.data.length, limit)
     if fitting:
         advice = f"set MICROBATCH_SIZE={fitting}"
     else:

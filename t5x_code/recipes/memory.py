@@ -41,7 +41,11 @@ class MemoryEstimate:
 
 
 def estimate_memory(
-    config: TransformerConfig, optimizer: OptimizerConfig, mesh: tuple[int, int, int, int], microbatch_size: int
+    config: TransformerConfig,
+    optimizer: OptimizerConfig,
+    mesh: tuple[int, int, int, int],
+    microbatch_size: int,
+    length: int,
 ) -> MemoryEstimate:
     """Bytes per device of one training step.
 
@@ -51,17 +55,18 @@ def estimate_memory(
         mesh: sizes of data, fsdp, sequence, tensor. Parameters and optimizer are split over fsdp and tensor, a row's
             activations over sequence and tensor.
         microbatch_size: rows per device at a time.
+        length: tokens of a row.
     """
     _, fsdp, sequence_size, tensor_size = mesh
     parameter_bytes, optimizer_bytes = (size // (fsdp * tensor_size) for size in state_bytes(config, optimizer))
     if optimizer.offload:
         optimizer_bytes = 0  # at home in the host's memory; a part of it passes through the device at a time
     activation_bytes = 2 if config.dtype == "bfloat16" else FLOAT32_BYTES
-    tokens = microbatch_size * config.max_length // sequence_size
+    tokens = microbatch_size * length // sequence_size
     wide = config.model_dim * activation_bytes * tokens
     kept = KEPT_PER_LAYER[config.remat] * config.num_layers * wide
     one_layer = KEPT_PER_LAYER["none"] * wide / tensor_size
-    tile = min(config.max_length, QUERY_CHUNK) * min(config.max_length, KEY_TILE)
+    tile = min(length, QUERY_CHUNK) * min(length, KEY_TILE)
     scores = FLOAT32_BYTES * microbatch_size * config.num_heads * tile / tensor_size
     chunk = min(config.loss_chunk or default_chunk(jax.default_backend()), tokens)
     head_gradient = FLOAT32_BYTES * config.model_dim * config.vocab_size // tensor_size
@@ -90,11 +95,11 @@ def device_memory_bytes() -> int | None:
 
 
 def largest_fitting_microbatch(
-    config: TransformerConfig, optimizer: OptimizerConfig, mesh: tuple[int, int, int, int], limit: int
+    config: TransformerConfig, optimizer: OptimizerConfig, mesh: tuple[int, int, int, int], length: int, limit: int
 ) -> int:
     """The largest power of two of rows per device that fits into `limit` bytes; 0 when not even one row does."""
     sizes = (2**power for power in range(12, -1, -1))
-    return next((size for size in sizes if estimate_memory(config, optimizer, mesh, size).total <= limit), 0)
+    return next((size for size in sizes if estimate_memory(config, optimizer, mesh, size, length).total <= limit), 0)
 
 
 def state_bytes(config: TransformerConfig, optimizer: OptimizerConfig) -> tuple[int, int]:

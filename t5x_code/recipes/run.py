@@ -1,9 +1,11 @@
 """Joins the two lines of the house: a recipe's data and its model, in one training run."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -11,7 +13,7 @@ from etils import epath
 
 import t5x_code
 from t5x_code.checkpoints.manager import absolute_path
-from t5x_code.checkpoints.model_directory import ModelDescription
+from t5x_code.checkpoints.model_directory import TOKENIZER_FOLDER, ModelDescription
 from t5x_code.errors import RunAgain, UserError
 from t5x_code.models.attention.choice import AUTO
 from t5x_code.models.modality import split_config
@@ -25,6 +27,7 @@ from t5x_code.recipes.benchmarks import benchmarks_of
 from t5x_code.recipes.dry_run import check_memory, describe_mesh
 from t5x_code.recipes.mixture import cache_folder
 from t5x_code.recipes.recipe import Recipe
+from t5x_code.tokens.tokenizer import TOKENIZER_FILE, Tokenizer
 from t5x_code.training.batch_size import batch_sizes_of
 from t5x_code.training.loop import RunData, RunFiles, train
 from t5x_code.training.metrics_writer import say
@@ -74,6 +77,11 @@ def train_recipe(recipe: Recipe, resolved: str, command: str) -> int:
         say(describe_mesh(recipe, mesh))
         say(f"attention: {model.attention}")
     data = _prepare_inputs(recipe)
+    if recipe.initialize_from is not None:
+        refuse_other_tokenizer(recipe.initialize_from, data.tokenizer)
+    if is_writer():
+        for task in sorted(data.stores.keys() - {stream.task for stream in data.validation}):
+            say(f"{task}: no documents are held out, so that there is no validation loss")
     split = recipe_inputs.vocabulary_split(data)
     if split:
         model = split_config(model, split)
@@ -108,15 +116,30 @@ def train_recipe(recipe: Recipe, resolved: str, command: str) -> int:
         | ({PROBLEMS_FILE: json.dumps(groups) + "\n"} if groups else {}),
     )
     try:
-        with FailureWatch():
+        with FailureWatch(), short_of_memory():
             return train(
                 recipe.loop, model, recipe.optimizer, recipe.loss, mesh, run_data, files, recipe.initialize_from
             )
     except jax.errors.JaxRuntimeError as error:
-        if jax.process_count() == 1 or "RESOURCE_EXHAUSTED" in str(error):
+        if jax.process_count() == 1:
             raise
         reason = " ".join(str(error).split())[:200]
         raise RunAgain(f"process {jax.process_index()} lost the others: {reason}") from error
+
+
+@contextlib.contextmanager
+def short_of_memory() -> Iterator[None]:
+    """Says what to do where a device has no memory left: the same command would end the same way."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"a device has no memory left ({reason}); set MICROBATCH_SIZE lower, REMAT='dots' or 'full', "
+            "OptimizerConfig.moment_dtype='bfloat16' or OptimizerConfig.offload=True"
+        ) from error
 
 
 def _prepare_inputs(recipe: Recipe) -> recipe_inputs.Inputs:
@@ -129,6 +152,21 @@ def _prepare_inputs(recipe: Recipe) -> recipe_inputs.Inputs:
     return in_every_process(
         "inputs", lambda: first_alone("token stores", prepare, hosts.store_seconds), hosts.store_seconds
     )
+
+
+def refuse_other_tokenizer(model_dir: epath.PathLike, tokenizer: Tokenizer) -> None:
+    """Raises a UserError where a model to start from has learnt other tokens by the same ids; new ones may follow."""
+    folder = epath.Path(model_dir) / TOKENIZER_FOLDER
+    if not (folder / TOKENIZER_FILE).exists():
+        return
+    ours = tokenizer.vocabulary()
+    for text, number in Tokenizer.load(str(folder)).vocabulary().items():
+        if ours.get(text) != number:
+            here = f"which is {ours[text]} here" if text in ours else "which this run's tokenizer lacks"
+            raise UserError(
+                f"INITIALIZE_FROM={model_dir} has learnt other tokens: its {number} is {text!r}, {here}; set "
+                f"TOKENIZER={str(folder)!r}, and make the stores with it"
+            )
 
 
 def start_facts(resolved: str) -> dict[str, str]:

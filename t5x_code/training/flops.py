@@ -20,33 +20,37 @@ from t5x_code.parallel.chips import chip_of
 CONVENTION = "6N + causal attention"
 
 
-def train_flops_per_token(config: TransformerConfig, split: VocabularySplit | None = None) -> float:
+def train_flops_per_token(
+    config: TransformerConfig, split: VocabularySplit | None = None, length: int | None = None
+) -> float:
     """Floating-point operations of forward and backward pass per token of a full row.
 
     Args:
         config: the decoder.
         split: of its vocabulary, where that is split by modality.
+        length: of the rows; None: the model's `max_length`.
     """
     entries = config.vocab_size if split is None else split.num_predicted
     per_entry = (4 if config.lora_rank else 6) * config.model_dim
     products = 4 * _layer_params(config) + 2 * _trained_layer_params(config)
-    return float(products + entries * per_entry + attention_flops_per_token(config))
+    return float(products + entries * per_entry + attention_flops_per_token(config, length))
 
 
-def attention_flops_per_token(config: TransformerConfig) -> float:
+def attention_flops_per_token(config: TransformerConfig, length: int | None = None) -> float:
     """Scores and weighted sum, forward (2 products) and backward (4), over half of the keys of each window."""
     windows = [*config.window_of_layer, *[0] * config.top_query_layer]
-    keys = [min(window, config.max_length) if window else config.max_length for window in windows]
+    length = config.max_length if length is None else length
+    keys = [min(window, length) if window else length for window in windows]
     width = config.num_heads * config.head_dim
     return sum(6 * 2 * width * seen / 2 for seen in keys)
 
 
-def recomputed_flops_per_token(config: TransformerConfig) -> float:
+def recomputed_flops_per_token(config: TransformerConfig, length: int | None = None) -> float:
     """What the remat policy adds per token: under `full`, the forward pass of every layer. Attention's own
     recomputation, which every policy has, and the little that `dots` makes again are left out."""
     if config.remat != "full":
         return 0.0
-    return 2 * _layer_params(config) + attention_flops_per_token(config) / 3
+    return 2 * _layer_params(config) + attention_flops_per_token(config, length) / 3
 
 
 def eight_bit_flops_per_token(config: TransformerConfig) -> float:

@@ -70,6 +70,8 @@ class LoopConfig:
         for name in ("train_steps", "log_period", "eval_period", "checkpoint_period", "benchmark_period", "keep_last"):
             if getattr(self, name) < 1:
                 raise UserError(f"LoopConfig.{name} is {getattr(self, name)}: it must be 1 or more")
+        if self.keep_every is not None and self.keep_every < 1:
+            raise UserError(f"LoopConfig.keep_every is {self.keep_every}: it must be None or 1 or more")
         if self.watchdog_minutes <= 0:
             raise UserError(f"LoopConfig.watchdog_minutes is {self.watchdog_minutes}: it must be positive")
         batch_sizes_of(self.batch_size)
@@ -139,7 +141,7 @@ def train(
             say(start.origin)
         steps = _Steps(
             jit_train_step(parts, start.state),
-            jax.jit(make_eval_step(parts.loss)),
+            jax.jit(make_eval_step(parts.loss, mesh, config.microbatch_size)),
             with_ema,
             model,
             mesh,
@@ -206,7 +208,7 @@ def _run(config: LoopConfig, steps: _Steps, start: Start, data: RunData) -> int:
                 if speed.is_first_step:
                     jax.block_until_ready(metrics)
                     _say_first_step(speed, step)
-                speed.add_tokens(batch["inputs"].size)
+                speed.add_batch(*batch["inputs"].shape)
 
                 is_last = step == config.train_steps
                 evaluates = is_last or step % config.eval_period == 0

@@ -42,6 +42,9 @@ COMPUTE_FIELDS = (
     "max_length",
 )
 
+# What a model may be given on purpose when another run starts from it, such as for longer rows.
+ADAPTED_FIELDS = ("norm_epsilon", "rope_base", "rope_scaling", "window_pattern")
+
 
 @dataclasses.dataclass(frozen=True)
 class Start:
@@ -99,7 +102,11 @@ def find_start(
 
         state = jax.jit(make, out_shardings=shardings_of(abstract))(params, jax.random.key(seed))
         origin = f"started from the parameters of {initialize_from}"
-        old_size = read_description(initialize_from).config.vocab_size
+        there = read_description(initialize_from).config
+        before, now = ({name: getattr(config, name) for name in ADAPTED_FIELDS} for config in (there, model))
+        if before != now:
+            origin += f", whose recipe differs: {_describe_changes(before, now)}"
+        old_size = there.vocab_size
         is_split_here = split is not None and old_size <= split.base_vocab_size
         new_size = split.base_vocab_size if is_split_here else model.vocab_size
         if old_size != new_size:

@@ -16,7 +16,7 @@ class Speedometer:
     """Counts tokens and time since the last `restart`; evaluation and saving are left out by restarting after them."""
 
     def __init__(self, model: TransformerConfig, mesh: Mesh, split: VocabularySplit | None = None):
-        self._flops_per_token = train_flops_per_token(model, split)
+        self._model, self._split, self._length = model, split, model.max_length
         peak = peak_flops(mesh.devices.flat[0])
         self._peak = None if peak is None else peak * mesh.size
         self.process_start = _process_start()
@@ -34,11 +34,12 @@ class Speedometer:
         if is_idle():
             self._waited += time.perf_counter() - began
 
-    def add_tokens(self, num_tokens: int) -> None:
-        """One more step, of so many tokens, padding included."""
+    def add_batch(self, rows: int, length: int) -> None:
+        """One more step, of so many rows of so many tokens, padding included."""
+        self._length = length
         if not self.is_first_step:
             self._steps += 1
-            self._tokens += num_tokens
+            self._tokens += rows * length
         self.is_first_step = False
 
     def read(self) -> dict[str, float]:
@@ -62,7 +63,8 @@ class Speedometer:
         """MFU as a share of the devices' bfloat16 peak, and its convention; None where the peak is not known."""
         if self._peak is None or "tokens_per_second" not in figures:
             return None
-        return figures["tokens_per_second"] * self._flops_per_token / self._peak, CONVENTION
+        flops_per_token = train_flops_per_token(self._model, self._split, self._length)
+        return figures["tokens_per_second"] * flops_per_token / self._peak, CONVENTION
 
     def _clear(self) -> None:
         self._began = time.perf_counter()

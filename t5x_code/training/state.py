@@ -58,7 +58,7 @@ def abstract_state(
     shapes = jax.eval_shape(lambda key: init_state(model, optimizer, with_ema, key), jax.random.key(0))
     params = param_shardings(logical_axes(model), shapes.params, mesh)
     whole = NamedSharding(mesh, PartitionSpec())
-    opt_state = optimizer_shardings(optimizer, shapes.opt_state, trained(shapes.params), trained(params), mesh)
+    opt_state = optimizer_shardings(shapes.opt_state, trained(shapes.params), trained(params), mesh)
     if offload:
         opt_state = jax.tree.map(_on_host, shapes.opt_state, opt_state)
     shardings = TrainState(

@@ -5,6 +5,7 @@ Legend: B batch, A accumulated microbatches.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -130,11 +131,31 @@ def _new_if(is_good: jax.Array, new: Any, old: Any, made_again: Callable[[Any], 
     return jax.lax.platform_dependent(is_good, new, old, firsts, cpu=again, default=choose)
 
 
-def make_eval_step(loss: Loss) -> Callable[[Any, Batch], tuple[Sums, Sums]]:
-    """Makes `eval_step(params, batch) -> (sums, counts)`, to be added up over batches; rows of weight 0 are padding."""
+def make_eval_step(
+    loss: Loss, mesh: Mesh, microbatch_size: int | None = None
+) -> Callable[[Any, Batch], tuple[Sums, Sums]]:
+    """Makes `eval_step(params, batch) -> (sums, counts)`, to be added up over batches; rows of weight 0 are padding.
+
+    Args:
+        loss: whose sums are wanted.
+        mesh: the devices.
+        microbatch_size: rows per device at a time, or what divides them and the batch; None: all at once. As in
+            training, pooled codes are compared with all of the batch.
+    """
 
     def eval_step(params: Any, batch: Batch) -> tuple[Sums, Sums]:
-        return loss.sums(params, batch), loss.counts(batch)
+        per_device = batch["inputs"].shape[0] // num_batch_shards(mesh)
+        A = 1 if microbatch_size is None else per_device // math.gcd(per_device, microbatch_size)
+        if A == 1:
+            return loss.sums(params, batch), loss.counts(batch)
+        microbatches = split_batch(batch, A, mesh)
+        if loss.pooled is None:
+            of_parts = jax.lax.map(lambda part: loss.sums(params, part), microbatches)
+            pooled_sums = {}
+        else:
+            of_parts, codes_AxBxCxD = jax.lax.map(lambda part: loss.pooled.read(params, part), microbatches)
+            pooled_sums = loss.pooled.sums(join_batch(codes_AxBxCxD, mesh), batch)
+        return jax.tree.map(lambda sums_A: sums_A.sum(0), of_parts) | pooled_sums, loss.counts(batch)
 
     return eval_step
 

@@ -137,6 +137,8 @@ def test_a_piece_that_is_damaged_or_gone_is_found(params, tokenizer, tmp_path):
     chunk.write_bytes(content)
     with pytest.raises(UserError, match=r"no checkpoint in .* is whole"):
         read_model_directory(tmp_path / "model")
+    with pytest.raises(UserError, match=r"checkpoint .*0 is damaged: .* checksum differs"):
+        read_model_directory(tmp_path / "model", step=0)
 
 
 def test_a_source_that_breaks_half_way_leaves_nothing_behind(params, tokenizer, tmp_path):

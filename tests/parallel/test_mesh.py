@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import pytest
 
 from t5x_code.errors import UserError
@@ -46,6 +47,11 @@ def test_too_large_for_this_machine():
         make_mesh(MeshConfig(fsdp=4096))
 
 
+def test_slices_that_are_not_there_are_refused():
+    with pytest.raises(UserError, match="mesh of 2 slices, but the devices are of 1"):
+        make_mesh(MeshConfig(num_slices=2, data=2), jax.devices()[:1] * 2)
+
+
 def test_state_and_rows_are_split_as_the_table_says(run_on_eight_devices):
     printed = run_on_eight_devices("""
         import json, numpy as np, optax
@@ -64,7 +70,7 @@ def test_state_and_rows_are_split_as_the_table_says(run_on_eight_devices):
         report = {"params": {k: list(s.spec) for k, s in shardings.items()}, "rows": rows_of_process(mesh)}
         for name, tx in (("adam", adam), ("adafactor", adafactor)):
             state = jax.eval_shape(tx.init, params)
-            leaves = jax.tree.leaves(optimizer_shardings(tx, state, params, shardings, mesh))
+            leaves = jax.tree.leaves(optimizer_shardings(state, params, shardings, mesh))
             report[name] = [list(s.spec) for s in leaves]
         rows = np.arange(32).reshape(4, 8)
         batch = global_batch(mesh, {"inputs": rows})["inputs"]

@@ -41,6 +41,12 @@ def test_a_run_names_what_its_devices_can(recipes):
         settle_attention(with_attention(recipes[0], "splash"), make_mesh(recipes[0].mesh))
 
 
+def test_rows_that_the_mesh_does_not_divide_are_refused(recipes, one_h100):
+    one_h100.shape["sequence"] = 3
+    with pytest.raises(UserError, match=r"SEQUENCE_LENGTH 2048 does not divide over MeshConfig.sequence=3; try 2049"):
+        settle_attention(recipes[0], one_h100)
+
+
 def test_cudnn_is_told_of_a_plain_causal_mask_and_of_no_other(recipes, one_h100):
     mixed, causal = recipes
     assert settle_attention(mixed, one_h100).attention == "tokamax"

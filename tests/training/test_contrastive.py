@@ -18,7 +18,7 @@ from t5x_code.training.losses import LossConfig, make_loss
 from t5x_code.training.optimizer import OptimizerConfig, make_optimizer
 from t5x_code.training.schedules import ScheduleConfig, make_schedule
 from t5x_code.training.state import state_of_params
-from t5x_code.training.step import StepParts, accumulate, make_train_step
+from t5x_code.training.step import StepParts, accumulate, make_eval_step, make_train_step
 
 TAU = 0.05
 
@@ -119,6 +119,15 @@ def test_parts_of_a_batch_keep_all_negatives(with_adapters, adapted_params, one_
             results.append(run(adapted_params, batch, parts.loss.counts(batch)))
     assert float(results[0][0]["contrastive"]) > 1
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6), *results)
+
+
+def test_evaluation_in_parts_keeps_all_negatives(with_adapters, adapted_params, one_device):
+    loss = make_parts(with_adapters, one_device).loss
+    with logical_axes_on(one_device):
+        steps = [jax.jit(make_eval_step(loss, one_device, rows)) for rows in (None, 2)]
+        whole, in_parts = (step(adapted_params, code_rows(0, 8)) for step in steps)
+    assert float(whole[0]["contrastive"]) > 1
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6), in_parts, whole)
 
 
 def test_only_adapters_train(with_adapters, one_device):

@@ -25,6 +25,8 @@ ATTENTION = 3 * (2 + 4) * 2 * (2 * 4) * 10 / 2  # layers, products, FLOPs, width
 
 def test_counted_by_hand():
     assert train_flops_per_token(CONFIG) == 6 * (LAYERS + HEAD) + ATTENTION
+    half = CONFIG.max_length // 2
+    assert train_flops_per_token(CONFIG, length=half) == 6 * (LAYERS + HEAD) + ATTENTION / 2
     windowed = dataclasses.replace(CONFIG, window_pattern=(4,))
     assert train_flops_per_token(CONFIG) - train_flops_per_token(windowed) == ATTENTION * 6 / 10
 

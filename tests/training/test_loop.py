@@ -132,6 +132,16 @@ def test_moments_in_the_hosts_memory_change_nothing(run, never_stopped, tmp_path
     assert [record["loss"] for record in records] == pytest.approx([record["loss"] for record in expected], rel=1e-6)
 
 
+@pytest.mark.parametrize("name", ["adafactor", "lion", "muon"])
+def test_every_optimizer_trains_and_goes_on(run, tmp_path, name):
+    optimizer = dataclasses.replace(OPTIMIZER, name=name)
+    assert run(tmp_path / "whole", optimizer=optimizer, train_steps=4) == 4
+    assert run(tmp_path / "halves", optimizer=optimizer, train_steps=2) == 2
+    assert run(tmp_path / "halves", optimizer=optimizer, train_steps=4) == 4
+    whole, halves = (files_of_step(tmp_path / folder, 4)["params"] for folder in ("whole", "halves"))
+    jax.tree.map(np.testing.assert_array_equal, whole, halves)
+
+
 def test_nothing_to_do(run, never_stopped, capsys):
     before = (never_stopped / "metrics.jsonl").read_text()
     assert run(never_stopped) == 6

@@ -60,6 +60,23 @@ def test_no_step_that_is_whole_is_an_error_not_a_fresh_start(tmp_path, tiny_mode
         find_start(tmp_path, tiny_model, optax.sgd(0.1), False, one_device, 0, {})
 
 
+def test_a_model_that_computes_otherwise_is_refused_or_named(tmp_path, tiny_model, tiny_params, one_device):
+    (tmp_path / "tokenizer").mkdir()
+    write_model_directory(tmp_path / "imported", ModelDescription(tiny_model), tiny_params, tmp_path / "tokenizer")
+
+    def start(**changes):
+        model = dataclasses.replace(tiny_model, **changes)
+        source = str(tmp_path / "imported")
+        return find_start(tmp_path / "run", model, optax.sgd(0.1), False, one_device, 0, {}, initialize_from=source)
+
+    assert start(dtype="bfloat16").origin.endswith("imported")
+    adapted = start(rope_base=1e6, norm_epsilon=0.1).origin
+    assert "whose recipe differs: norm_epsilon 1e-05 -> 0.1, rope_base 10000.0 -> 1000000.0" in adapted
+    for name, value in {"position_encoding": "rope_half", "rotary_dim": 4, "mlp": "gelu"}.items():
+        with pytest.raises(UserError, match=f"{name} is .* there, {value} in this recipe"):
+            start(**{name: value})
+
+
 def test_a_run_starts_from_a_model_with_fewer_tokens_and_says_so(tmp_path, tiny_model, tiny_params, one_device):
     smaller = dataclasses.replace(tiny_model, vocab_size=50)
     (tmp_path / "tokenizer").mkdir()

@@ -122,8 +122,16 @@ def test_padded_evaluation_rows_do_not_count(parts, tiny_params, make_rows):
     batch = make_rows(0, 3)
     padded = {name: np.concatenate([rows, np.zeros_like(rows)]) for name, rows in batch.items()}
     with logical_axes_on(parts.mesh):
-        eval_step = jax.jit(make_eval_step(parts.loss))
+        eval_step = jax.jit(make_eval_step(parts.loss, parts.mesh))
         assert_close(eval_step(tiny_params, padded), eval_step(tiny_params, batch))
+
+
+def test_evaluation_in_parts_equals_all_at_once(parts, tiny_params, make_rows):
+    with logical_axes_on(parts.mesh):
+        steps = [jax.jit(make_eval_step(parts.loss, parts.mesh, rows)) for rows in (None, 2, 4)]
+        whole, twos, common_divisor = (step(tiny_params, make_rows(0, 6)) for step in steps)
+    assert_close(twos, whole, 1e-5)
+    assert_close(common_divisor, whole, 1e-5)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,28 @@
+"""What a run refuses before it starts, and what it says where a device has no memory left."""
+
+import jax
+import pytest
+
+from t5x_code.errors import UserError
+from t5x_code.recipes.run import refuse_other_tokenizer, short_of_memory
+from t5x_code.tokens import train_bpe
+
+TEXTS = [f"def f{i}(x):\n    return x + {i}\n" for i in range(200)]
+
+
+def test_a_model_of_another_tokenizer_is_no_beginning(tmp_path):
+    tokenizer = train_bpe.train(TEXTS, 300, 4)
+    tokenizer.save(tmp_path / "model/tokenizer")
+    refuse_other_tokenizer(tmp_path / "model", tokenizer)
+    refuse_other_tokenizer(tmp_path / "model", tokenizer.with_pair_tokens().with_python_words())  # more tokens follow
+    refuse_other_tokenizer(tmp_path / "without_tokenizer", tokenizer)
+    for other in (train_bpe.train([text.upper() for text in TEXTS], 300, 4), train_bpe.train(TEXTS, 290, 4)):
+        with pytest.raises(UserError, match=r"has learnt other tokens: its \d+ is .*; set TOKENIZER="):
+            refuse_other_tokenizer(tmp_path / "model", other)
+
+
+def test_a_device_without_memory_is_one_line_with_what_to_do():
+    with pytest.raises(UserError, match=r"no memory left .*; set MICROBATCH_SIZE lower"), short_of_memory():
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 9 bytes.")
+    with pytest.raises(jax.errors.JaxRuntimeError), short_of_memory():
+        raise jax.errors.JaxRuntimeError("INTERNAL: else")
