@@ -161,8 +161,8 @@ def time_ours(name: str) -> tuple[dict[str, list[float]], dict[str, np.ndarray]]
 
     with tempfile.TemporaryDirectory() as folder:
         peer_model(name).save_pretrained(folder)
-        config, params = load_onto_mesh(folder, None)
-    config = dataclasses.replace(config, dtype=_DTYPE.value)
+        description, params = load_onto_mesh(folder, None)
+    config = dataclasses.replace(description.config, dtype=_DTYPE.value)
     decoding = decoding_params(config, params)
     seconds, tokens = {}, {}
     multiplied = jax.tree.leaves({key: value for key, value in params.items() if key != "embedding"})

@@ -47,7 +47,7 @@ def evaluate_completion(request: Request) -> Results:
     model, sampled = request.the_model(), request.sampled
     context = model.config.max_length
     max_new_tokens = sampled.max_new_tokens or min(LINE_TOKENS, context // 2)
-    room = context - max_new_tokens - model.begin_document
+    room = context - max_new_tokens - len(model.begin)
     if room < 1:
         raise UserError(
             f"max_new_tokens {max_new_tokens} leaves no room for a prompt in the model's context of {context}; lower it"

@@ -30,7 +30,7 @@ SLOTS = 64
 
 def most_tokens(model: TextModel) -> int:
     """Tokens of a code that are read; what is longer is cut at its end."""
-    return min(model.config.max_length, MAX_ROW) - model.begin_document
+    return min(model.config.max_length, MAX_ROW) - len(model.begin)
 
 
 def embed_codes(
@@ -48,13 +48,12 @@ def embed_codes(
         on_progress: is told how many more codes are done.
 
     Returns:
-        By pooling, float32 [N, D], not normalised. A model that begins documents with `eod` reads one first, which is
+        By pooling, float32 [N, D], not normalised. What the model begins documents with is read first and
         not pooled.
     """
     length = min(model.config.max_length, MAX_ROW)
-    lead = 1 if model.begin_document else 0
     cut = [code[: most_tokens(model)] for code in codes]
-    rows = _pack([len(code) + lead for code in cut], length)
+    rows = _pack([len(code) + len(model.begin) for code in cut], length)
     num_rows = max(1, BATCH_TOKENS // length)
     if model.mesh is not None:
         shards = num_batch_shards(model.mesh)
@@ -110,16 +109,15 @@ def _lay_out(
     """inputs, positions, attend_from, attend_to and pool_ids, each int32 [B, L]."""
     inputs, positions, attend_from, attend_to = (np.zeros((num_rows, length), np.int32) for _ in range(4))
     pool_ids = np.full((num_rows, length), -1, np.int32)
-    lead = [model.tokenizer.special_tokens.eod] if model.begin_document else []
     for row, numbers in enumerate(rows):
         start = 0
         for slot, number in enumerate(numbers):
-            tokens = np.concatenate([lead, codes[number]]).astype(np.int32)
+            tokens = np.concatenate([model.begin, codes[number]]).astype(np.int32)
             end = start + len(tokens)
             inputs[row, start:end] = tokens
             positions[row, start:end] = np.arange(len(tokens))
             attend_from[row, start:end] = start
             attend_to[row, start:end] = np.arange(start, end) + 1 if attention == "causal" else end
-            pool_ids[row, start + len(lead) : end] = slot
+            pool_ids[row, start + len(model.begin) : end] = slot
             start = end
     return inputs, positions, attend_from, attend_to, pool_ids

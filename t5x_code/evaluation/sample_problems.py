@@ -120,7 +120,7 @@ def draw_samples(
 
 def fit(model: TextModel, problem: Problem, room: int) -> Problem:
     """The problem with as much of its prompt's end, and its suffix's beginning, as the context takes."""
-    encode, decode = model.tokenizer.encode, model.tokenizer.decode
+    encode, decode = model.tokenizer.encode, model.tokenizer.decode_continuation
     if not problem.suffix:
         if len(left_to_right_prompt(model, problem.prompt)) <= room:
             return problem

@@ -52,11 +52,10 @@ def verdict_log_odds(
 
 
 def _prompt(model: TextModel, query: np.ndarray, candidate: np.ndarray, room: int) -> np.ndarray:
-    lead = np.array([model.tokenizer.special_tokens.eod] * model.begin_document, np.int32)
-    room -= len(lead)
+    room -= len(model.begin)
     shorter = min(len(query), len(candidate), room // 2)
     query, candidate = query[: max(shorter, room - len(candidate))], candidate[: max(shorter, room - len(query))]
-    return np.concatenate([lead, query, candidate[: room - len(query)]]).astype(np.int32)
+    return np.concatenate([model.begin, query, candidate[: room - len(query)]]).astype(np.int32)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -32,6 +32,7 @@ from t5x_code.huggingface.families import family_by_name, family_of_config, fami
 from t5x_code.huggingface.family import Family, HfConfig, read_config, write_config
 from t5x_code.huggingface.parameters import lazy_params, their_shapes, their_tensors
 from t5x_code.huggingface.safetensors_file import write_safetensors
+from t5x_code.huggingface.token_ids import read_token_ids, written_token_ids
 from t5x_code.huggingface.weights_folder import WeightsFolder
 from t5x_code.models.config import TransformerConfig
 from t5x_code.tokens.tokenizer import TOKENIZER_FILE, Tokenizer
@@ -46,7 +47,6 @@ TOKENIZER_FILES = (
     "merges.txt",
     "tokenizer.model",
 )
-RELEASED_BEGIN_DOCUMENT = False  # the released models read text without a token before it
 DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16, "float16": np.float16}
 
 
@@ -67,15 +67,11 @@ def import_model(
     """
     folder = local_folder(source)
     found, hf = _read_config(folder, family, mp_num)
-    config = read_config(found, hf)
-    if (folder / TOKENIZER_FILE).is_file():
-        _check_tokenizer(folder, config)
+    description = _describe(folder, found, hf)
     if epath.Path(target).exists():
         raise UserError(f"{target} exists; choose another folder or remove it")
     weights = WeightsFolder(folder)
-    params = lazy_params(found, config, hf, weights)
-    extra = {"bos_token_id": hf["bos_token_id"]} if isinstance(hf.get("bos_token_id"), int) else {}
-    description = ModelDescription(config, family=found.name, begin_document=RELEASED_BEGIN_DOCUMENT, extra=extra)
+    params = lazy_params(found, description.config, hf, weights)
     total = sum(int(np.prod(array.shape)) for array in params.values()) * np.dtype(DTYPES[dtype]).itemsize
     with tempfile.TemporaryDirectory() as tokenizer_folder, _progress("import", total) as on_progress:
         for name in TOKENIZER_FILES:
@@ -93,7 +89,7 @@ def import_model(
 
 def load_onto_mesh(
     source: str, mesh: Mesh | None, family: str | None = None, mp_num: int | None = None
-) -> tuple[TransformerConfig, dict[str, Any]]:
+) -> tuple[ModelDescription, dict[str, Any]]:
     """Reads a Hugging Face folder straight onto devices, each its own share, as float32.
 
     Args:
@@ -105,17 +101,18 @@ def load_onto_mesh(
     Raises:
         UserError: as `import_model`, or a parameter does not divide over the mesh.
     """
-    found, hf = _read_config(local_folder(source), family, mp_num)
-    config = read_config(found, hf)
+    folder = local_folder(source)
+    found, hf = _read_config(folder, family, mp_num)
+    description = _describe(folder, found, hf)
     weights = WeightsFolder(source)
-    params = flax.traverse_util.unflatten_dict(lazy_params(found, config, hf, weights), sep="/")
+    params = flax.traverse_util.unflatten_dict(lazy_params(found, description.config, hf, weights), sep="/")
 
     def place_one(leaf: jax.ShapeDtypeStruct, array: LazyArray) -> jax.Array:
         placed = place(array, np.float32, leaf.sharding)
         weights.release()
         return placed
 
-    return config, jax.tree.map(place_one, abstract_params(config, mesh), params)
+    return description, jax.tree.map(place_one, abstract_params(description.config, mesh), params)
 
 
 def export_model(
@@ -126,7 +123,8 @@ def export_model(
     dtype: str = "float32",
     step: int | None = None,
 ) -> ModelDescription:
-    """Makes a Hugging Face folder of a model directory: under a temporary name, then renamed.
+    """Makes a Hugging Face folder of a model directory: under a temporary name, then renamed. Returns the model's
+    description, with the family that it was written as.
 
     Args:
         source: the model directory.
@@ -169,7 +167,7 @@ def export_model(
         raise UserError(f"cannot export {source} to {target}: {error.strerror or error}") from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-    return description
+    return dataclasses.replace(description, family=found.name)
 
 
 def local_folder(folder: str) -> Path:
@@ -186,21 +184,27 @@ def local_folder(folder: str) -> Path:
     return Path(folder)
 
 
-def _check_tokenizer(folder: Path, config: TransformerConfig) -> None:
-    tokenizer = Tokenizer.load(str(folder))
-    if tokenizer.vocab_size > config.vocab_size:
+def _describe(folder: Path, family: Family, hf: HfConfig) -> ModelDescription:
+    """What a released model is: it reads text as its own tokenizer lays it out.
+
+    Raises:
+        UserError: config.json is not the family's, or the tokenizer has more tokens than it says.
+    """
+    config = read_config(family, hf)
+    tokenizer = Tokenizer.load(str(folder)) if (folder / TOKENIZER_FILE).is_file() else None
+    if tokenizer is not None and tokenizer.vocab_size > config.vocab_size:
         sizes = f"{tokenizer.vocab_size} tokens, its config.json says vocab_size {config.vocab_size}"
         raise UserError(f"the tokenizer in {folder} has {sizes}; they do not belong together")
+    extra = read_token_ids(folder, hf, tokenizer)
+    return ModelDescription(config, family=family.name, begin_document=False, extra=extra)
 
 
-def _copy_tokenizer(source: epath.Path, target: Path, description: ModelDescription) -> dict[str, int]:
+def _copy_tokenizer(source: epath.Path, target: Path, description: ModelDescription) -> dict[str, Any]:
     """Copies what there is of a tokenizer; returns the ids that config.json shall name."""
     for path in source.iterdir() if source.is_dir() else ():
         (target / path.name).write_bytes(path.read_bytes())
-    if not (target / TOKENIZER_FILE).is_file():
-        return {name: value for name, value in description.extra.items() if name == "bos_token_id"}
-    eod = Tokenizer.load(str(target)).special_tokens.eod
-    return {"bos_token_id": description.extra.get("bos_token_id", eod), "eos_token_id": eod}
+    tokenizer = Tokenizer.load(str(target)) if (target / TOKENIZER_FILE).is_file() else None
+    return written_token_ids(description.extra, tokenizer)
 
 
 def _read_config(folder: Path, family: str | None, mp_num: int | None) -> tuple[Family, HfConfig]:

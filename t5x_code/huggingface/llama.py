@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from t5x_code.errors import UserError
 from t5x_code.huggingface.family import (
     Family,
     HfConfig,
@@ -16,6 +17,7 @@ from t5x_code.huggingface.family import (
 from t5x_code.huggingface.tensor_rules import TensorRule, rule, with_biases
 from t5x_code.models.config import TransformerConfig
 
+FULL, SLIDING = "full_attention", "sliding_attention"  # of Qwen2's `layer_types`
 SIZES = {
     "num_layers": "num_hidden_layers",
     "model_dim": "hidden_size",
@@ -53,11 +55,22 @@ def llama_config_to_hf(config: TransformerConfig) -> dict[str, Any]:
 
 def qwen2_config_from_hf(hf: HfConfig) -> TransformerConfig:
     """See `family.read_config`."""
-    windows, first = (0,), hf.get("max_window_layers", 28)
-    if hf.get("use_sliding_window") and hf.get("sliding_window"):
-        layers = range(hf.get("num_hidden_layers", 0))
-        windows = tuple(hf["sliding_window"] if n >= first else 0 for n in layers) or windows
-    return TransformerConfig(**_shared_fields(hf), qkv_bias=True, mlp_bias=False, window_pattern=windows)
+    shared = _shared_fields(hf)
+    window = hf.get("sliding_window") if hf.get("use_sliding_window") else None
+    kinds = hf.get("layer_types") or _kinds_of_layers(hf)
+    unknown = sorted(set(kinds) - {FULL, SLIDING})
+    if unknown or len(kinds) != hf.get("num_hidden_layers"):
+        raise UserError(
+            f"config.json has layer_types {kinds}; each of its num_hidden_layers must be {FULL} or {SLIDING}"
+        )
+    windows = tuple(window or 0 if kind == SLIDING else 0 for kind in kinds)
+    return TransformerConfig(**shared, qkv_bias=True, mlp_bias=False, window_pattern=windows if any(windows) else (0,))
+
+
+def _kinds_of_layers(hf: HfConfig) -> list[str]:
+    """As transformers fills `layer_types` in, which older files do not have."""
+    first = hf.get("max_window_layers", 28)
+    return [FULL if n < first else SLIDING for n in range(hf.get("num_hidden_layers", 0))]
 
 
 def qwen2_config_to_hf(config: TransformerConfig) -> dict[str, Any]:
@@ -69,6 +82,7 @@ def qwen2_config_to_hf(config: TransformerConfig) -> dict[str, Any]:
         "use_sliding_window": bool(windowed),
         "sliding_window": max(windows) or None,
         "max_window_layers": windowed[0] if windowed else config.num_layers,
+        "layer_types": [SLIDING if window else FULL for window in windows],
     }
 
 

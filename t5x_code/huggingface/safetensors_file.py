@@ -6,6 +6,7 @@ fit. A file is 8 bytes (the header's length), a JSON header (type, shape and byt
 
 import json
 import math
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -105,12 +106,29 @@ def _write_file(
         header[name] = {"dtype": NAME_OF_DTYPE[dtype], "shape": list(shape), "data_offsets": [begin, end]}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % ALIGNMENT)
+    text = len(text).to_bytes(8, "little") + text
     with path.open("wb") as handle:
-        handle.write(len(text).to_bytes(8, "little") + text)
+        handle.write(text)
+        handle.flush()
+        offset = len(text)
         for (name, shape), tensor in zip(shard, tensors, strict=False):  # the rest is the next file's
             if tensor.shape != shape:
                 raise ValueError(f"{name} has shape {tensor.shape}, {shape} was announced")
-            rows = max(1, WRITE_BYTES * shape[0] // max(1, tensor.size * dtype.itemsize)) if shape else 1
-            pieces = [tensor[row : row + rows] for row in range(0, shape[0], rows)] if shape else [tensor]
-            for piece in ahead(lambda piece: contiguous(piece, dtype), pieces):
-                handle.write(piece.reshape(-1).view(np.uint8).data)
+            _write_tensor(handle.fileno(), offset, tensor.reshape(1) if not shape else tensor, dtype)
+            offset += tensor.size * dtype.itemsize
+
+
+def _write_tensor(file: int, offset: int, tensor: np.ndarray, dtype: np.dtype) -> None:
+    """Writes a tensor at a place in a file; its rows are brought into order and written in threads."""
+    row_bytes = math.prod(tensor.shape[1:]) * dtype.itemsize
+    rows = max(1, WRITE_BYTES // max(1, row_bytes))
+
+    def write_rows(start: int) -> None:
+        piece = contiguous(tensor[start : start + rows], dtype)
+        left, place = memoryview(piece.reshape(-1).view(np.uint8)), offset + start * row_bytes
+        while left:
+            written = os.pwrite(file, left, place)
+            left, place = left[written:], place + written
+
+    for _ in ahead(write_rows, range(0, len(tensor), rows)):
+        pass

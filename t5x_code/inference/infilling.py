@@ -47,8 +47,14 @@ class TextCodec(Protocol):
     def encode(self, text: str) -> np.ndarray:
         """Token ids of a text, without control tokens."""
 
+    def encode_continuation(self, text: str) -> np.ndarray:
+        """Token ids of a text that goes on behind another."""
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text of token ids, control tokens left out."""
+
+    def decode_continuation(self, ids: Sequence[int]) -> str:
+        """Text of token ids that go on behind others."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,10 +64,11 @@ class TextModel:
     config: TransformerConfig
     params: Any
     tokenizer: TextCodec
-    begin_document: bool  # trained with eod before each document's first token
+    begin: tuple[int, ...] = ()  # before each document's first token, as in training: eod, or a released model's own
     name: str = ""  # which model and checkpoint, for what is made with it
     mesh: Mesh | None = None  # what the parameters are laid out on; None: one device
     int8: bool = False  # read weights rounded to 8 bits when generating
+    stop_tokens: tuple[int, ...] = ()  # that end a document beside eod
     forbidden_tokens: tuple[int, ...] = ()  # never written, such as the text rows of a split vocabulary
 
     @functools.cached_property
@@ -113,7 +120,7 @@ def complete(
     control = model.tokenizer.special_tokens
     generation = dataclasses.replace(
         generation,
-        stop_tokens=(*generation.stop_tokens, control.eod),
+        stop_tokens=(*generation.stop_tokens, *model.stop_tokens, control.eod),
         forbidden_tokens=(*generation.forbidden_tokens, *model.forbidden_tokens, *control.infill),
     )
     ids = [left_to_right_prompt(model, prompt) for prompt in prompts]
@@ -142,19 +149,19 @@ def infill(
     control = model.tokenizer.special_tokens
     generation = dataclasses.replace(
         generation,
-        stop_tokens=(*generation.stop_tokens, control.eom, control.eod),
+        stop_tokens=(*generation.stop_tokens, *model.stop_tokens, control.eom, control.eod),
         forbidden_tokens=(*generation.forbidden_tokens, *model.forbidden_tokens, control.sep, *control.masks),
     )
     return _completions(model, ids, generation, stop, names, numbers, skip, on_answers)
 
 
 def left_to_right_prompt(model: TextModel, prompt: str) -> np.ndarray:
-    """Ids of the prompt, led by eod if the model was trained so."""
+    """Ids of the prompt, led by what the model has learnt to begin with."""
     return np.concatenate([_begin(model), model.tokenizer.encode(prompt)])
 
 
 def infill_prompt(model: TextModel, prefix: str, suffix: str) -> np.ndarray:
-    """Ids of `prefix <mask_1> suffix <|endoftext|> <sep> <mask_1>` (CodeGen2 model card), led by eod if trained so.
+    """Ids of `prefix <mask_1> suffix <|endoftext|> <sep> <mask_1>` (CodeGen2 model card), led as a document is.
 
     Raises:
         UserError: the tokenizer has none of these tokens.
@@ -163,12 +170,12 @@ def infill_prompt(model: TextModel, prefix: str, suffix: str) -> np.ndarray:
     if not control.infill:
         raise UserError("this model's tokenizer has no <sep>, <eom> and masks: it completes, but does not infill")
     ask = np.array([control.eod, control.sep, control.masks[0]], np.int32)
-    encode = model.tokenizer.encode
-    return np.concatenate([_begin(model), encode(prefix), ask[2:], encode(suffix), ask])
+    prefix_ids, suffix_ids = model.tokenizer.encode(prefix), model.tokenizer.encode_continuation(suffix)
+    return np.concatenate([_begin(model), prefix_ids, ask[2:], suffix_ids, ask])
 
 
 def _begin(model: TextModel) -> np.ndarray:
-    return np.array([model.tokenizer.special_tokens.eod] * model.begin_document, np.int32)
+    return np.array(model.begin, np.int32)
 
 
 def _completions(
@@ -182,7 +189,7 @@ def _completions(
     on_answers: OnAnswers,
 ) -> list[list[Completion]]:
     def should_stop(tokens: list[int]) -> bool:
-        return stop(model.tokenizer.decode(tokens)) is not None
+        return stop(model.tokenizer.decode_continuation(tokens)) is not None
 
     def finish(samples: list[list[int]]) -> list[Completion]:
         return [_completion(model.tokenizer, tokens, generation.stop_tokens, stop) for tokens in samples]
@@ -206,7 +213,7 @@ def _completion(
     tokenizer: TextCodec, tokens: list[int], stop_tokens: tuple[int, ...], stop: StopRule | None
 ) -> Completion:
     ended = tokens[-1] in stop_tokens
-    text = tokenizer.decode(tokens[:-1] if ended else tokens)
+    text = tokenizer.decode_continuation(tokens[:-1] if ended else tokens)
     cut = stop(text) if stop else None
     if cut is not None:
         return Completion(text[:cut], tuple(tokens), "stop_rule")

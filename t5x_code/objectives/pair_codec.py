@@ -57,6 +57,9 @@ class PairCodec:
             base = self.tables.base_ids[base]
         return restore_lines(self.tokenizer.decode_marked(base), *MARKS)
 
+    # What the model writes begins a line, and a prompt is no more than its function.
+    encode_continuation, decode_continuation = encode, decode
+
     def _ids(self, text: str, modality: int) -> np.ndarray:
         (base_N,) = self.tokenizer.encode_marked_batch([linearise(text, *MARKS)])
         return base_N if self.tables is None else self.tables.ids[modality, base_N]

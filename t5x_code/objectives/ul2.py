@@ -45,10 +45,13 @@ class UL2:
         """L less the 99th percentile of the growth.
 
         Raises:
-          UserError: the vocabulary has no masks, or L is too short.
+          UserError: the vocabulary has too few masks, or L is too short.
         """
         check_masks("UL2", layout.special_tokens)
         max_spans = self._max_spans(layout)
+        if max_spans < 1:
+            serving = f"{len(MODES)} serve as mode tokens" if self.mode_tokens else "none is left"
+            raise UserError(f"UL2 has {len(layout.special_tokens.masks)} masks, of which {serving}; give it more")
 
         def growth(text_lengths_P: np.ndarray, is_cut_P: np.ndarray, rng: np.random.Generator) -> int:
             _, lengths_PxK = self._draw(text_lengths_P, max_spans, rng)

@@ -29,7 +29,7 @@ from t5x_code.errors import UserError
 from t5x_code.evaluation.registry import evaluate
 from t5x_code.evaluation.request import HeldOutRows, Request, Results, Sampled
 from t5x_code.evaluation.sandbox.limits import Execution
-from t5x_code.huggingface.conversion import CONFIG_FILE, RELEASED_BEGIN_DOCUMENT, load_onto_mesh
+from t5x_code.huggingface.conversion import CONFIG_FILE, load_onto_mesh
 from t5x_code.inference.infilling import TextModel
 from t5x_code.inference.output_file import check_writable, write_whole
 from t5x_code.parallel.mesh import MeshConfig, make_mesh
@@ -143,10 +143,9 @@ def _open_model(command: EvaluationCommand) -> TextModel:
     if is_foreign:
         if command.step is not None:
             raise UserError(f"{folder} is a Hugging Face folder, which has no steps; leave out --step")
-        config, params = load_onto_mesh(command.model_dir, mesh)
+        description, params = load_onto_mesh(command.model_dir, mesh)
         tokenizer = Tokenizer.load(command.model_dir)
-        name = str(absolute_path(folder))
-        return TextModel(config, params, tokenizer, RELEASED_BEGIN_DOCUMENT, name, mesh, command.int8)
+        return text_model(description, params, tokenizer, name=str(absolute_path(folder)), mesh=mesh, int8=command.int8)
     description = read_description(folder)
     step, item = find_params(folder, command.step)
     params = read_item(folder / CHECKPOINTS_FOLDER, step, item, abstract_params(description.config, mesh))

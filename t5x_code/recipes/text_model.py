@@ -5,6 +5,7 @@ from typing import Any
 from jax.sharding import Mesh
 
 from t5x_code.checkpoints.model_directory import ModelDescription
+from t5x_code.huggingface.token_ids import BEGIN_TOKENS, stop_tokens
 from t5x_code.inference.infilling import TextModel
 from t5x_code.objectives.pair_codec import codec_of
 from t5x_code.tokens.tokenizer import Tokenizer
@@ -30,4 +31,15 @@ def text_model(
         int8: read weights rounded to 8 bits when generating.
     """
     codec, forbidden = codec_of(tokenizer, description.extra)
-    return TextModel(description.config, params, codec, description.begin_document, name, mesh, int8, forbidden)
+    begin = (tokenizer.special_tokens.eod,) if description.begin_document else description.extra.get(BEGIN_TOKENS, ())
+    return TextModel(
+        description.config,
+        params,
+        codec,
+        begin=tuple(begin),
+        name=name,
+        mesh=mesh,
+        int8=int8,
+        stop_tokens=stop_tokens(description.extra, tokenizer),
+        forbidden_tokens=forbidden,
+    )

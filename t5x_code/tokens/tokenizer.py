@@ -7,6 +7,7 @@ of them gets the bytes of its spelling. So a token store's `eod` ends documents 
 Shape legend: N tokens of a text.
 """
 
+import functools
 import hashlib
 import json
 import re
@@ -93,6 +94,40 @@ class Tokenizer:
     def encode(self, text: str) -> np.ndarray:
         """Token ids [N] int32 of a text; nothing is added, control texts come out as ordinary text."""
         return np.array(self._tokenizer.encode(text, add_special_tokens=False).ids, dtype=np.int32)
+
+    def encode_continuation(self, text: str) -> np.ndarray:
+        """`encode` of a text that goes on behind another one: without the space that SentencePiece puts first."""
+        if not self._leads_with_space:
+            return self.encode(text)
+        return self.encode("\n" + text)[len(self.encode("\n")) :]
+
+    def decode_continuation(self, ids: Iterable[int]) -> str:
+        """`decode` of ids that go on behind others: with the space that SentencePiece takes from the first word."""
+        if not self._leads_with_space:
+            return self.decode(ids)
+        lead = self.encode("a").tolist()
+        return self.decode([*lead, *ids])[len(self.decode(lead)) :]
+
+    @functools.cached_property
+    def _leads_with_space(self) -> bool:
+        return self._tokenizer.encode("\n", add_special_tokens=False).tokens[:1] == ["\u2581"]
+
+    @functools.cached_property
+    def begin_tokens(self) -> tuple[int, ...]:
+        """What the tokenizer's own template puts before a text, such as a Llama's `<s>`; this class adds none."""
+        template = tokenizers.Tokenizer.from_str(self._json)
+        whole, plain = (template.encode("a", add_special_tokens=special).ids for special in (True, False))
+        starts = range(len(whole) - len(plain) + 1)
+        return next((tuple(whole[:start]) for start in starts if whole[start : start + len(plain)] == plain), ())
+
+    def is_special(self, token: int) -> bool:
+        """Whether a token stands for no text: `decode` leaves it out."""
+        return token in self._special_ids
+
+    @functools.cached_property
+    def _special_ids(self) -> frozenset[int]:
+        added = self._tokenizer.get_added_tokens_decoder()
+        return frozenset(number for number, token in added.items() if token.special)
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         """`encode` of each text, on all cores."""

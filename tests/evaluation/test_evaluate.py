@@ -46,6 +46,8 @@ class Bytes:
     def decode(self, ids):
         return bytes(i for i in ids if i < 256).decode(errors="replace")
 
+    encode_continuation, decode_continuation = encode, decode
+
 
 @pytest.fixture(scope="module")
 def model():
@@ -53,7 +55,7 @@ def model():
         num_layers=1, model_dim=16, num_heads=2, num_kv_heads=2, head_dim=8, mlp_dim=32, vocab_size=260,
         max_length=96, rotary_dim=4, dtype="float32", initializer_range=0.5,
     )  # fmt: skip
-    return TextModel(config, init_params(config, jax.random.key(0)), Bytes(), begin_document=True, name="a")
+    return TextModel(config, init_params(config, jax.random.key(0)), Bytes(), begin=(256,), name="a")
 
 
 @pytest.fixture

@@ -36,6 +36,8 @@ class ByteTokenizer:
     def decode(self, ids):
         return bytes(i for i in ids if i < 256).decode(errors="replace")
 
+    encode_continuation, decode_continuation = encode, decode
+
 
 @pytest.fixture(scope="module")
 def model():
@@ -45,19 +47,19 @@ def model():
     )  # fmt: skip
     # Sixteen times the usual range, or attention would hardly matter.
     params = jax.tree.map(lambda leaf: leaf * (16 if leaf.ndim > 2 else 1), init_params(config, jax.random.key(0)))
-    return TextModel(config, params, ByteTokenizer(), begin_document=True)
+    return TextModel(config, params, ByteTokenizer(), begin=(256,))
 
 
-@pytest.mark.parametrize("begin_document", [True, False])
+@pytest.mark.parametrize("begin", [(256,), (), (256, 1)])
 @pytest.mark.parametrize("attention", ["causal", "bidirectional"])
-def test_codes_together_equal_codes_alone(model, attention, begin_document):
-    model = dataclasses.replace(model, begin_document=begin_document)
+def test_codes_together_equal_codes_alone(model, attention, begin):
+    model = dataclasses.replace(model, begin=begin)
     rng = np.random.default_rng(0)
     read = jax.jit(hidden_states, static_argnums=0)
     codes = [rng.integers(0, 256, size) for size in (3, 1, 40, 100, 250, 400, 7)]
     vectors = embed_codes(model, codes, attention)
     for number, code in enumerate(codes):
-        lead = [256] * begin_document
+        lead = list(begin)
         tokens = np.concatenate([lead, code])[:256].astype(np.int32)
         size, positions = len(tokens), np.arange(256, dtype=np.int32)
         to = np.where(positions < size, positions + 1 if attention == "causal" else size, 0)

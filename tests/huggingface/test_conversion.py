@@ -20,6 +20,8 @@ from random_models import CLASSES, random_hf_config, random_tensors, random_torc
 from t5x_code.checkpoints.model_directory import read_description, read_model_directory, write_model_directory
 from t5x_code.errors import UserError
 from t5x_code.huggingface.conversion import export_model, import_model, load_onto_mesh
+from t5x_code.huggingface.families import FAMILIES
+from t5x_code.huggingface.family import read_config, write_config
 from t5x_code.huggingface.safetensors_file import write_safetensors
 from t5x_code.huggingface.weights_folder import WeightsFolder
 from t5x_code.models.decoder import hidden_states, init_params, logits
@@ -122,6 +124,18 @@ def test_export_of_import_is_the_same_bits_where_transformers_has_no_class(kind,
     assert_same_bits(tmp_path / "theirs", tmp_path / "back")
 
 
+def test_qwen2s_layers_are_windowed_as_their_types_say():
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4}
+    types = ["full_attention", "sliding_attention"] * 2
+    window = {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 0, "layer_types": types}
+    hf = transformers.Qwen2Config(vocab_size=97, num_key_value_heads=2, **sizes, **window).to_dict()
+    config = read_config(FAMILIES["qwen2"], hf)
+    assert config.window_of_layer == (0, 4, 0, 4)
+    assert write_config(FAMILIES["qwen2"], config)["layer_types"] == types
+    with pytest.raises(UserError, match="layer_types"):
+        read_config(FAMILIES["qwen2"], hf | {"layer_types": types[:3]})
+
+
 def test_a_torch_file_gives_the_same_parameters_as_safetensors(hf_folder, tmp_path):
     source = Path(shutil.copytree(hf_folder, tmp_path / "source"))
     tensors = {name: torch.tensor(np.asarray(tensor)) for name, tensor in WeightsFolder(source).items()}
@@ -135,9 +149,9 @@ def test_a_torch_file_gives_the_same_parameters_as_safetensors(hf_folder, tmp_pa
 def test_straight_onto_a_mesh_is_the_same_as_through_a_model_directory(hf_folder, tmp_path):
     import_model(str(hf_folder), str(tmp_path / "ours"))
     mesh = make_mesh(MeshConfig())
-    config, params = load_onto_mesh(str(hf_folder), mesh)
+    loaded, params = load_onto_mesh(str(hf_folder), mesh)
     description, restored = read_model_directory(tmp_path / "ours", mesh=mesh)
-    assert config == description.config
+    assert loaded == description
     jax.tree.map(np.testing.assert_array_equal, params, restored)
     assert jax.tree.map(lambda leaf: leaf.sharding, params) == jax.tree.map(lambda leaf: leaf.sharding, restored)
 
@@ -219,6 +233,13 @@ def test_exporting_what_is_no_model_leaves_nothing_behind(tmp_path):
     with pytest.raises(UserError, match="is no model directory"):
         export_model(str(tmp_path), str(tmp_path / "target"))
     assert not any(tmp_path.iterdir())
+
+
+def test_a_model_of_no_family_is_exported_as_one_and_says_which(hf_folder, tmp_path):
+    imported = import_model(str(hf_folder), str(tmp_path / "ours"))
+    _, params = read_model_directory(tmp_path / "ours")
+    write_model_directory(tmp_path / "own", dataclasses.replace(imported, family=None), params, hf_folder)
+    assert export_model(str(tmp_path / "own"), str(tmp_path / "out")).family == "codegen"
 
 
 def test_mp_num_is_codegens_alone(tmp_path):

@@ -26,9 +26,11 @@ class ByteTokenizer:
     def decode(self, ids):
         return bytes(i for i in ids if i < 256).decode(errors="replace")
 
+    encode_continuation, decode_continuation = encode, decode
 
-MODEL = TextModel(TransformerConfig(), None, ByteTokenizer(), begin_document=True)
-IMPORTED = dataclasses.replace(MODEL, begin_document=False)
+
+MODEL = TextModel(TransformerConfig(), None, ByteTokenizer(), begin=(EOD,))
+IMPORTED = dataclasses.replace(MODEL, begin=())
 
 
 @pytest.fixture

@@ -84,11 +84,13 @@ class CharacterTokenizer:
     def encode(self, text):
         return np.full(len(text), 9, np.int32)
 
+    encode_continuation = encode
+
 
 @pytest.mark.parametrize("record", [{"prompt": "x" * 10}, {"prefix": "x" * 5, "suffix": "x"}])
 def test_a_line_that_is_too_long_is_named_before_any_work(record):
     """Either line makes 11 tokens: eod and ten, or eod, six and the four of the infill format."""
-    model = TextModel(TransformerConfig(max_length=16), None, CharacterTokenizer(), begin_document=True)
+    model = TextModel(TransformerConfig(max_length=16), None, CharacterTokenizer(), begin=(1,))
     lines = [PromptLine("p.jsonl line 1", {"prompt": "x"}), PromptLine("p.jsonl line 2", record)]
     check_lines_fit(model, lines, max_new_tokens=5)
     with pytest.raises(UserError, match=r"p\.jsonl line 2 has 11 tokens.* 6 .* 16;"):

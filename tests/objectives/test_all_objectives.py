@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from stream_of_rows import rows_of
 
+from t5x_code.errors import UserError
 from t5x_code.objectives.causal_lm import CausalLM
 from t5x_code.objectives.example import Layout, Row
 from t5x_code.objectives.infill import Infill
@@ -12,6 +13,7 @@ from t5x_code.objectives.segments import Segment
 from t5x_code.objectives.span_corruption import SpanCorruption
 from t5x_code.objectives.spans import restore
 from t5x_code.objectives.ul2 import UL2
+from t5x_code.tokens.special_tokens import SpecialTokens
 
 OBJECTIVES = [
     CausalLM(),
@@ -177,3 +179,12 @@ def test_segments_may_not_be_empty_of_choice():
     for prefix in ("uniform", "uniform_half", "long"):
         assert {PrefixLM(prefix).draw_length(1, np.random.default_rng(i)) for i in range(20)} == {0}
     assert Segment(0, np.array([1])).prefix_length == 0
+
+
+def test_ul2_needs_masks_beside_its_mode_tokens():
+    for count in (1, 2, 3):
+        layout = Layout(512, SpecialTokens(eod=0, sep=1, eom=2, masks=tuple(range(900, 900 + count))))
+        with pytest.raises(UserError, match=f"UL2 has {count} masks, of which 3 serve as mode tokens"):
+            UL2().raw_length(layout, np.full(100, 100))
+    layout = Layout(512, SpecialTokens(eod=0, sep=1, eom=2, masks=tuple(range(900, 904))))
+    assert 0 < UL2().raw_length(layout, np.full(100, 100)) < 512

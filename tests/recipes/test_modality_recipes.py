@@ -88,7 +88,7 @@ def test_a_run_evaluates_itself_as_the_command_line_would(run_and_requests):
     of_run, of_command = request.model, opened(run)
     assert of_run.tokenizer.encode(PROMPT).tolist() == of_command.tokenizer.encode(PROMPT).tolist()
     assert of_run.forbidden_tokens == of_command.forbidden_tokens != ()
-    assert of_run.begin_document is of_command.begin_document is False
+    assert of_run.begin == of_command.begin == ()
     assert of_run.config == of_command.config
     assert all(text.startswith("def number_") for text in request.held_out())
 
