@@ -57,7 +57,8 @@ def main(argv: list[str]) -> None:
     tasks, tokenizer = _what_to_make()
     for task in tasks:
         build = functools.partial(_builder(), mbpp=MBPP.value, overwrite=OVERWRITE.value)
-        ensure = functools.partial(ensure_store, build=build, tokenizer_flags=_tokenizer_flags())
+        flags_given = {"tokenizer_flags": _tokenizer_flags(), "other_flags": _other_flags()}
+        ensure = functools.partial(ensure_store, build=build, **flags_given)
         store = (build if OVERWRITE.value else ensure)(task, tokenizer, OUTPUT.value)
         if MBPP.value and "mbpp" in Manifest.read(store / TRAIN).benchmarks_not_searched:
             raise UserError(f"{store} was made without --mbpp; add --overwrite to make it again")
@@ -103,6 +104,13 @@ def _tokenizer_flags() -> list[str]:
         "python_words": PYTHON_WORDS.value or None,
     }
     return [f"--{name}={value}" for name, value in flags_given.items() if value is not None]
+
+
+def _other_flags() -> list[str]:
+    """Those that say what is kept out of the stores, and where they are made."""
+    flags_given = {"mbpp": MBPP.value, "runner": RUNNER.value}
+    named = [f"--{name}={value}" for name, value in flags_given.items() if value]
+    return named + [f"--runner_option={option}" for option in RUNNER_OPTIONS.value]
 
 
 def _summary(manifest: Manifest) -> str:

@@ -32,6 +32,8 @@ def main(argv: list[str]) -> None:
     """Checks the command line, then converts."""
     if argv[1:] not in (["import"], ["export"]) or not FLAGS.source or not FLAGS.target:
         raise UserError("write: convert.py import|export --source=DIR --target=DIR")
+    if argv[1] == "import" and (FLAGS.plain or FLAGS.step is not None):
+        raise UserError(f"{'--plain' if FLAGS.plain else '--step'} is for export; leave it out of an import")
     options = (FLAGS.family, FLAGS.mp_num, FLAGS.dtype)
     if argv[1] == "import":
         description = import_model(FLAGS.source, FLAGS.target, *options)

@@ -12,6 +12,7 @@ overrides=()
 for argument in "$@"; do
   case "$argument" in
     --fresh) fresh=true ;;
+    --help|-h) sed -nE '2,/^[^#]/s/^#( |$)//p' launch/quickstart.sh; exit 0 ;;
     --small)
       model_dir=runs/quickstart_small
       overrides+=(--gin.TRAIN_STEPS=30 --gin.DECAY_STEPS=30 --gin.WARMUP_STEPS=5 --gin.EVAL_PERIOD=30 --gin.CHECKPOINT_PERIOD=15) ;;

@@ -7,27 +7,37 @@
 #       --gin.MODEL_DIR="'gs://bucket/codegen2_7b'"
 #
 # What follows -- goes to launch/train.py. MODEL_DIR must be a bucket, as a preempted slice's disks are gone. Needs gcloud,
-# logged in. Ends with 0 when training is done, 2 when the input is bad (a restart would not help). The slice is left
-# running: delete it with gcloud compute tpus tpu-vm delete.
+# logged in. Without --version the slice has the software that Google names for its type. Ends with 0 when training is
+# done, 2 when the input is bad or a slice cannot be prepared (a restart would not help). The slice is left running:
+# delete it with gcloud compute tpus tpu-vm delete.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-name="" zone="" type="" version="tpu-ubuntu2204-base" project="" spot="" max_restarts=1000 dry_run=""
+name="" zone="" type="" version="" project="" spot="" max_restarts=1000 dry_run=""
 poll_seconds="${POLL_SECONDS:-30}"
 while [ $# -gt 0 ]; do
   case "$1" in
     --name=*|--zone=*|--type=*|--version=*|--project=*|--max_restarts=*) key="${1%%=*}"; declare "${key#--}=${1#*=}" ;;
     --spot) spot="--spot" ;;
     --dry_run) dry_run=yes ;;
+    --help|-h) sed -nE '2,/^[^#]/s/^#( |$)//p' launch/tpu_pod.sh; exit 0 ;;
     --) shift; break ;;
-    *) echo "error: unknown argument $1; see the head of launch/tpu_pod.sh" >&2; exit 2 ;;
+    *) echo "error: unknown argument $1; see launch/tpu_pod.sh --help" >&2; exit 2 ;;
   esac
   shift
 done
 for needed in name zone type; do
-  [ -n "${!needed}" ] || { echo "error: --$needed is needed; see the head of launch/tpu_pod.sh" >&2; exit 2; }
+  [ -n "${!needed}" ] || { echo "error: --$needed is needed; see launch/tpu_pod.sh --help" >&2; exit 2; }
 done
 [ $# -gt 0 ] || { echo "error: no arguments for train.py: write them after --" >&2; exit 2; }
+if [ -z "$version" ]; then
+  case "$type" in
+    v5p-*) version=v2-alpha-tpuv5 ;;
+    v5litepod-*) version=v2-alpha-tpuv5-lite ;;
+    v6e-*) version=v2-alpha-tpuv6e ;;
+    *) version=tpu-ubuntu2204-base ;;
+  esac
+fi
 
 say() { echo "tpu_pod: $*" >&2; }
 tpu() {
@@ -35,11 +45,15 @@ tpu() {
   if [ -n "$dry_run" ]; then printf '%q ' "${command[@]}"; echo; else "${command[@]}"; fi
 }
 on() { tpu ssh "$name" "--worker=$1" "--command=$2"; }
+slice_state() { tpu describe "$name" "--format=value(state)" 2> /dev/null || true; }
 
 # Every worker runs it detached, so that a dropped connection does not end it; its exit code is left in a file.
 run="echo \$\$ > pid; ~/venv/bin/python launch/train.py --exit_code_when_stopped=75 $(printf '%q ' "$@")>> ~/run.log 2>&1; echo \$? > exit_code"
+# The images' Python is older than we need: uv takes one that fits, or fetches it. Some images have pip, but no venv.
 install='rm -rf ~/t5x_code && mkdir ~/t5x_code && cd ~/t5x_code && tar -xzf ~/t5x_code.tar.gz && '\
-'python3 -m venv ~/venv && ~/venv/bin/pip install -q ".[tpu,gcp]"'
+'{ [ -x ~/uv/bin/uv ] || python3 -m pip install -q --target ~/uv uv || '\
+'{ python3 -m venv ~/uv && ~/uv/bin/pip install -q uv; }; } && '\
+'~/uv/bin/uv venv -q --seed --allow-existing --python ">=3.11,<3.14" ~/venv && ~/venv/bin/pip install -q ".[tpu,gcp]"'
 start='cd ~/t5x_code && { [ ! -f pid ] || kill -9 -- -$(cat pid) 2> /dev/null; rm -f pid exit_code; } ; '\
 "setsid nohup bash -c $(printf '%q' "$run") > /dev/null 2>&1 < /dev/null & until [ -f pid ]; do sleep 0.1; done"
 follow='cd ~/t5x_code && tail -n 20 -s 0.2 -F --pid="$(cat pid)" ~/run.log; [ ! -f exit_code ] || echo "exit code $(cat exit_code)"'
@@ -57,7 +71,7 @@ create() {
 
 have_slice() {  # returns when the slice is ready, with this checkout installed
   local state
-  state="$(tpu describe "$name" "--format=value(state)" 2> /dev/null || true)"
+  state="$(slice_state)"
   if [ -n "$dry_run" ]; then echo "$state"; state=""; fi
   case "$state" in
     READY) say "taking the slice $name that is there" ;;
@@ -74,14 +88,27 @@ archive="$folder/t5x_code.tar.gz"
 git ls-files -z | tar -czf "$archive" --null -T -
 
 if [ -n "$dry_run" ]; then have_slice; on all "$start"; on 0 "$follow"; exit 0; fi
+failures=0
 for (( restarts = 0; restarts <= max_restarts; restarts++ )); do
-  have_slice || { say "the slice could not be prepared; trying again in $poll_seconds s"; sleep "$poll_seconds"; continue; }
+  if ! have_slice; then
+    # What fails again and again on a slice that is there would fail for as long as the slice is paid for.
+    if [ "$(slice_state)" = READY ]; then failures=$(( failures + 1 )); else failures=0; fi
+    if [ "$failures" -ge 3 ]; then
+      echo "error: $name is ready but could not be prepared, $failures times in a row; the messages above say why." \
+        "Mend it and run the same command again, or delete the slice: it is still running" >&2
+      exit 2
+    fi
+    say "the slice could not be prepared; trying again in $poll_seconds s"
+    sleep "$poll_seconds"
+    continue
+  fi
+  failures=0
   on all "$start" || { say "the run could not be started; trying again"; sleep "$poll_seconds"; continue; }
   while true; do
     on 0 "$follow" | tee "$folder/log" || true
     code="$(sed -n 's/^exit code \([0-9]*\)$/\1/p' "$folder/log" | tail -n 1)"
     [ -z "$code" ] || break
-    state="$(tpu describe "$name" "--format=value(state)" 2> /dev/null || true)"
+    state="$(slice_state)"
     if [ "$state" != READY ]; then say "$name is ${state:-gone}"; code=preempted; break; fi
     say "the connection dropped, the slice is there: following again"
     sleep "$poll_seconds"

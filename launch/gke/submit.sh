@@ -15,25 +15,32 @@ while [ $# -gt 0 ]; do
     --name=*|--image=*|--type=*|--topology=*|--slices=*|--cluster=*) key="${1%%=*}"; declare "${key#--}=${1#*=}" ;;
     --dry_run) dry_run=yes ;;
     --xpk) xpk=yes ;;
+    --help|-h) sed -nE '2,/^[^#]/s/^#( |$)//p' launch/gke/submit.sh; exit 0 ;;
     --) shift; break ;;
-    *) echo "error: unknown argument $1; see the head of launch/gke/submit.sh" >&2; exit 2 ;;
+    *) echo "error: unknown argument $1; see launch/gke/submit.sh --help" >&2; exit 2 ;;
   esac
   shift
 done
 for needed in name image type topology ${xpk:+cluster}; do
-  [ -n "${!needed}" ] || { echo "error: --$needed is needed; see the head of launch/gke/submit.sh" >&2; exit 2; }
+  [ -n "${!needed}" ] || { echo "error: --$needed is needed; see launch/gke/submit.sh --help" >&2; exit 2; }
 done
 [ $# -gt 0 ] || { echo "error: no arguments for train.py: write them after --" >&2; exit 2; }
-case "$type" in  # GKE's name, chips of a host
+case "$type" in  # GKE's name, chips of a full host
   v4) accelerator=tpu-v4-podslice chips=4 cores=2 ;;
   v5e) accelerator=tpu-v5-lite-podslice chips=4 cores=1 ;;
   v5p) accelerator=tpu-v5p-slice chips=4 cores=2 ;;
   v6e) accelerator=tpu-v6e-slice chips=4 cores=1 ;;
   *) echo "error: --type=$type: choose v4, v5e, v5p or v6e" >&2; exit 2 ;;
 esac
-[[ "$topology" =~ ^[0-9]+(x[0-9]+){1,2}$ ]] || { echo "error: --topology=$topology: write 4x4x4 or 4x4" >&2; exit 2; }
+size='[1-9][0-9]*'
+[[ "$topology" =~ ^$size(x$size){1,2}$ ]] || { echo "error: --topology=$topology: write 4x4x4 or 4x4" >&2; exit 2; }
 total=$(( ${topology//x/*} ))
-hosts=$(( total / chips > 0 ? total / chips : 1 ))
+if (( total % chips && chips % total )); then
+  echo "error: --topology=$topology has $total chips, which do not fill hosts of $chips; choose one that GKE offers" >&2
+  exit 2
+fi
+chips=$(( total < chips ? total : chips ))
+hosts=$(( total / chips ))
 
 if [ -n "$xpk" ]; then
   declare -A xpk_type=([v4]=v4 [v5e]=v5litepod [v5p]=v5p [v6e]=v6e)

@@ -1,8 +1,10 @@
 """What every command line shares: flags, `--gin.NAME=value`, one clear line and exit code 2 for bad input."""
 
+import contextlib
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -12,12 +14,24 @@ from absl import logging as absl_logging
 from t5x_code.errors import EXIT_BAD_INPUT, EXIT_RUN_AGAIN, FailedTogether, RunAgain, UserError
 
 HELP = ("--help", "-h", "-help", "--helpfull")
+EXIT_INTERRUPTED = 130  # as of a shell's command that Ctrl-C ends
+SCHEMES = {"gcsfs": "gs", "s3fs": "s3"}  # by the package that goes to a bucket
+# Names of classes, as the packages that they come from may be absent: Python's own, and those of aiohttp (gcsfs),
+# botocore (s3fs) and google.auth.
+NETWORK_ERRORS = {
+    "ConnectionError",
+    "TimeoutError",
+    "gaierror",
+    "ClientConnectionError",
+    "HTTPClientError",
+    "TransportError",
+}
 
 
 def run(main: Callable[[list[str]], None]) -> NoReturn:
     """Parses absl flags, runs `main(argv)` and exits: 0 when it returns, 2 with one line when the input is bad,
     75 when the same command has only to be run again."""
-    silence_failing_saves()
+    silence_tracebacks()
     logging.getLogger("jax").setLevel(logging.ERROR)
     argv, bindings = split_gin_bindings(sys.argv)
     if any(argument in HELP for argument in argv):
@@ -32,30 +46,44 @@ def run(main: Callable[[list[str]], None]) -> NoReturn:
         elif bindings:
             raise UserError(f"--gin.{bindings[0]}: this command takes no gin bindings")
         main(positional)
-    except FailedTogether as error:
-        _print_error(error)
-        os._exit(EXIT_BAD_INPUT)  # as below
-    except (UserError, flags.Error) as error:
-        fail(error)
-    except RunAgain as error:
-        _print_error(f"{error}; run the same command again")
-        os._exit(EXIT_RUN_AGAIN)  # a gentler exit would wait for the processes that are gone
     except KeyboardInterrupt:
-        sys.exit(130)
+        _exit_at_once(EXIT_INTERRUPTED)
     except Exception as error:
-        reason = why_no_bucket(error)
-        if reason is None:
-            raise
-        fail(UserError(reason))
+        _end(error)
     sys.exit(0)
+
+
+def _end(error: Exception) -> NoReturn:
+    """Exits as the error asks for; raises it again where it is none that a person can mend."""
+    away = str(error) if isinstance(error, RunAgain) else why_unreachable(error)
+    if away is not None:
+        _print_error(f"{away}; run the same command again")
+        _exit_at_once(EXIT_RUN_AGAIN)
+    if isinstance(error, FailedTogether):
+        _print_error(error)
+        _exit_at_once(EXIT_BAD_INPUT)
+    if isinstance(error, UserError | flags.Error):
+        fail(error)
+    reason = why_no_bucket(error)
+    if reason is None:
+        raise error
+    fail(UserError(reason))
+
+
+def _exit_at_once(code: int) -> NoReturn:
+    """A gentler exit would wait for the processes that are gone, or take the interpreter down below JAX's threads."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
+    os._exit(code)
 
 
 def why_no_bucket(error: Exception) -> str | None:
     """What keeps this machine from a bucket for good, in a line; None where an error is of another kind."""
     text = " ".join(str(error).split())
-    for package, scheme, extra in (("gcsfs", "gs", "t5x_code[gcp]"), ("s3fs", "s3", "s3fs")):
+    for package, scheme in SCHEMES.items():
         if isinstance(error, ImportError) and package in text:
-            return f"{scheme}:// needs {package}: pip install '{extra}'"
+            return f"{scheme}:// needs {package}: pip install '{'t5x_code[gcp]' if scheme == 'gs' else package}'"
     if getattr(error, "code", None) in (400, 401, 403) or text.startswith("Forbidden: "):
         return (
             f"the bucket refuses ({text[:200]}); is its name right, and are you logged in (gcloud auth "
@@ -64,11 +92,26 @@ def why_no_bucket(error: Exception) -> str | None:
     return None
 
 
-def silence_failing_saves() -> None:
-    """Keeps the pages of traceback off the terminal that Orbax and TensorStore print when a save fails, for which we
-    have one line."""
+def why_unreachable(error: BaseException | None) -> str | None:
+    """What keeps this machine from a bucket for now, such as a network that is down, in a line; None where an error is
+    of another kind. Errors of files that were made into a UserError are looked through."""
+    while error is not None:
+        frames = traceback.walk_tb(error.__traceback__)
+        packages = {frame.f_globals.get("__name__", "").partition(".")[0] for frame, _ in frames}
+        if NETWORK_ERRORS.intersection(kind.__name__ for kind in type(error).__mro__):
+            for package in packages.intersection(SCHEMES):
+                reason = " ".join(str(error).split())[:200] or type(error).__name__
+                return f"{SCHEMES[package]}:// cannot be reached: {reason}"
+        error = error.__cause__
+    return None
+
+
+def silence_tracebacks() -> None:
+    """Keeps the pages of traceback off the terminal that Orbax, TensorStore and gcsfs print when a save or a request
+    fails, for which we have one line."""
     absl_logging.set_verbosity(absl_logging.FATAL)
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    for name in ("asyncio", "gcsfs"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     before = sys.unraisablehook
 
     def hook(unraisable: Any) -> None:

@@ -1,13 +1,14 @@
 """From a recipe's data section to streams of rows: tokenizer, token stores (made when missing), streams, batches."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from etils import epath
 
-from t5x_code.data.caching.ensure import ensure_store
-from t5x_code.data.declarations import TRAIN, VALIDATION, MixtureDeclaration
+from t5x_code.data.caching.ensure import build_in_child_process, ensure_store
+from t5x_code.data.declarations import TRAIN, VALIDATION, MixtureDeclaration, TaskDeclaration
 from t5x_code.data.loader import build_rows, data_fingerprint, evaluation_batches, iterate_batches
 from t5x_code.data.streams import PackedRows, Stream, plan_rows
 from t5x_code.data.token_store import TokenStore
@@ -19,7 +20,7 @@ from t5x_code.objectives.pair_codec import MODALITY, PAIRS
 from t5x_code.objectives.text_to_code import TextToCode
 from t5x_code.recipes.mixture import is_embedded
 from t5x_code.recipes.recipe import DataConfig
-from t5x_code.recipes.vocabulary import find_vocabulary, split_of
+from t5x_code.recipes.vocabulary import Vocabulary, find_vocabulary, naming_missing_stores, say_once, split_of
 from t5x_code.source_code.problems import is_held_out
 from t5x_code.tokens.characters import TokenCharacters
 from t5x_code.tokens.modality import describe_split
@@ -44,7 +45,8 @@ class Inputs:
 def prepare_inputs(config: DataConfig, vocab_size: int) -> Inputs:
     """Finds or makes the stores of a recipe's mixture.
 
-    Without stores of its own a recipe whose data lies elsewhere says so and takes the embedded corpus.
+    Without stores of its own a recipe whose data lies elsewhere says so and takes the embedded corpus. Where it names
+    them, each that is missing is announced, as the folder may be mistyped.
 
     Raises:
         UserError: unknown mixture, missing data, a store from another tokenizer, a vocabulary larger than the model's.
@@ -58,6 +60,7 @@ def prepare_inputs(config: DataConfig, vocab_size: int) -> Inputs:
             task,
             tokenizer,
             root,
+            functools.partial(_make_missing_store, config, vocabulary),
             compare_source=not (kept and is_embedded(task.source.kind)),
             tokenizer_flags=vocabulary.tokenizer_flags,
         )
@@ -76,6 +79,19 @@ def prepare_inputs(config: DataConfig, vocab_size: int) -> Inputs:
     train = _streams(config, mixture, stores, TRAIN)
     _refuse_held_out(train)
     return Inputs(tokenizer, stores, layout, train, _streams(config, mixture, stores, VALIDATION))
+
+
+def _make_missing_store(
+    config: DataConfig, vocabulary: Vocabulary, task: TaskDeclaration, tokenizer: Tokenizer, root: epath.PathLike
+) -> epath.Path:
+    if config.stores is not None:
+        within = "" if str(root) == str(config.stores) else f", in {root}"
+        say_once(
+            f"DATA={config.stores} holds no store {task.name}: making it now{within}, with the tokenizer "
+            f"{vocabulary.folder} of {tokenizer.vocab_size:,} entries"
+        )
+    with naming_missing_stores(config, [task.name]):
+        return build_in_child_process(task, tokenizer, root)
 
 
 def trained_groups(streams: Sequence[Stream]) -> list[int]:

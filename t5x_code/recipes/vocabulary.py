@@ -4,10 +4,12 @@ Training needs it to make rows; the ahead-of-time compiler and `--dry_run` need 
 size of a split model follows from it.
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
+import jax
 from etils import epath
 
 from t5x_code.data.caching.build import TOKENIZER_FOLDER
@@ -18,6 +20,7 @@ from t5x_code.models.config import TransformerConfig
 from t5x_code.models.modality import VocabularySplit, split_config
 from t5x_code.objectives.example import Objective, PackingObjective
 from t5x_code.objectives.text_to_code import TextToCode
+from t5x_code.parallel.hosts import is_writer
 from t5x_code.recipes.mixture import falls_back, is_embedded, resolve_mixture, stores_root
 from t5x_code.recipes.recipe import DataConfig
 from t5x_code.tokens.modality import ModalityTables, split_vocabulary
@@ -39,6 +42,7 @@ class Vocabulary:
     mixture: MixtureDeclaration
     root: epath.Path  # folder of the token stores that are made with this tokenizer
     tokenizer: Tokenizer
+    folder: str  # or hub name of the tokenizer, before Python's words are added
     tables: ModalityTables | None  # where it is split by modality
     tokenizer_flags: tuple[str, ...]  # of `cache.py`, that make the stores again
 
@@ -70,7 +74,7 @@ def find_vocabulary(config: DataConfig, vocab_size: int, trains_on: TrainsOn = "
     tables = split_vocabulary(
         config.modality_separation, tokenizer.vocabulary(), tokenizer.special_tokens.all_ids, vocab_size
     )
-    return Vocabulary(mixture, root, tokenizer, tables, flags)
+    return Vocabulary(mixture, root, tokenizer, folder, tables, flags)
 
 
 def split_without_data(
@@ -117,12 +121,35 @@ def _tokenizer_folder(config: DataConfig, mixture: MixtureDeclaration, root: epa
     trains = trains_on == "anything" or (
         trains_on == "embedded" and all(is_embedded(task.source.kind) for task in mixture.tasks)
     )
-    if not trains and not _was_trained(mixture, root):
-        raise NoTokenizer(
-            f"the mixture {mixture.name} has no tokenizer yet, and training would make one of its documents first; "
-            "name one by --gin.TOKENIZER=\"'FOLDER or hub name'\", or make the stores with launch/cache.py"
-        )
-    return str(embedded_tokenizer(root, mixture.tasks))
+    if not _was_trained(mixture, root):
+        if not trains:
+            raise NoTokenizer(
+                f"the mixture {mixture.name} has no tokenizer yet, and training would make one of its documents first; "
+                "name one by --gin.TOKENIZER=\"'FOLDER or hub name'\", or make the stores with launch/cache.py"
+            )
+        say_once(f"no store in {root} brings a tokenizer: training one on {mixture.name}")
+    with naming_missing_stores(config, [task.name for task in mixture.tasks]):
+        return str(embedded_tokenizer(root, mixture.tasks))
+
+
+def say_once(text: str) -> None:
+    """One line on the terminal, of the first process where a run has many."""
+    # Of a process alone the second would start the devices, which the viewer of examples leaves to a run.
+    if not jax.distributed.is_initialized() or is_writer():
+        say(text)
+
+
+@contextlib.contextmanager
+def naming_missing_stores(config: DataConfig, names: Sequence[str]) -> Iterator[None]:
+    """Where the recipe names its stores, what keeps missing ones from being made is said with the folder that was to
+    hold them: it may be mistyped."""
+    try:
+        yield
+    except UserError as error:
+        if config.stores is None:
+            raise
+        missing = " or ".join(names)
+        raise UserError(f"DATA={config.stores} holds no store {missing}, and none can be made: {error}") from error
 
 
 def _was_trained(mixture: MixtureDeclaration, root: epath.Path) -> bool:

@@ -59,6 +59,10 @@ def test_a_stale_store_names_what_changed(tmp_path, task, tokenizer):
     command = shlex.split(str(caught.value).rpartition("make it again: ")[2])
     assert command == shlex.split(rebuild_command(task, root, flags))
     assert set(flags) < set(command) and f"--task=jsonl:{tmp_path}/data.jsonl" in command
+    others = ["--mbpp=mb.jsonl", "--runner=DirectRunner", "--runner_option=a=b", "--runner_option=c=d"]
+    with pytest.raises(UserError, match="is not finished") as caught:
+        ensure_store(task, tokenizer, root, tokenizer_flags=flags, other_flags=others)
+    assert set(flags + others) < set(shlex.split(str(caught.value).rpartition("make it again: ")[2]))
     build_store(task, tokenizer, root, overwrite=True, show_progress=False)
     with (tmp_path / "data.jsonl").open("a") as file:
         file.write('\n{"text": "new"}')

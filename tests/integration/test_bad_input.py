@@ -57,7 +57,10 @@ def test_a_recipe_that_cannot_be(script, tiny, tmp_path, bindings, says):
         ),
         ("show_run.py", ["--model_dir=/no/such/run"], "holds no training run"),
         ("generate.py", ["--model_dir=/no/such/run", "--prompt=a"], "/no/such/run is no model directory"),
+        ("generate.py", ["--model_dir=/no/such/run", "--prompt=a", "--seed=3000000000"], "seed is 3000000000"),
         ("generate.py", ["--gin.SEED=1"], "takes no gin bindings"),
+        ("convert.py", ["import", "--source=a", "--target=b", "--step=0"], "--step is for export"),
+        ("convert.py", ["import", "--source=a", "--target=b", "--plain"], "--plain is for export"),
     ],
 )
 def test_a_command_line_that_cannot_be(script, name, arguments, says):
@@ -138,6 +141,23 @@ def test_a_source_that_changed_since_its_store_was_made(script, tiny, corpus, tm
     made = script(Path(launch).name, *flags)
     assert made.code == 0, made.err
     assert tokenizer.read_bytes() == before and len(list((stores / "tokenizers").iterdir())) == 1
+
+
+def test_the_command_that_makes_a_store_again_keeps_what_is_kept_out(script, corpus, tmp_path):
+    task = [f"--task=text_files:{corpus}", f"--output={tmp_path / 'stores'}"]
+    assert script("cache.py", *task).code == 0
+    train_bpe.train(["def other(): pass\n" * 50], 512, 100).save(tmp_path / "other")
+    flags = [f"--tokenizer={tmp_path / 'other'}", "--mbpp=mb.jsonl"]
+    ended = script("cache.py", *task, *flags)
+    refused(ended, "is stale: the tokenizer changed")
+    assert set(flags) < set(shlex.split(ended.error_lines[0].partition("Make it again: ")[2]))
+
+
+def test_a_folder_of_stores_that_is_mistyped_is_named(script, tiny, tmp_path):
+    data, absent = tmp_path / "nostores", tmp_path / "absent"
+    ended = script("train.py", *tiny(tmp_path / "run", f"DATA='{data}'", f"MIXTURE='text_files:{absent}'"))
+    refused(ended, rf"DATA={data} holds no store text_files_absent_\w+, and none can be made: no file at {absent}")
+    assert not (tmp_path / "run").exists() and not data.exists()
 
 
 def test_a_prompt_longer_than_the_context(script, whole_run):

@@ -1,7 +1,8 @@
 """A gcloud that has one TPU slice: records its calls, runs ssh commands here in HOME, and fails as it is told.
 
-STATE/trouble holds one word per line, each taken once: at a create `quota` or `capacity`; at following the log `drop`
-(the connection ends) or `preempt` (the slice goes too). STATE/codes: what train.py ends with, one per start.
+STATE/trouble holds one word per line, each taken once: at a create `quota` or `capacity`; at installing `install` (it
+fails) or `lost` (the slice goes too); at following the log `drop` (the connection ends) or `preempt` (the slice goes
+too). STATE/codes: what train.py ends with, one per start. uv is there, and makes an environment whose python is TRAIN.
 """
 
 import os
@@ -18,6 +19,15 @@ sed -i 1d "$FAKE_STATE/codes"
 echo "step 1 of a fake run"
 sleep 0.2
 exit "$code"
+"""
+UV = """#!/usr/bin/env bash
+for folder in "$@"; do :; done
+[[ ! -e "$folder" || " $* " == *" --allow-existing "* ]] || exit 2
+printf '%s\\n' "$@" > "$HOME/uv_arguments"
+mkdir -p "$folder/bin"
+cp "$HOME/train" "$folder/bin/python"
+printf '#!/bin/sh\\n' > "$folder/bin/pip"
+chmod +x "$folder/bin/pip"
 """
 
 
@@ -59,11 +69,15 @@ def main(arguments: list[str]) -> int:
 
 def ssh(command: str, slice_state: Path) -> int:
     if "pip install" in command:
-        command = command.partition("python3 -m venv")[0] + "true"
-        python = HOME / "venv/bin/python"
-        python.parent.mkdir(parents=True, exist_ok=True)
-        python.write_text(TRAIN)
-        python.chmod(0o755)
+        problem = trouble("install", "lost")
+        if problem == "lost":
+            slice_state.write_text("PREEMPTED")
+        if problem:
+            return 1
+        (HOME / "uv/bin").mkdir(parents=True, exist_ok=True)
+        for file, text in (("uv/bin/uv", UV), ("train", TRAIN)):
+            (HOME / file).write_text(text)
+            (HOME / file).chmod(0o755)
     if re.search(r"\btail\b", command):
         problem = trouble("drop", "preempt")
         if problem == "preempt":

@@ -37,6 +37,21 @@ def test_the_manifest():
     assert rule["onExitCodes"]["values"] == [2] and rule["action"] == "FailJob"
 
 
+def test_a_slice_smaller_than_a_host_asks_for_no_more_than_it_has():
+    ended = submit(*FLAGS, "--type=v5e", "--topology=1x1")
+    assert ended.returncode == 0, ended.stderr
+    job = yaml.safe_load(ended.stdout)["spec"]["replicatedJobs"][0]["template"]["spec"]
+    (container,) = job["template"]["spec"]["containers"]
+    assert container["resources"] == {name: {"google.com/tpu": 1} for name in ("requests", "limits")}
+    assert job["parallelism"] == 1
+
+
+def test_help_is_the_head_of_the_script():
+    ended = submit("--help")
+    assert ended.returncode == 0 and not ended.stderr
+    assert ended.stdout.startswith("Trains on TPU slices of a GKE cluster") and "set -euo" not in ended.stdout
+
+
 def test_through_xpk():
     ended = submit(*FLAGS, "--xpk", "--cluster=c")
     assert ended.returncode == 0, ended.stderr
@@ -49,6 +64,8 @@ def test_through_xpk():
         (FLAGS[1:], "--name is needed"),
         ([*FLAGS, "--type=v9"], "choose v4, v5e, v5p or v6e"),
         ([*FLAGS, "--topology=4"], "write 4x4x4 or 4x4"),
+        ([*FLAGS, "--topology=0x4"], "write 4x4x4 or 4x4"),
+        ([*FLAGS, "--topology=3x3"], "9 chips, which do not fill hosts of 4"),
         ([*FLAGS, "--xpk"], "--cluster is needed"),
     ],
 )

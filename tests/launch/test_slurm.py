@@ -35,14 +35,42 @@ PartitionName=debug Nodes={host} Default=YES MaxTime=INFINITE State=UP
 """
 
 
-def test_a_dry_run_prints_the_command():
-    command = ["bash", "launch/slurm.sbatch", "--dry_run", "--gin_file=x", "--gin.MODEL_DIR='/a b'"]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+def outside_a_job(folder: Path, *arguments: str, code: int = 0) -> subprocess.CompletedProcess:
+    """The script where there is no job, with an srun that ends with a code, and a scontrol that tells of its call."""
+    for name, line in (("srun", f"exit {code}"), ("scontrol", "echo requeued >&2")):
+        (folder / name).write_text(f"#!/bin/sh\n{line}\n")
+        (folder / name).chmod(0o755)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
+    environment["PATH"] = f"{folder}:{environment['PATH']}"
+    command = ["bash", "launch/slurm.sbatch", *arguments]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_dry_run_prints_the_command(tmp_path, place):
+    arguments = ["--gin_file=x", "--gin.MODEL_DIR='/a b'"]
+    arguments.insert(place, "--dry_run")
+    ended = outside_a_job(tmp_path, *arguments, code=1)
     assert ended.returncode == 0
     assert ended.stdout.strip() == (
         r"srun --kill-on-bad-exit=1 python launch/train.py --exit_code_when_stopped=75 --gin_file=x "
         r"--gin.MODEL_DIR=\'/a\ b\'"
     )
+
+
+def test_outside_a_job_nothing_is_queued_again(tmp_path):
+    ended = outside_a_job(tmp_path, "--gin_file=x", code=3)
+    (line,) = ended.stderr.splitlines()
+    assert ended.returncode == 3 and "nothing is queued again" in line
+    for code in (0, 2):
+        ended = outside_a_job(tmp_path, "--gin_file=x", code=code)
+        assert ended.returncode == code and not ended.stderr
+
+
+def test_help_is_the_head_of_the_script(tmp_path):
+    ended = outside_a_job(tmp_path, "--help")
+    assert ended.returncode == 0 and not ended.stderr
+    assert ended.stdout.startswith("Trains on GPU nodes under Slurm") and "SBATCH" not in ended.stdout
 
 
 def free_port() -> int:

@@ -59,6 +59,7 @@ def test_creates_installs_runs_and_ends(pod):
         *RECIPE,
     ]
     assert (pod.home / "t5x_code/launch/train.py").exists()  # this checkout, unpacked
+    assert ">=3.11,<3.14" in (pod.home / "uv_arguments").read_text().splitlines()
 
 
 def test_a_slice_that_is_there_is_taken(pod):
@@ -79,6 +80,40 @@ def test_a_dropped_connection_is_taken_up_again(pod):
     assert ended.returncode == 0 and verbs.count("create") == 1 and verbs.count("scp") == 1
     assert ended.stderr.count("the connection dropped") == 2
     assert (pod.home / "arguments").read_text().count("train.py") == 1  # it ran on all the while
+
+
+def test_a_slice_that_cannot_be_prepared_ends_with_one_line(pod):
+    ended, verbs, _ = pod(trouble="install install install")
+    assert ended.returncode == 2 and verbs.count("scp") == 3 and verbs.count("create") == 1
+    (line,) = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
+    assert "run1 is ready but could not be prepared, 3 times in a row" in line and ended.stderr.endswith(f"{line}\n")
+
+
+def test_slices_that_are_lost_while_they_are_prepared_are_made_again(pod):
+    ended, verbs, _ = pod(trouble="install install lost install install lost")
+    assert ended.returncode == 0, ended.stderr
+    assert verbs.count("scp") == 7 and verbs.count("create") == 3
+
+
+@pytest.mark.parametrize(
+    ("flags", "version"),
+    [
+        (["--type=v5p-128"], "v2-alpha-tpuv5"),
+        (["--type=v5litepod-16"], "v2-alpha-tpuv5-lite"),
+        (["--type=v6e-64"], "v2-alpha-tpuv6e"),
+        (["--type=v4-512"], "tpu-ubuntu2204-base"),
+        (["--type=v5p-128", "--version=other"], "other"),
+    ],
+)
+def test_the_software_fits_the_type(pod, flags, version):
+    ended, _, _ = pod(*flags, "--dry_run")
+    assert f"--version={version} " in ended.stdout.replace("\n", " \n")
+
+
+def test_help_is_the_head_of_the_script(pod):
+    ended, verbs, _ = pod("--help")
+    assert ended.returncode == 0 and not verbs and not ended.stderr
+    assert ended.stdout.startswith("Trains on a Cloud TPU slice") and "set -euo" not in ended.stdout
 
 
 def test_no_quota_ends_with_one_line(pod):

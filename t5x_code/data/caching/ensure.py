@@ -56,6 +56,7 @@ def ensure_store(
     build: Builder = build_in_child_process,
     compare_source: bool = True,
     tokenizer_flags: Sequence[str] = (),
+    other_flags: Sequence[str] = (),
 ) -> epath.Path:
     """The folder `<root>/<task>` with a whole store that fits; made first when there is none.
 
@@ -66,6 +67,7 @@ def ensure_store(
         build: makes a missing store.
         compare_source: False keeps a store whose source has other text by now.
         tokenizer_flags: of `launch/cache.py`, which make this tokenizer, for the command that messages name.
+        other_flags: of it, which the store is made with beside them.
 
     Raises:
         UserError: the store there is half written, or was made from something else: names what, and the command that
@@ -78,7 +80,7 @@ def ensure_store(
         except UserError:
             if not target.exists():  # else another process was first; what it made is looked at below
                 raise
-    command = rebuild_command(task, root, tokenizer_flags)
+    command = rebuild_command(task, root, tokenizer_flags, other_flags)
     try:
         manifests = [Manifest.read(target / split) for split in SPLITS]
     except UserError as error:
@@ -92,13 +94,18 @@ def ensure_store(
     return target
 
 
-def rebuild_command(task: TaskDeclaration, root: epath.PathLike, tokenizer_flags: Sequence[str] = ()) -> str:
+def rebuild_command(
+    task: TaskDeclaration,
+    root: epath.PathLike,
+    tokenizer_flags: Sequence[str] = (),
+    other_flags: Sequence[str] = (),
+) -> str:
     """What a person types to make a store again; a SeqIO task brings its own tokenizer."""
     if task.source.kind == SEQIO:
         which = [f"--module={task.source.path.partition(':')[0]}", f"--task={task.name}"]
     else:
         which = [f"--task={spell(task)}", *tokenizer_flags]
-    return shlex.join(["python", "launch/cache.py", *which, f"--output={root}", "--overwrite"])
+    return shlex.join(["python", "launch/cache.py", *which, *other_flags, f"--output={root}", "--overwrite"])
 
 
 def _environment() -> dict[str, str]:

@@ -1,0 +1,79 @@
+"""Where a recipe names its stores, a missing one is announced before it is made, and named where it cannot be made."""
+
+import json
+import re
+
+import jax
+import pytest
+
+from t5x_code.errors import UserError
+from t5x_code.recipes.gin_files import load_recipe
+from t5x_code.recipes.inputs import prepare_inputs
+
+VOCAB_SIZE = 8192
+
+
+@pytest.fixture
+def source(tmp_path):
+    """A corpus of a few documents."""
+    path = tmp_path / "corpus.jsonl"
+    path.write_text("\n".join(json.dumps({"text": f"def f{n}(x):\n    return x + {n}\n" * 9}) for n in range(60)))
+    return path
+
+
+@pytest.fixture
+def prepare(tmp_path, capfd, monkeypatch):
+    """A function that prepares the inputs of a recipe with a mixture; gives the lines that were said."""
+    monkeypatch.setenv("T5X_CODE_CACHE", str(tmp_path / "cache"))
+
+    def run(mixture: str, *bindings: str) -> list[str]:
+        settings = [f"MIXTURE='{mixture}'", "SEQUENCE_LENGTH=64", *bindings]
+        recipe, _ = load_recipe(["gin/quickstart.gin"], settings)
+        capfd.readouterr()
+        prepare_inputs(recipe.data, VOCAB_SIZE)
+        lines = capfd.readouterr().err.replace("\r", "\n").splitlines()
+        return [line for line in lines if re.search("brings a tokenizer|DATA=", line)]
+
+    return run
+
+
+def test_a_missing_store_is_announced_once(prepare, source, tmp_path):
+    data = tmp_path / "stores"
+    trained, made = prepare(f"jsonl:{source}", f"DATA='{data}'")
+    (tokenizer,) = (data / "tokenizers").iterdir()
+    assert re.fullmatch(rf"no store in {data} brings a tokenizer: training one on jsonl_corpus_\w+", trained)
+    announced = (
+        rf"DATA={data} holds no store jsonl_corpus_\w+: making it now, with the tokenizer {tokenizer} of \d+ entries"
+    )
+    assert re.fullmatch(announced, made)
+    assert prepare(f"jsonl:{source}", f"DATA='{data}'") == []
+    (made,) = prepare(f"jsonl:{source}", f"DATA='{tmp_path / 'other'}'", f"TOKENIZER='{tokenizer}'")
+    assert made.startswith(f"DATA={tmp_path / 'other'} holds no store ")
+
+
+def test_a_recipe_without_data_makes_its_stores_without_a_word_on_them(prepare, source):
+    (trained,) = prepare(f"jsonl:{source}")
+    assert re.match(r"no store in \S+ brings a tokenizer: ", trained)
+
+
+def test_the_first_of_many_processes_says_it(prepare, source, tmp_path, monkeypatch):
+    monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    assert prepare(f"jsonl:{source}", f"DATA='{tmp_path / 'stores'}'") == []
+    monkeypatch.setattr(jax, "process_index", lambda: 0)
+    assert len(prepare(f"jsonl:{source}", f"DATA='{tmp_path / 'other'}'")) == 2
+
+
+def test_what_cannot_be_made_names_the_folder_and_the_store(prepare, source, tmp_path):
+    data, absent = tmp_path / "stores", tmp_path / "absent.jsonl"
+    says = rf"^DATA={data} holds no store jsonl_absent_\w+, and none can be made: no file at {absent}"
+    with pytest.raises(UserError, match=says):
+        prepare(f"jsonl:{absent}", f"DATA='{data}'")
+    prepare(f"jsonl:{source}", f"DATA='{data}'")
+    (tokenizer,) = (data / "tokenizers").iterdir()
+    with pytest.raises(UserError, match=says):
+        prepare(f"jsonl:{absent}", f"DATA='{data}'", f"TOKENIZER='{tokenizer}'")
+    with pytest.raises(UserError, match="holds no store the_stack or the_pile, and none can be made: no file at the_"):
+        prepare("stack_pile", f"DATA='{tmp_path / 'nostores'}'")
+    with pytest.raises(UserError, match=r"^no file at"):
+        prepare(f"jsonl:{absent}")
