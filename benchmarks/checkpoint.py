@@ -76,7 +76,7 @@ def save_with_torch(state: Any, path: Path) -> None:
     import torch
 
     leaves = jax.tree.leaves((state.params, state.opt_state))
-    torch.save([torch.from_numpy(np.array(leaf)) for leaf in leaves], path)
+    torch.save([torch.from_numpy(np.asarray(leaf)) for leaf in leaves], path)
 
 
 if __name__ == "__main__":

@@ -39,6 +39,7 @@ PLOTTED = (
 )
 COLOURS = ("#1f77b4", "#2ca02c", "#d62728")
 
+ROOT = Path(__file__).resolve().parents[1]
 _RECIPES = flags.DEFINE_list("recipes", list(SIZES), "Run files in gin/.")
 _DEVICES = flags.DEFINE_list("devices", [str(count) for count in TOPOLOGIES], f"Of {', '.join(map(str, TOPOLOGIES))}.")
 _ROWS = flags.DEFINE_integer("rows", 4, "Rows per device.", lower_bound=1)
@@ -74,7 +75,7 @@ def compile_case(name: str, devices: int) -> dict[str, Any]:
     from t5x_code.recipes.compile_ahead import compile_recipe
     from t5x_code.recipes.gin_files import load_recipe
 
-    recipe, _ = load_recipe([f"gin/{name}.gin"], [f"BATCH_SIZE={_ROWS.value * devices}"])
+    recipe, _ = load_recipe([f"{ROOT}/gin/{name}.gin"], [f"BATCH_SIZE={_ROWS.value * devices}"])
     fsdp = min(devices, 512)
     report = compile_recipe(dataclasses.replace(recipe, mesh=MeshConfig(devices // fsdp, fsdp)), TOPOLOGIES[devices])
     return {"recipe": name} | report.to_json()
@@ -172,7 +173,8 @@ def train_here(count: int, model_dir: Path) -> float:
         probe.bind(("localhost", 0))
         address = f"localhost:{probe.getsockname()[1]}"
     bindings = [f"MODEL_DIR='{model_dir}'", f"TRAIN_STEPS={STEPS}", "EVAL_PERIOD=1000", f"LOG_PERIOD={STEPS // 2}"]
-    command = [sys.executable, "launch/train.py", "--gin_file=gin/quickstart.gin", *(f"--gin.{b}" for b in bindings)]
+    command = [sys.executable, f"{ROOT}/launch/train.py", f"--gin_file={ROOT}/gin/quickstart.gin"]
+    command += [f"--gin.{binding}" for binding in bindings]
     processes = []
     for index in range(count):
         own = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": str(count), "JAX_PROCESS_ID": str(index)}

@@ -56,7 +56,7 @@ def time_first_steps() -> dict[str, dict[str, float]]:
     """Runs without and with the programs that the run before compiled."""
     first_step("", "made")  # makes the store
     starts: dict[str, list[float]] = {"cold": [], "warm": []}
-    for _ in range(_ROUNDS.value // 2):
+    for _ in range(max(1, _ROUNDS.value // 2)):
         with tempfile.TemporaryDirectory() as cache:
             for name, seconds in starts.items():
                 seconds.append(first_step(cache, name))

@@ -84,8 +84,10 @@ def _what_to_make() -> tuple[Sequence[TaskDeclaration], Tokenizer]:
     if MODULE.value:
         if _tokenizer_flags():
             raise UserError(f"{_tokenizer_flags()[0]} does not go with --module: a SeqIO task brings its vocabulary")
-        from t5x_code.data.tasks import declaration_from_seqio  # TensorFlow, seconds to import
-
+        try:
+            from t5x_code.data.tasks import declaration_from_seqio  # TensorFlow, seconds to import
+        except ImportError as error:
+            raise UserError("SeqIO's tasks need SeqIO and TensorFlow; pip install 't5x_code[data]'") from error
         task, tokenizer = declaration_from_seqio(MODULE.value, TASK.value)
         return [task], tokenizer
     tasks = declaration_for(TASK.value).tasks

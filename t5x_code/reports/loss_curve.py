@@ -9,13 +9,13 @@ from etils import epath
 
 
 def read_metrics(path: epath.PathLike) -> list[dict[str, Any]]:
-    """The lines of a `metrics.jsonl`, whose NaN and infinities are texts; a last line cut by a kill is left out."""
+    """The lines of a `metrics.jsonl`, whose NaN and infinities are texts; broken lines are left out."""
     records = []
     for line in epath.Path(path).read_text().splitlines():
         try:
             record = json.loads(line)
         except json.JSONDecodeError:
-            break
+            continue
         records.append({name: float(value) if isinstance(value, str) else value for name, value in record.items()})
     return records
 

@@ -33,6 +33,7 @@ from t5x_code.training.metrics_writer import MetricsWriter, progress_line, say
 from t5x_code.training.optimizer import OptimizerConfig
 from t5x_code.training.profiling import ProfilerWindow
 from t5x_code.training.resume import Start, checkpoint_of, find_start, model_facts
+from t5x_code.training.run_lock import RunLock
 from t5x_code.training.speedometer import Speedometer
 from t5x_code.training.step import make_eval_step, num_microbatches
 from t5x_code.training.stopping import StopRequest
@@ -74,6 +75,8 @@ class LoopConfig:
             raise UserError(f"LoopConfig.keep_every is {self.keep_every}: it must be None or 1 or more")
         if self.watchdog_minutes <= 0:
             raise UserError(f"LoopConfig.watchdog_minutes is {self.watchdog_minutes}: it must be positive")
+        if self.profile_steps is not None and not 0 <= self.profile_steps[0] < self.profile_steps[1]:
+            raise UserError(f"LoopConfig.profile_steps is {self.profile_steps}: the first must be below the second")
         batch_sizes_of(self.batch_size)
 
 
@@ -114,14 +117,14 @@ def train(
 
     Raises:
         UserError: the batch does not fit the mesh, the run's folder cannot be written, its checkpoint is of another
-            model or data, or training diverges.
+            model or data, another run trains in it, or training diverges.
     """
     for rows in batch_sizes_of(config.batch_size):
         num_microbatches(rows, config.microbatch_size, mesh)
     parts = step_parts(model, optimizer_config, loss_config, config.microbatch_size, mesh, data.split)
     with_ema = optimizer_config.ema_decay is not None
 
-    with logical_axes_on(mesh):
+    with logical_axes_on(mesh), RunLock(config.model_dir) if is_writer() else contextlib.nullcontext() as lock:
         start = find_start(
             config.model_dir,
             model,
@@ -138,6 +141,7 @@ def train(
         )
         if is_writer():
             start_run_directory(config.model_dir, files.description, files.save_tokenizer, files.texts)
+            lock.acquire()
             say(start.origin)
         steps = _Steps(
             jit_train_step(parts, start.state),
@@ -171,6 +175,7 @@ def _run(config: LoopConfig, steps: _Steps, start: Start, data: RunData) -> int:
     batches = _ahead(steps.mesh, data.batches(rows_consumed, batch_sizes_from(config.batch_size, step)))
     speed = Speedometer(steps.model, steps.mesh, data.split)
     queued: Any = None  # metrics of the step before, which may still run
+    stops = False
 
     def save() -> None:
         metadata = {
@@ -187,9 +192,9 @@ def _run(config: LoopConfig, steps: _Steps, start: Start, data: RunData) -> int:
 
     try:
         with (
+            StopRequest() as stop,  # the last to go: a request during the last save does not end it
             CheckpointWriter(folder / CHECKPOINTS_FOLDER, config.keep_last, config.keep_every) as checkpoints,
             _replica_writer(config) as replicas,
-            StopRequest() as stop,
             Watchdog(config.watchdog_minutes) as watchdog,
             ProfilerWindow(folder / "profile", config.profile_steps) as profiler,
         ):
@@ -239,9 +244,9 @@ def _run(config: LoopConfig, steps: _Steps, start: Start, data: RunData) -> int:
                     speed.restart()
                     watchdog.sign_of_life()
                 if stops:
-                    if is_writer():
-                        say(f"{stop.reason}: saved step {step}, run the same command to go on")
                     break
+        if stops and is_writer():
+            say(f"{stop.reason}: saved step {step}, run the same command to go on")
     finally:
         if writer:
             writer.close()

@@ -26,7 +26,7 @@ class MetricsWriter:
     """Appends one line per logged step. Open it at the step that training resumes from."""
 
     def __init__(self, model_dir: epath.PathLike, first_step: int, run_name: str | None = None):
-        """Drops the lines after `first_step`, which a resumed run writes again.
+        """Drops the lines after `first_step`, which a resumed run writes again, and those that are damaged.
 
         Args:
             model_dir: the run's folder.
@@ -34,9 +34,11 @@ class MetricsWriter:
             run_name: of Weights & Biases, used when the package is installed and WANDB_PROJECT is set.
         """
         self._file = epath.Path(model_dir) / METRICS_FILE
-        self._lines = [
-            line.rstrip("\n") for line in _complete_lines(self._file) if json.loads(line)["step"] <= first_step
-        ]
+        steps_and_lines = [(_step_of(line), line) for line in _complete_lines(self._file)]
+        damaged = sum(step is None for step, _ in steps_and_lines)
+        if damaged:
+            say(f"warning: {self._file} had {damaged} damaged lines; they are left out")
+        self._lines = [line for step, line in steps_and_lines if step is not None and step <= first_step]
         self._write_file()
         # TensorBoard's files are local; a bucket's run keeps its curves in metrics.jsonl.
         local = "://" not in str(model_dir)
@@ -121,7 +123,16 @@ def _complete_lines(file: epath.Path) -> list[str]:
     """The file's lines; a last one without its newline was cut by a kill."""
     if not file.exists():
         return []
-    return file.read_text().split("\n")[:-1]
+    return file.read_bytes().decode("utf-8", errors="replace").split("\n")[:-1]
+
+
+def _step_of(line: str) -> int | None:
+    """The step that a line is of; None of what a power cut or an editor left."""
+    try:
+        step = json.loads(line)["step"]
+    except (ValueError, TypeError, KeyError):
+        return None
+    return step if isinstance(step, int) else None
 
 
 def _jsonable(value: float) -> float | str:

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -142,6 +143,28 @@ def test_every_optimizer_trains_and_goes_on(run, tmp_path, name):
     jax.tree.map(np.testing.assert_array_equal, whole, halves)
 
 
+def test_one_run_at_a_time_in_a_folder(run, tmp_path, make_rows):
+    refused = []
+
+    def evaluation():
+        with pytest.raises(UserError, match=rf"process {os.getpid()} on .* trains in .*run already") as caught:
+            run(tmp_path / "run", train_steps=2)
+        refused.append(caught)
+        return iter([make_rows(900, 4)])
+
+    assert run(tmp_path / "run", train_steps=2, evaluation=evaluation) == 2 and len(refused) == 1
+    assert run(tmp_path / "run", train_steps=3) == 3
+
+
+def test_a_damaged_line_of_metrics_ends_no_run(run, tmp_path, capsys):
+    run(tmp_path / "run", train_steps=2)
+    with (tmp_path / "run/metrics.jsonl").open("ab") as file:
+        file.write(b"\x00\xff\n[1]\n{}\n")
+    assert run(tmp_path / "run", train_steps=3) == 3
+    assert "metrics.jsonl had 3 damaged lines" in capsys.readouterr().err
+    assert [record["step"] for record in metrics_of(tmp_path / "run")] == [1, 2, 3]
+
+
 def test_nothing_to_do(run, never_stopped, capsys):
     before = (never_stopped / "metrics.jsonl").read_text()
     assert run(never_stopped) == 6
@@ -190,6 +213,8 @@ def test_a_run_that_diverges_gives_up(run, tmp_path):
         ({"batch_size": ((5, 2),)}, "ramp"),
         ({"batch_size": 0}, "positive"),
         ({"train_steps": 0}, "must be 1 or more"),
+        ({"keep_every": 0}, "must be None or 1 or more"),
+        ({"profile_steps": (4, 2)}, "the first must be below the second"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_written(run, tmp_path, settings, message):

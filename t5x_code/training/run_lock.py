@@ -1,0 +1,62 @@
+"""One run at a time in a folder: two would write over each other's metrics and clear each other's checkpoints."""
+
+import fcntl
+import os
+import socket
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+from etils import epath
+
+from t5x_code.errors import UserError
+
+LOCK_FILE = ".lock"
+
+
+class RunLock:
+    """Holds a local run's folder while its `with` block runs; the system lets it go when the process ends, however.
+
+    Buckets have no locks, and some shared file systems have none either: nothing is held there.
+    """
+
+    def __init__(self, model_dir: epath.PathLike):
+        self._folder = None if "://" in str(model_dir) else Path(model_dir)
+        self._file: IO[str] | None = None
+
+    def __enter__(self) -> Self:
+        """As `acquire`."""
+        self.acquire()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def acquire(self) -> None:
+        """Takes the lock, if it is not held here and the folder is there.
+
+        Raises:
+            UserError: another process holds it.
+        """
+        if self._file is not None or self._folder is None or not self._folder.is_dir():
+            return
+        try:
+            file = (self._folder / LOCK_FILE).open("a+")
+        except OSError:  # read-only or full: writing what matters says so
+            return
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._file = file
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            file.flush()
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read() or "another process"
+            file.close()
+            raise UserError(
+                f"{holder} trains in {self._folder} already; stop it, or set MODEL_DIR to another folder"
+            ) from None
+        except OSError:
+            pass
