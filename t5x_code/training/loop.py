@@ -117,7 +117,8 @@ def train(
 
     Raises:
         UserError: the batch does not fit the mesh, the run's folder cannot be written, its checkpoint is of another
-            model or data, another run trains in it, or training diverges.
+            model or data, or training diverges.
+        RunAgain: another run trains in the folder.
     """
     for rows in batch_sizes_of(config.batch_size):
         num_microbatches(rows, config.microbatch_size, mesh)

@@ -9,7 +9,7 @@ from typing import IO, Self
 
 from etils import epath
 
-from t5x_code.errors import UserError
+from t5x_code.errors import RunAgain
 
 LOCK_FILE = ".lock"
 
@@ -37,7 +37,7 @@ class RunLock:
         """Takes the lock, if it is not held here and the folder is there.
 
         Raises:
-            UserError: another process holds it.
+            RunAgain: another process holds it; on a shared disk that of a host that was lost may, for a minute or two.
         """
         if self._file is not None or self._folder is None or not self._folder.is_dir():
             return
@@ -55,8 +55,8 @@ class RunLock:
             file.seek(0)
             holder = file.read() or "another process"
             file.close()
-            raise UserError(
-                f"{holder} trains in {self._folder} already; stop it, or set MODEL_DIR to another folder"
+            raise RunAgain(
+                f"{holder} trains in {self._folder} already; set MODEL_DIR to another folder, or stop it"
             ) from None
         except OSError:
             pass

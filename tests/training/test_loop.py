@@ -13,7 +13,7 @@ import pytest
 
 from t5x_code.checkpoints.manager import list_steps
 from t5x_code.checkpoints.model_directory import ModelDescription, read_model_directory
-from t5x_code.errors import UserError
+from t5x_code.errors import RunAgain, UserError
 from t5x_code.training.loop import LoopConfig, RunData, RunFiles, train
 from t5x_code.training.losses import LossConfig
 from t5x_code.training.optimizer import OptimizerConfig
@@ -147,7 +147,7 @@ def test_one_run_at_a_time_in_a_folder(run, tmp_path, make_rows):
     refused = []
 
     def evaluation():
-        with pytest.raises(UserError, match=rf"process {os.getpid()} on .* trains in .*run already") as caught:
+        with pytest.raises(RunAgain, match=rf"process {os.getpid()} on .* trains in .*run already") as caught:
             run(tmp_path / "run", train_steps=2)
         refused.append(caught)
         return iter([make_rows(900, 4)])
