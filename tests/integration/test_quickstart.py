@@ -21,7 +21,7 @@ def test_metrics_and_files_of_a_run(whole_run):
     assert [record["step"] for record in evaluated] == [20, 40]
     names = {path.name for path in whole_run.iterdir()}
     expected = {"config.gin", "command.txt", "model.json", "metrics.jsonl", "stores.json"}
-    assert names == expected | {"tokenizer", "tensorboard", "checkpoints"}
+    assert names == expected | {"tokenizer", "tensorboard", "checkpoints", ".lock"}
     recipe, _ = load_recipe([str(whole_run / "config.gin")])
     assert recipe.loop.train_steps == STEPS and recipe.optimizer.ema_decay == 0.9
 
