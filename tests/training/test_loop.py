@@ -133,6 +133,13 @@ def test_moments_in_the_hosts_memory_change_nothing(run, never_stopped, tmp_path
     assert [record["loss"] for record in records] == pytest.approx([record["loss"] for record in expected], rel=1e-6)
 
 
+def test_muons_state_of_its_own_shape_is_saved_and_read(run, tmp_path):
+    optimizer = dataclasses.replace(OPTIMIZER, name="muon")
+    assert run(tmp_path / "run", optimizer=optimizer, train_steps=1) == 1
+    assert run(tmp_path / "run", optimizer=optimizer, train_steps=2) == 2
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["adafactor", "lion", "muon"])
 def test_every_optimizer_trains_and_goes_on(run, tmp_path, name):
     optimizer = dataclasses.replace(OPTIMIZER, name=name)
