@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 import turns
 from absl import flags
 from step_run import SIZES, StepRun
@@ -76,7 +75,7 @@ def save_with_torch(state: Any, path: Path) -> None:
     import torch
 
     leaves = jax.tree.leaves((state.params, state.opt_state))
-    torch.save([torch.from_numpy(np.asarray(leaf)) for leaf in leaves], path)
+    torch.save([torch.from_dlpack(leaf) for leaf in leaves], path)
 
 
 if __name__ == "__main__":
