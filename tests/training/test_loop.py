@@ -139,7 +139,7 @@ def test_muons_state_of_its_own_shape_is_saved_and_read(run, tmp_path):
     assert run(tmp_path / "run", optimizer=optimizer, train_steps=2) == 2
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize("name", ["adafactor", "lion", "muon"])
 def test_every_optimizer_trains_and_goes_on(run, tmp_path, name):
     optimizer = dataclasses.replace(OPTIMIZER, name=name)
