@@ -53,7 +53,7 @@ def evaluate(request: Request) -> Results:
 
 def _refuse_ignored(request: Request) -> None:
     """Raises a UserError that names a flag which was given and would do nothing."""
-    given = {name: getattr(request.sampled, name, getattr(request, name, None)) for name in (*OF_PROGRAMS, "limit")}
+    given = vars(request.sampled) | vars(request)
     ignored = [] if request.name in WRITES_PROGRAMS else list(OF_PROGRAMS)
     ignored += ["limit"] if request.name == "loss" else []
     for name in ignored:

@@ -50,8 +50,8 @@ class UL2:
         check_masks("UL2", layout.special_tokens)
         max_spans = self._max_spans(layout)
         if max_spans < 1:
-            serving = f"{len(MODES)} serve as mode tokens" if self.mode_tokens else "none is left"
-            raise UserError(f"UL2 has {len(layout.special_tokens.masks)} masks, of which {serving}; give it more")
+            count = len(layout.special_tokens.masks)
+            raise UserError(f"UL2 has {count} masks, of which {len(MODES)} serve as mode tokens; give it more")
 
         def growth(text_lengths_P: np.ndarray, is_cut_P: np.ndarray, rng: np.random.Generator) -> int:
             _, lengths_PxK = self._draw(text_lengths_P, max_spans, rng)

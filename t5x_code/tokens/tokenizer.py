@@ -115,8 +115,7 @@ class Tokenizer:
     @functools.cached_property
     def begin_tokens(self) -> tuple[int, ...]:
         """What the tokenizer's own template puts before a text, such as a Llama's `<s>`; this class adds none."""
-        template = tokenizers.Tokenizer.from_str(self._json)
-        whole, plain = (template.encode("a", add_special_tokens=special).ids for special in (True, False))
+        whole, plain = (self._tokenizer.encode("a", add_special_tokens=special).ids for special in (True, False))
         starts = range(len(whole) - len(plain) + 1)
         return next((tuple(whole[:start]) for start in starts if whole[start : start + len(plain)] == plain), ())
 

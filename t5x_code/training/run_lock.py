@@ -22,7 +22,7 @@ class RunLock:
 
     def __init__(self, model_dir: epath.PathLike):
         self._folder = None if "://" in str(model_dir) else Path(model_dir)
-        self._file: IO[str] | None = None
+        self._file: IO[bytes] | None = None
 
     def __enter__(self) -> Self:
         """As `acquire`."""
@@ -42,21 +42,22 @@ class RunLock:
         if self._file is not None or self._folder is None or not self._folder.is_dir():
             return
         try:
-            file = (self._folder / LOCK_FILE).open("a+")
+            file = (self._folder / LOCK_FILE).open(
+                "ab+", buffering=0
+            )  # what a full disk does not take is not tried again at the end
         except OSError:  # read-only or full: writing what matters says so
             return
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._file = file
             file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}")
-            file.flush()
+            file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
         except BlockingIOError:
             file.seek(0)
-            holder = file.read() or "another process"
+            holder = file.read().decode() or "another process"
             file.close()
             raise RunAgain(
                 f"{holder} trains in {self._folder} already; set MODEL_DIR to another folder, or stop it"
             ) from None
-        except OSError:
-            pass
+        except OSError:  # no locks there, or no room for a name
+            return

@@ -1,6 +1,7 @@
 """Measures a run between two logged steps: tokens per second, seconds per step, share of the time waiting for input."""
 
 import contextlib
+import functools
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +17,8 @@ class Speedometer:
     """Counts tokens and time since the last `restart`; evaluation and saving are left out by restarting after them."""
 
     def __init__(self, model: TransformerConfig, mesh: Mesh, split: VocabularySplit | None = None):
-        self._model, self._split, self._length = model, split, model.max_length
+        self._length = model.max_length
+        self._flops_per_token = functools.cache(lambda length: train_flops_per_token(model, split, length))
         peak = peak_flops(mesh.devices.flat[0])
         self._peak = None if peak is None else peak * mesh.size
         self.process_start = _process_start()
@@ -63,8 +65,7 @@ class Speedometer:
         """MFU as a share of the devices' bfloat16 peak, and its convention; None where the peak is not known."""
         if self._peak is None or "tokens_per_second" not in figures:
             return None
-        flops_per_token = train_flops_per_token(self._model, self._split, self._length)
-        return figures["tokens_per_second"] * flops_per_token / self._peak, CONVENTION
+        return figures["tokens_per_second"] * self._flops_per_token(self._length) / self._peak, CONVENTION
 
     def _clear(self) -> None:
         self._began = time.perf_counter()

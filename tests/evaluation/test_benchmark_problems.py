@@ -140,17 +140,23 @@ def test_names():
     }  # fmt: skip
 
 
+def only_problem(path, **record):
+    """The problem of a HumanEval-X file with one line, gzipped where the path says so."""
+    line = (json.dumps(record) + "\n").encode()
+    path.write_bytes(gzip.compress(line) if path.suffix == ".gz" else line)
+    (problem,) = read_multilingual(str(path))
+    return problem
+
+
 def test_a_parameter_named_as_the_program_hides_it_in_its_function_alone(pool, tmp_path):
     """As HumanEval-X writes its Python tests."""
-    record = {
-        "task_id": "Python/0",
-        "prompt": "from typing import List\n\n\ndef add(xs: List[int]) -> int:\n",
-        "canonical_solution": "    return sum(xs)\n",
-        "test": "def check(add):\n    assert add([1, 2]) == 3\n\ncheck(add)\n",
-    }
-    path = tmp_path / "python.jsonl"
-    path.write_text(json.dumps(record))
-    (problem,) = read_multilingual(str(path))
+    problem = only_problem(
+        tmp_path / "python.jsonl",
+        task_id="Python/0",
+        prompt="from typing import List\n\n\ndef add(xs: List[int]) -> int:\n",
+        canonical_solution="    return sum(xs)\n",
+        test="def check(add):\n    assert add([1, 2]) == 3\n\ncheck(add)\n",
+    )
     assert failures(pool, [problem], lambda p: p.answer) == {}
     assert failures(pool, [problem], lambda p: "    return 0\n") != {}
 
@@ -178,9 +184,7 @@ def test_other_languages(pool, tmp_path):
         "canonical_solution": "  return a + b;\n}\n",
         "test": "const testAdd = () => {\n  console.assert(add(1, 2) === 3)\n}\ntestAdd()\n",
     }
-    path = tmp_path / "js.jsonl.gz"
-    path.write_bytes(gzip.compress((json.dumps(record) + "\n").encode()))
-    (problem,) = read_multilingual(str(path))
+    problem = only_problem(tmp_path / "js.jsonl.gz", **record)
     answers = {problem.answer: True, "  return a - b;\n}\n": False, "  process.exit(0);\n}\n": False, "((": False}
     if shutil.which("node") is None:
         pytest.skip("node is not installed")
@@ -191,21 +195,18 @@ def test_other_languages(pool, tmp_path):
     kept = "  const NONCE = 0;\n  return a + b + NONCE;\n}\n"
     tricks = {kept: True, "  return 0;\n}\nconsole.log('\\nNONCE'); process.exit(0)\n": False}
     assert {text: pool.submit(problem.program(text)).result().passed for text in tricks} == tricks
-    path.write_text(json.dumps({**record, "task_id": "Cobol/0"}) + "\n")
     with pytest.raises(UserError, match=r"Cobol/0: .* choose one of python, javascript"):
-        read_multilingual(str(path))
+        only_problem(tmp_path / "cobol.jsonl", **{**record, "task_id": "Cobol/0"})
 
 
 def test_perl_answers_end_before_the_next_one(pool, tmp_path):
-    record = {
-        "task_id": "perl/0",
-        "prompt": "sub add {\n  my ($a, $b) = @_;\n",
-        "canonical_solution": "  return $a + $b;\n}\n",
-        "test": "die unless add(1, 2) == 3;\n",
-    }
-    path = tmp_path / "perl.jsonl"
-    path.write_text(json.dumps(record))
-    (problem,) = read_multilingual(str(path))
+    problem = only_problem(
+        tmp_path / "perl.jsonl",
+        task_id="perl/0",
+        prompt="sub add {\n  my ($a, $b) = @_;\n",
+        canonical_solution="  return $a + $b;\n}\n",
+        test="die unless add(1, 2) == 3;\n",
+    )
     for more in ("sub mul {\n  my ($a", "# Multiply"):
         text = f"{problem.answer}\n{more}"
         assert text[: at_strings(problem.stops)(text)] == problem.answer
