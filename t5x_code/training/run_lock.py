@@ -42,9 +42,7 @@ class RunLock:
         if self._file is not None or self._folder is None or not self._folder.is_dir():
             return
         try:
-            file = (self._folder / LOCK_FILE).open(
-                "ab+", buffering=0
-            )  # what a full disk does not take is not tried again at the end
+            file = (self._folder / LOCK_FILE).open("ab+", buffering=0)
         except OSError:  # read-only or full: writing what matters says so
             return
         try:
@@ -59,5 +57,5 @@ class RunLock:
             raise RunAgain(
                 f"{holder} trains in {self._folder} already; set MODEL_DIR to another folder, or stop it"
             ) from None
-        except OSError:  # no locks there, or no room for a name
+        except OSError:  # no locks there, or no room for a name: unbuffered, so that closing does not try again
             return
