@@ -25,9 +25,9 @@ def test_a_folder_that_is_made_later_is_held_from_then_on(tmp_path):
 
 def test_a_full_disk_ends_no_run(mount):
     disk = mount("size=64k")
-    with (disk / LOCK_FILE).open("wb"), (disk / "rest").open("wb", buffering=0) as rest:
-        with pytest.raises(OSError, match="No space left"):
-            while True:
-                rest.write(bytes(4096))
+    (disk / LOCK_FILE).touch()
+    with (disk / "rest").open("wb", buffering=0) as rest, pytest.raises(OSError, match="No space left"):
+        while True:
+            rest.write(bytes(4096))
     with RunLock(disk):
         assert not (disk / LOCK_FILE).read_bytes()
