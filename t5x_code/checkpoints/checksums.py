@@ -5,7 +5,9 @@ own list of files, sizes and CRC-32, written before the step's folder gets its f
 """
 
 import json
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from types import MappingProxyType
 
 from etils import epath
 
@@ -17,12 +19,18 @@ NOT_LISTED = (CHECKSUMS_FILE, "_CHECKPOINT_METADATA", "commit_success.txt")
 THREADS = 8  # CRC-32 runs outside the interpreter's lock
 
 
-def write_checksums(folder: epath.PathLike) -> None:
-    """Lists every file under `folder` with its size and CRC-32, in `folder/checksums.json`."""
+def write_checksums(folder: epath.PathLike, known: Mapping[str, tuple[int, int]] = MappingProxyType({})) -> None:
+    """Lists every file under `folder` with its size and CRC-32, in `folder/checksums.json`.
+
+    Args:
+        folder: of a step.
+        known: size and CRC-32 of files that need not be read for them, by their path in the folder.
+    """
     folder = epath.Path(folder)
     names = _files_of(folder)
     with ThreadPoolExecutor(THREADS) as pool:
-        entries = dict(zip(names, pool.map(lambda name: size_and_crc(folder / name), names), strict=True))
+        found = pool.map(lambda name: known.get(name) or size_and_crc(folder / name), names)
+        entries = dict(zip(names, found, strict=True))
     (folder / CHECKSUMS_FILE).write_text(json.dumps(entries, indent=0))
 
 

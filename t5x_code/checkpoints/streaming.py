@@ -5,13 +5,13 @@ under the parameter's path and a description of the tree), so that whatever rest
 this one too.
 """
 
-import collections
 import dataclasses
 import itertools
 import json
 import math
+import queue
 import urllib.parse
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -19,13 +19,13 @@ import numpy as np
 import orbax.checkpoint as ocp
 import tensorstore as ts
 from etils import epath
+from isal import isal_zlib
 
 from t5x_code.checkpoints.checksums import write_checksums
-from t5x_code.checkpoints.copying import ahead, aligned_empty, contiguous, copy_into
+from t5x_code.checkpoints.copying import THREADS, ahead, aligned_empty, copy_into
 from t5x_code.checkpoints.manager import METADATA, PARAMS, absolute_path
 
 PIECE_BYTES = 16 << 20  # of a chunk on the disk
-BYTES_IN_FLIGHT = 32 << 20  # handed to TensorStore and not yet on the disk
 
 Index = tuple[slice, ...]
 
@@ -52,51 +52,76 @@ def write_step(
         params: by path, such as `layers/mlp/in/kernel`.
         dtype: that they are stored in.
         metadata: plain JSON.
-        on_progress: called with the bytes just handed over.
+        on_progress: called with the bytes just written.
     """
     folder, dtype = epath.Path(folder), np.dtype(dtype)
     stand_ins = {tuple(path.split("/")): np.zeros(1, dtype) for path in params}  # right tree, wrong shapes
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_ocdbt=False)) as checkpointer:
         checkpointer.save(absolute_path(folder) / PARAMS, args=ocp.args.PyTreeSave(_nested(stand_ins)))
-    _write_arrays(folder / PARAMS, params, dtype, on_progress)
+    written = _write_arrays(folder / PARAMS, params, dtype, on_progress)
     (folder / METADATA).mkdir()
     (folder / METADATA / METADATA).write_text(json.dumps(metadata))
-    write_checksums(folder)
+    write_checksums(folder, known={f"{PARAMS}/{name}": entry for name, entry in written.items()})
 
 
 def _write_arrays(
     folder: epath.Path, params: Mapping[str, LazyArray], dtype: np.dtype, on_progress: Callable[[int], None]
-) -> None:
-    """Writes arrays one after the other, so that one's first pieces are made while another's last are written."""
+) -> dict[str, tuple[int, int]]:
+    """Writes arrays one after the other; returns size and CRC-32 of each of their chunks' files by its name.
 
-    def chunks() -> Iterator[tuple[ts.TensorStore, LazyArray, Index]]:
+    TensorStore describes the arrays. A chunk's file is its entries in C order, and is written by the thread that brings
+    them into that order: by way of TensorStore they are copied once more, and read again for their checksums.
+    """
+    shapes = {path: _chunk_shape(path, array.shape, dtype.itemsize) for path, array in params.items()}
+    buffers: queue.SimpleQueue[np.ndarray] = queue.SimpleQueue()  # new memory costs more than what is copied into it
+    for _ in range(THREADS):
+        buffers.put(aligned_empty((max(map(math.prod, shapes.values())),), dtype))
+
+    def chunks() -> Iterator[tuple[str, tuple[int, ...]]]:
         for path, array in params.items():
-            chunk = _chunk_shape(path, array.shape, dtype.itemsize)
-            store = _create(folder, path, array.shape, chunk, dtype)
-            for index in _pieces(array.shape, chunk):
-                yield store, array, index
+            _create(folder, path, array.shape, shapes[path], dtype)
+            counts = [-(-size // length) for size, length in zip(array.shape, shapes[path], strict=True)]
+            yield from ((path, number) for number in np.ndindex(*counts))
 
-    def make(chunk: tuple[ts.TensorStore, LazyArray, Index]) -> tuple[ts.TensorStore, np.ndarray]:
-        store, array, index = chunk
-        return store[index], contiguous(array.read(index), dtype)
+    def write(chunk: tuple[str, tuple[int, ...]]) -> tuple[str, int, int]:
+        path, number = chunk
+        buffer = buffers.get()
+        try:
+            content = memoryview(_chunk_of(params[path], shapes[path], number, buffer).reshape(-1).view(np.uint8))
+            name = f"{_stored_name(path)}/{'.'.join(map(str, number)) or '0'}"
+            with (folder / name).open("wb") as handle:
+                handle.write(content)
+            return name, len(content), isal_zlib.crc32(content)
+        finally:
+            buffers.put(buffer)
 
-    in_flight: collections.deque[tuple[int, ts.WriteFutures]] = collections.deque()
-    for place_of_piece, piece in ahead(make, chunks()):
-        in_flight.append((piece.nbytes, place_of_piece.write(piece, can_reference_source_data_indefinitely=True)))
-        while sum(size for size, _ in in_flight) > BYTES_IN_FLIGHT:
-            in_flight.popleft()[1].result()
-        on_progress(piece.nbytes)
-    for _, written in in_flight:
-        written.result()
+    written = {}
+    for name, size, crc in ahead(write, chunks()):
+        written[name] = size, crc
+        on_progress(size)
+    return written
 
 
-def _create(folder: epath.Path, path: str, shape: tuple[int, ...], chunk: list[int], dtype: np.dtype) -> ts.TensorStore:
-    """An array on the disk that nothing has been written to."""
+def _chunk_of(array: LazyArray, shape: Sequence[int], number: tuple[int, ...], buffer: np.ndarray) -> np.ndarray:
+    """One chunk of an array in C order, in the buffer unless it is so already; zeros where it juts out of the array."""
+    starts = [n * length for n, length in zip(number, shape, strict=True)]
+    stops = [min(start + length, size) for start, length, size in zip(starts, shape, array.shape, strict=True)]
+    piece = array.read(tuple(map(slice, starts, stops)))
+    if piece.shape == tuple(shape) and piece.dtype == buffer.dtype and piece.flags.c_contiguous:
+        return piece
+    chunk = buffer[: math.prod(shape)].reshape(shape)
+    if piece.shape != tuple(shape):
+        chunk[...] = 0
+    copy_into(chunk[tuple(map(slice, piece.shape))], piece)
+    return chunk
+
+
+def _create(folder: epath.Path, path: str, shape: tuple[int, ...], chunk: list[int], dtype: np.dtype) -> None:
+    """Makes an array on the disk that nothing has been written to."""
     spec = _spec(folder, path, use_ocdbt=False, use_zarr3=False)
     spec["metadata"] = {"chunks": chunk, "compressor": None}
-    spec["store_data_equal_to_fill_value"] = True  # a chunk of zeros is a file too, or Orbax misses it
     options = {"create": True, "delete_existing": True, "dtype": dtype.name, "shape": shape, "context": _context()}
-    return ts.open(spec, **options).result()
+    ts.open(spec, **options).result()
 
 
 def read_arrays(folder: epath.PathLike, step: int, item: str) -> dict[str, ts.TensorStore]:
@@ -108,6 +133,13 @@ def read_arrays(folder: epath.PathLike, step: int, item: str) -> dict[str, ts.Te
     paths = ["/".join(str(key["key"]) for key in path) for path in keys]
     context = _context(file_io_mode={"mode": "memmap"})  # local files: read without a copy in between
     return {path: ts.open(_spec(folder, path, **layout), open=True, context=context).result() for path in paths}
+
+
+def read_whole(array: ts.TensorStore) -> np.ndarray:
+    """An array in memory that NumPy asks for, in huge pages: TensorStore's own costs more than what is read into it."""
+    out = np.empty(array.shape, array.dtype.numpy_dtype)
+    ts.array(out).write(array).result()
+    return out
 
 
 def read_layers(array: ts.TensorStore) -> Iterator[np.ndarray]:
@@ -141,26 +173,22 @@ def _chunk_shape(path: str, shape: tuple[int, ...], itemsize: int) -> list[int]:
     return chunk
 
 
-def _pieces(shape: tuple[int, ...], chunk: list[int]) -> Iterator[Index]:
-    counts = [-(-size // length) for size, length in zip(shape, chunk, strict=True)]
-    for number in np.ndindex(*counts):
-        starts = [n * length for n, length in zip(number, chunk, strict=True)]
-        yield tuple(
-            slice(start, min(start + length, size)) for start, length, size in zip(starts, chunk, shape, strict=True)
-        )
-
-
 def _spec(folder: epath.Path, path: str, use_ocdbt: bool, use_zarr3: bool) -> dict[str, Any]:
     """How TensorStore finds one array in Orbax's layout: its keys joined by dots."""
     root = str(folder) if "://" in str(folder) else f"file://{urllib.parse.quote(str(absolute_path(folder)))}"
-    name = path.replace("/", ".")
+    name = _stored_name(path)
     kvstore = {"driver": "ocdbt", "base": f"{root}/", "path": f"{name}/"} if use_ocdbt else f"{root}/{name}/"
     return {"driver": "zarr3" if use_zarr3 else "zarr", "kvstore": kvstore}
 
 
+def _stored_name(path: str) -> str:
+    """Orbax's name of a parameter's folder."""
+    return path.replace("/", ".")
+
+
 def _context(**more: Any) -> ts.Context:
     """No cache: what was written or read once is not needed again."""
-    return ts.Context({"cache_pool": {"total_bytes_limit": 0}, "file_io_sync": False, **more})
+    return ts.Context({"cache_pool": {"total_bytes_limit": 0}, **more})
 
 
 def _nested(flat: Mapping[tuple[str, ...], Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import tensorstore as ts
 
-from t5x_code.checkpoints.streaming import Index, LazyArray, read_layers
+from t5x_code.checkpoints.streaming import Index, LazyArray, read_layers, read_whole
 from t5x_code.errors import UserError
 from t5x_code.huggingface.family import Family, HfConfig
 from t5x_code.huggingface.tensor_rules import Shape, TensorRule, join_tensor, split_tensor, their_shape
@@ -98,7 +98,7 @@ def _read_layers(arrays: Mapping[str, ts.TensorStore], path: str, config: Transf
 
 def _read(arrays: Mapping[str, ts.TensorStore], path: str, shape: Shape, config: TransformerConfig) -> np.ndarray:
     """One of our parameters that is not stacked, without the vocabulary's padding."""
-    array = arrays[path][tuple(slice(size) for size in shape)].read().result()
+    array = read_whole(arrays[path][tuple(slice(size) for size in shape)])
     adapters = adapter_paths(path)
     if adapters and set(adapters) <= arrays.keys():
         array = merge_kernel(config, array, *(arrays[name].read().result() for name in adapters))
