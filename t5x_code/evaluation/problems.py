@@ -1,5 +1,6 @@
 """Problems whose answers are programs: what a model is shown, and how an answer is tested. One reader per benchmark."""
 
+import ast
 import dataclasses
 import functools
 import json
@@ -106,6 +107,7 @@ def read_multilingual(data: str | None) -> list[Problem]:
 
 def _humaneval_problem(record: dict[str, Any]) -> Problem:
     entry_point = record["entry_point"]
+    ast.parse(record["test"])  # a SyntaxError here, and not when a model has written its answers
     return Problem(
         task_id=record["task_id"],
         prompt=record["prompt"],

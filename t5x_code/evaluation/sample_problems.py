@@ -53,15 +53,20 @@ def with_lengths_of(model: TextModel, protocol: Protocol, sampled: Sampled) -> P
         UserError: those that were asked for leave no room for a prompt.
     """
     context = model.config.max_length
-    most = context - _CONTROL_TOKENS - 1
     if sampled.max_new_tokens is None:
         return dataclasses.replace(protocol, max_new_tokens=min(protocol.max_new_tokens, context // 2))
-    if sampled.max_new_tokens > most:
+    check_room(sampled.max_new_tokens, context)
+    return protocol
+
+
+def check_room(max_new_tokens: int, context: int) -> None:
+    """Raises a UserError if that many new tokens leave no room for a prompt in a context."""
+    most = context - _CONTROL_TOKENS - 1
+    if max_new_tokens > most:
         raise UserError(
-            f"max_new_tokens {sampled.max_new_tokens} leaves no room for a prompt in the model's context of {context}; "
+            f"max_new_tokens {max_new_tokens} leaves no room for a prompt in the model's context of {context}; "
             f"give at most {most}"
         )
-    return protocol
 
 
 def draw_samples(

@@ -16,6 +16,7 @@ from t5x_code.errors import UserError
 from t5x_code.evaluation.in_training import BenchmarksConfig
 from t5x_code.evaluation.registry import evaluate
 from t5x_code.evaluation.request import Request, Sampled
+from t5x_code.evaluation.sample_problems import check_room
 from t5x_code.evaluation.sandbox.isolation import choose_isolation
 from t5x_code.evaluation.sandbox.limits import Execution
 from t5x_code.recipes.inputs import Inputs, trained_groups
@@ -32,12 +33,14 @@ def benchmarks_of(
     The model is talked to as `description` says, which is what the command line reads from the run's folder.
 
     Raises:
-        UserError: running programs is not allowed, or there are several processes.
+        UserError: running programs is not allowed, there are several processes, or answers leave no room for prompts.
     """
     if not config.names:
         return None
     if jax.process_count() > 1:
         raise UserError("benchmarks inside a run need a single process; evaluate its checkpoints by launch/evaluate.py")
+    if config.max_new_tokens is not None:
+        check_room(config.max_new_tokens, description.config.max_length)
     execution = Execution(allowed=config.allow_code_execution)
     if set(config.names) - {"completion", "logic_equivalence"}:
         choose_isolation(execution)

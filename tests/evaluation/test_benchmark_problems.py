@@ -278,3 +278,11 @@ def test_a_bad_problem_is_named_by_its_number(tmp_path, change):
     path.write_text(f"{json.dumps(MBPP[1])}\n{json.dumps(MBPP[2] | change)}\n")
     with pytest.raises(UserError, match=r"mbpp\.jsonl is not in the benchmark's format \(problem 2, "):
         read_mbpp(str(path))
+
+
+def test_tests_that_are_no_python_are_named_before_a_model_answers(tmp_path):
+    record = {"task_id": "T/0", "prompt": "def f():\n", "canonical_solution": "    pass\n", "entry_point": "f"}
+    path = tmp_path / "humaneval.jsonl"
+    path.write_text(json.dumps(record | {"test": "def check(candidate):\n    assert candidate( is None\n"}))
+    with pytest.raises(UserError, match=r"humaneval\.jsonl is not in the benchmark's format \(problem 1, SyntaxError"):
+        read_humaneval(str(path))

@@ -1,0 +1,16 @@
+"""What a run cannot evaluate of itself is said when it starts, not at the first evaluation."""
+
+import pytest
+
+from t5x_code.checkpoints.model_directory import ModelDescription
+from t5x_code.errors import UserError
+from t5x_code.evaluation.in_training import BenchmarksConfig
+from t5x_code.models.config import TransformerConfig
+from t5x_code.recipes.benchmarks import benchmarks_of
+
+
+def test_answers_that_leave_no_room_for_a_prompt():
+    description = ModelDescription(TransformerConfig(max_length=64))
+    config = BenchmarksConfig(names=("completion",), max_new_tokens=64)
+    with pytest.raises(UserError, match="max_new_tokens 64 leaves no room for a prompt in the model's context of 64"):
+        benchmarks_of(config, description, mesh=None, inputs=None, model_dir="unused")
