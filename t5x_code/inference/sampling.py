@@ -12,6 +12,7 @@ from t5x_code.errors import UserError
 
 BLOCK = 64  # tokens, C
 SEEDS = 2**31  # JAX takes 32 bits with a sign, NumPy none below 0
+TEMPERATURES = 1e-30, 1e30  # beyond, logits over a temperature are no float32, and any token may come out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,8 +25,9 @@ class Sampling:
 
     def __post_init__(self) -> None:
         """Raises UserError for values that mean nothing."""
-        if not self.temperature >= 0:
-            raise UserError(f"temperature is {self.temperature}; it must be 0 (greedy) or more")
+        lowest, highest = TEMPERATURES
+        if self.temperature != 0 and not lowest <= self.temperature <= highest:
+            raise UserError(f"temperature is {self.temperature}; it must be 0 (greedy), or from {lowest} to {highest}")
         if self.top_k < 0:
             raise UserError(f"top_k is {self.top_k}; it must be 0 (all tokens) or more")
         if not 0 < self.top_p <= 1:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from t5x_code.errors import UserError
-from t5x_code.inference.sampling import BLOCK, Sampling, filter_logits, likeliest, row_key, sample
+from t5x_code.inference.sampling import BLOCK, TEMPERATURES, Sampling, filter_logits, likeliest, row_key, sample
 
 VOCAB = 50
 
@@ -62,7 +62,28 @@ def test_the_likeliest_is_the_first_of_equals(vocabulary):
     np.testing.assert_array_equal(likeliest(jnp.asarray(logits_RxV)), logits_RxV.argmax(-1))
 
 
-@pytest.mark.parametrize("bad", [{"temperature": -1.0}, {"temperature": float("nan")}, {"top_k": -1}, {"top_p": 0.0}])
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+def test_the_hottest_and_the_coldest_draw_choose_no_forbidden_token(logits_RxV, temperature):
+    logits_RxV = np.where(np.arange(VOCAB) < 7, -np.inf, logits_RxV)
+    keys_R = jnp.stack([row_key(0, row, 0) for row in range(40)])
+    for top_k, top_p in ((0, 1.0), (5, 0.9)):
+        tokens_R = sample(jnp.asarray(logits_RxV), keys_R, jnp.int32(0), Sampling(temperature, top_k, top_p))
+        assert tokens_R.min() >= 7
+        if temperature < 1:
+            np.testing.assert_array_equal(tokens_R, logits_RxV.argmax(-1))
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"temperature": -1.0},
+        {"temperature": float("nan")},
+        {"temperature": float("inf")},
+        {"temperature": 1e-39},
+        {"top_k": -1},
+        {"top_p": 0.0},
+    ],
+)
 def test_meaningless_settings_are_refused(bad):
     with pytest.raises(UserError, match=next(iter(bad))):
         Sampling(**bad)
