@@ -26,7 +26,7 @@ def settle_attention(recipe: Recipe, mesh: Mesh) -> TransformerConfig:
     name = choose(model.attention, case)
     # Only a recipe knows that its mask is causal and nothing else: then cuDNN needs no array to say so.
     if model.attention == AUTO and name in ("tokamax", "cudnn") and is_plainly_causal(recipe):
-        name = "cudnn_causal" if why_not("cudnn_causal", case) is None and queries == recipe.data.length else name
+        name = "cudnn_causal" if why_not("cudnn_causal", case) is None else name
     if name == "cudnn_causal" and not is_plainly_causal(recipe):
         raise UserError(
             "TransformerConfig.attention is 'cudnn_causal', which lets every token see all tokens before it, but this "

@@ -53,3 +53,7 @@ def test_cudnn_is_told_of_a_plain_causal_mask_and_of_no_other(recipes, one_h100)
     assert settle_attention(causal, one_h100).attention == "cudnn_causal"
     with pytest.raises(UserError, match="lets every token see all tokens before it"):
         settle_attention(with_attention(mixed, "cudnn_causal"), one_h100)
+    one_h100.shape["sequence"] = 2
+    assert settle_attention(causal, one_h100).attention == "tokamax"
+    with pytest.raises(UserError, match="takes whole rows, not 1024 queries of 2048"):
+        settle_attention(with_attention(causal, "cudnn_causal"), one_h100)

@@ -60,7 +60,10 @@ def why_not(name: str, case: AttentionCase) -> str | None:
     if name == "tokamax":
         return _why_not_tokamax(case)
     if name in ("cudnn", "cudnn_causal"):
-        return _why_not_cudnn(case)
+        reason = _why_not_cudnn(case)
+        if reason is None and name == "cudnn_causal" and case.queries != case.keys:
+            return f"takes whole rows, not {case.queries} queries of {case.keys} (of one device)"
+        return reason
     return None
 
 

@@ -56,6 +56,7 @@ def test_without_tokamax_cudnn_is_next(monkeypatch):
         ("cudnn", CPU, {}, "for NVIDIA GPUs"),
         ("cudnn", H100, {"dtype": "float32"}, "takes bfloat16, not float32"),
         ("cudnn_causal", H100, {"head_dim": 320}, "at most 256 dimensions"),
+        ("cudnn_causal", H100, {"queries": 1024}, "takes whole rows, not 1024 queries of 2048"),
         ("magic", CPU, {}, "choose one of auto, splash, tokamax, cudnn, dense, by_head, chunked, cudnn_causal"),
     ],
 )
