@@ -1,4 +1,4 @@
-"""Text in, text out: left-to-right completion, and infilling by CodeGen2's prompt format.
+"""Text in, text out: left-to-right completion, and infilling by CodeGen2's prompt format or StarCoder's.
 
 Prompts are put together from token ids, so text that spells a control token remains text.
 """
@@ -29,14 +29,23 @@ def at_strings(strings: Sequence[str]) -> StopRule | None:
     return first if strings else None
 
 
+class FimTokens(Protocol):
+    """The ids of StarCoder's infilling."""
+
+    prefix: int
+    middle: int
+    suffix: int
+
+
 class ControlTokens(Protocol):
-    """The ids that shape prompts; `masks[0]` is `<mask_1>`, `infill` all but eod, empty where there are none."""
+    """The ids that shape prompts; `masks[0]` is `<mask_1>`, `every_infill` all but eod, empty where there are none."""
 
     eod: int
     sep: int | None
     eom: int | None
     masks: tuple[int, ...]
-    infill: tuple[int, ...]
+    fim: FimTokens | None
+    every_infill: tuple[int, ...]
 
 
 class TextCodec(Protocol):
@@ -121,7 +130,7 @@ def complete(
     generation = dataclasses.replace(
         generation,
         stop_tokens=(*generation.stop_tokens, *model.stop_tokens, control.eod),
-        forbidden_tokens=(*generation.forbidden_tokens, *model.forbidden_tokens, *control.infill),
+        forbidden_tokens=(*generation.forbidden_tokens, *model.forbidden_tokens, *control.every_infill),
     )
     ids = [left_to_right_prompt(model, prompt) for prompt in prompts]
     return _completions(model, ids, generation, stop, names, numbers, skip, on_answers)
@@ -140,42 +149,50 @@ def infill(
 ) -> list[list[Completion]]:
     """Writes what stands between each prefix and suffix; it ends at `<eom>`, as in training, or at the document's end.
 
-    `<sep>` and the masks are never chosen (our choice; the paper is silent). Arguments and result as in `complete`.
+    Other tokens of infilling are never chosen (our choice; the paper is silent). Arguments and result as in `complete`.
 
     Raises:
         UserError: the tokenizer has none of the tokens that it takes.
     """
     ids = [infill_prompt(model, prefix, suffix) for prefix, suffix in prefixes_and_suffixes]
     control = model.tokenizer.special_tokens
+    ends = (control.eod,) if control.eom is None else (control.eom, control.eod)
+    forbidden = (token for token in control.every_infill if token not in ends)
     generation = dataclasses.replace(
         generation,
-        stop_tokens=(*generation.stop_tokens, *model.stop_tokens, control.eom, control.eod),
-        forbidden_tokens=(*generation.forbidden_tokens, *model.forbidden_tokens, control.sep, *control.masks),
+        stop_tokens=(*generation.stop_tokens, *model.stop_tokens, *ends),
+        forbidden_tokens=(*generation.forbidden_tokens, *model.forbidden_tokens, *forbidden),
     )
     return _completions(model, ids, generation, stop, names, numbers, skip, on_answers)
 
 
 def left_to_right_prompt(model: TextModel, prompt: str) -> np.ndarray:
     """Ids of the prompt, led by what the model has learnt to begin with."""
-    return np.concatenate([_begin(model), model.tokenizer.encode(prompt)])
+    return np.concatenate([np.array(model.begin, np.int32), model.tokenizer.encode(prompt)])
 
 
 def infill_prompt(model: TextModel, prefix: str, suffix: str) -> np.ndarray:
     """Ids of `prefix <mask_1> suffix <|endoftext|> <sep> <mask_1>` (CodeGen2 model card), led as a document is.
 
+    Where there are no masks, of `<fim_prefix> prefix <fim_suffix> suffix <fim_middle>` (StarCoder, arXiv 2305.06161).
+
     Raises:
         UserError: the tokenizer has none of these tokens.
     """
     control = model.tokenizer.special_tokens
-    if not control.infill:
-        raise UserError("this model's tokenizer has no <sep>, <eom> and masks: it completes, but does not infill")
-    ask = np.array([control.eod, control.sep, control.masks[0]], np.int32)
+    if control.masks:
+        mask = control.masks[0]
+        before, between, behind = (), (mask,), (control.eod, control.sep, mask)
+    elif control.fim is not None:
+        before, between, behind = (control.fim.prefix,), (control.fim.suffix,), (control.fim.middle,)
+    else:
+        raise UserError(
+            "this model's tokenizer has neither <sep>, <eom> and masks nor <fim_prefix>, <fim_suffix> and "
+            "<fim_middle>: it completes, but does not infill"
+        )
     prefix_ids, suffix_ids = model.tokenizer.encode(prefix), model.tokenizer.encode_continuation(suffix)
-    return np.concatenate([_begin(model), prefix_ids, ask[2:], suffix_ids, ask])
-
-
-def _begin(model: TextModel) -> np.ndarray:
-    return np.array(model.begin, np.int32)
+    parts = (model.begin, before, prefix_ids, between, suffix_ids, behind)
+    return np.concatenate([np.asarray(part, np.int32) for part in parts])
 
 
 def _completions(

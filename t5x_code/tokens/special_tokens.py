@@ -74,6 +74,11 @@ class SpecialTokens:
         """Every token of CodeGen2's infilling; empty where the tokenizer has none."""
         return (self.sep, self.eom, *self.masks) if self.masks else ()
 
+    @property
+    def every_infill(self) -> tuple[int, ...]:
+        """Every token of CodeGen2's and StarCoder's infilling; empty where the tokenizer has none."""
+        return (*self.infill, *(dataclasses.astuple(self.fim) if self.fim is not None else ()))
+
     @functools.cached_property
     def all_ids(self) -> tuple[int, ...]:
         """Every control token, ascending."""

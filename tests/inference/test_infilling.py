@@ -10,9 +10,10 @@ from t5x_code.inference import infilling
 from t5x_code.inference.generation import GenerationConfig
 from t5x_code.inference.infilling import TextModel, at_strings, complete, infill, infill_prompt, left_to_right_prompt
 from t5x_code.models.config import TransformerConfig
-from t5x_code.tokens.special_tokens import SpecialTokens
+from t5x_code.tokens.special_tokens import FimTokens, SpecialTokens
 
 EOD, SEP, EOM, MASK_1, MASK_2 = 256, 257, 258, 259, 260
+FIM_PREFIX, FIM_MIDDLE, FIM_SUFFIX = 261, 262, 263
 
 
 class ByteTokenizer:
@@ -84,6 +85,29 @@ def test_the_first_stop_string_cuts_the_text(answer):
     assert (completion.text, completion.ended_by, asked["stops"]) == ("x = 1", "stop_rule", True)
     [[completion]] = complete(MODEL, ["a"], GenerationConfig(), stop=at_strings(["\nif"]))
     assert (completion.text[-3:], completion.ended_by, asked["stops"]) == ("...", "length", False)
+
+
+@pytest.mark.parametrize("has_masks", [False, True])
+def test_starcoders_tokens_ask_where_there_are_no_masks_and_are_never_written(answer, has_masks):
+    class WithFim(ByteTokenizer):
+        special_tokens = dataclasses.replace(
+            ByteTokenizer.special_tokens if has_masks else SpecialTokens(EOD),
+            fim=FimTokens(FIM_PREFIX, FIM_MIDDLE, FIM_SUFFIX),
+        )
+
+    model = dataclasses.replace(MODEL, tokenizer=WithFim())
+    of_starcoder = [EOD, FIM_PREFIX, 97, 98, FIM_SUFFIX, 99, FIM_MIDDLE]
+    asks = infill_prompt(MODEL, "ab", "c").tolist() if has_masks else of_starcoder
+    assert infill_prompt(model, "ab", "c").tolist() == asks
+    asked = answer("middle", EOD)
+    [[completion]] = infill(model, [("ab", "c")], GenerationConfig())
+    assert (completion.text, completion.ended_by) == ("middle", "stop_token")
+    kept = {SEP, MASK_1, MASK_2} if has_masks else set()
+    assert set(asked["generation"].stop_tokens) == ({EOM, EOD} if has_masks else {EOD})
+    assert set(asked["generation"].forbidden_tokens) == {FIM_PREFIX, FIM_MIDDLE, FIM_SUFFIX} | kept
+    asked = answer("rest", EOD)
+    complete(model, ["a"], GenerationConfig())
+    assert set(asked["generation"].forbidden_tokens) >= {FIM_PREFIX, FIM_MIDDLE, FIM_SUFFIX}
 
 
 def test_a_tokenizer_without_masks_completes_but_does_not_infill(answer):
