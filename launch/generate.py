@@ -15,7 +15,13 @@ from t5x_code.errors import UserError
 from t5x_code.inference.generation import GenerationConfig
 from t5x_code.inference.infilling import Completion, TextModel, at_strings, complete, infill
 from t5x_code.inference.output_file import check_writable
-from t5x_code.inference.prompt_file import check_lines_fit, complete_lines, read_prompt_file, write_completions
+from t5x_code.inference.prompt_file import (
+    check_lines_fit,
+    complete_lines,
+    holds_surrogates,
+    read_prompt_file,
+    write_completions,
+)
 from t5x_code.inference.sampling import Sampling
 from t5x_code.recipes.command_line import run
 from t5x_code.recipes.text_model import text_model
@@ -49,6 +55,9 @@ def main(argv: list[str]) -> None:
             "give --model_dir and one of: --prompt | --prefix and --suffix | --input_file and --output_file; "
             "--stop is never empty"
         )
+    for name in ("prompt", "prefix", "suffix"):
+        if holds_surrogates(FLAGS[name].value or ""):
+            raise UserError(f"--{name} is not UTF-8: is a character cut in half? give whole ones")
     generation = GenerationConfig(
         max_new_tokens=FLAGS.max_new_tokens,
         sampling=Sampling(FLAGS.temperature, FLAGS.top_k, FLAGS.top_p),

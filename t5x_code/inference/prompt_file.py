@@ -56,14 +56,19 @@ def read_prompt_file(path: str) -> list[PromptLine]:
 def _parse(name: str, line: str) -> PromptLine:
     try:
         record = json.loads(line)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{name} is not JSON: {error}") from error
     fields = (LEFT_TO_RIGHT | INFILL) & record.keys() if isinstance(record, dict) else set()
     if fields not in (LEFT_TO_RIGHT, INFILL) or not all(isinstance(record[field], str) for field in fields):
         raise UserError(f'{name} must be {{"prompt": text}} or {{"prefix": text, "suffix": text}}')
-    if any("\ud800" <= character <= "\udfff" for field in fields for character in record[field]):
+    if any(holds_surrogates(record[field]) for field in fields):
         raise UserError(f"{name} holds half of a surrogate pair (\\ud800 to \\udfff), which is no character; remove it")
     return PromptLine(name, record)
+
+
+def holds_surrogates(text: str) -> bool:
+    """Whether a text has what no tokenizer takes: half a pair, or a byte of a command line that is not UTF-8."""
+    return any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def check_lines_fit(model: TextModel, lines: Sequence[PromptLine], max_new_tokens: int) -> None:

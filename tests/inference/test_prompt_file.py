@@ -31,6 +31,8 @@ from t5x_code.tokens.special_tokens import SpecialTokens
         '{"prefix": "a"}',
         '{"prompt": "a", "suffix": "b"}',
         '{"text": ""}',
+        '{"prompt": "a", "id": ' + "1" * 5000 + "}",
+        '{"prompt": "a", "id": ' + "[" * 100_000 + "}",
         '{"prompt": "\\ud83d"}',
         '{"prefix": "a", "suffix": "\\udc80"}',
     ],

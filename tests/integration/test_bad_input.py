@@ -58,6 +58,7 @@ def test_a_recipe_that_cannot_be(script, tiny, tmp_path, bindings, says):
         ("show_run.py", ["--model_dir=/no/such/run"], "holds no training run"),
         ("generate.py", ["--model_dir=/no/such/run", "--prompt=a"], "/no/such/run is no model directory"),
         ("generate.py", ["--model_dir=/no/such/run", "--prompt=a", "--seed=3000000000"], "seed is 3000000000"),
+        ("generate.py", ["--model_dir=/no/such/run", "--prompt=# \udcc3"], "--prompt is not UTF-8"),
         ("generate.py", ["--gin.SEED=1"], "takes no gin bindings"),
         ("convert.py", ["import", "--source=a", "--target=b", "--step=0"], "--step is for export"),
         ("convert.py", ["import", "--source=a", "--target=b", "--plain"], "--plain is for export"),
