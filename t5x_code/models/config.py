@@ -5,6 +5,7 @@ V vocabulary (padded), N layers.
 """
 
 import dataclasses
+import math
 from typing import Literal, get_args
 
 from t5x_code.errors import UserError
@@ -29,6 +30,8 @@ class RopeScaling:
     def __post_init__(self):
         if self.factor < 1 or not 0 < self.low_frequency_factor < self.high_frequency_factor:
             raise UserError(f"{self}: factor must be 1 or more, and the low frequency factor below the high one")
+        if self.original_length < 1:
+            raise UserError(f"{self}: original_length must be at least 1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +95,9 @@ def _check_config(config: TransformerConfig) -> None:
     for name in (*sizes, "vocab_multiple"):
         if getattr(config, name) < 1:
             raise UserError(f"TransformerConfig.{name} is {getattr(config, name)}: it must be at least 1")
+    for name in ("norm_epsilon", "rope_base", "lora_alpha"):  # of which others give NaN, or adapters that learn nothing
+        if not 0 < getattr(config, name) < math.inf:
+            raise UserError(f"TransformerConfig.{name} is {getattr(config, name)}: it must be above 0 and finite")
     if config.lora_rank < 0:
         raise UserError(f"TransformerConfig.lora_rank is {config.lora_rank}: it must be 0 (no adapters) or more")
     choices = {
@@ -113,5 +119,8 @@ def _check_config(config: TransformerConfig) -> None:
     if rotates and (config.rotary_dim % 2 or not 0 < config.rotary_dim <= config.head_dim):
         sizes = f"rotary_dim {config.rotary_dim}, head_dim {config.head_dim}"
         raise UserError(f"TransformerConfig: {sizes}: rotary_dim must be even and at most head_dim")
+    if not rotates and config.rope_scaling is not None:
+        encoding = f"position_encoding is {config.position_encoding!r}"
+        raise UserError(f"TransformerConfig.rope_scaling stretches a rotation, but {encoding}; set it to None")
     if not config.window_pattern or min(config.window_pattern) < 0:
         raise UserError(f"TransformerConfig.window_pattern is {config.window_pattern}: list windows >= 0, such as (0,)")

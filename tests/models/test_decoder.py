@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from t5x_code.errors import UserError
-from t5x_code.models.config import TransformerConfig
+from t5x_code.models.config import RopeScaling, TransformerConfig
 from t5x_code.models.decoder import count_params, hidden_states, init_params, logical_axes, logits
 
 TINY = TransformerConfig(
@@ -213,8 +213,26 @@ def test_gradients_of_bfloat16_compute_are_float32_sums():
         {"dtype": "float8"},
         {"window_pattern": ()},
         {"window_pattern": (-1,)},
+        {"norm_epsilon": -1e-5},
+        {"rope_base": 0.0},
+        {"rope_base": float("nan")},
+        {"lora_alpha": 0.0},
+        {"rope_scaling": RopeScaling(8.0), "position_encoding": "learned"},
     ],
 )
 def test_a_config_that_cannot_be_is_refused(change):
     with pytest.raises(UserError, match=f"TransformerConfig.*{next(iter(change))}"):
         dataclasses.replace(TINY, **change)
+
+
+@pytest.mark.parametrize(
+    ("scaling", "says"),
+    [
+        ({"factor": 0.5}, "factor must be 1 or more"),
+        ({"factor": 8.0, "low_frequency_factor": 5.0}, "low frequency factor below the high one"),
+        ({"factor": 8.0, "original_length": 0}, "original_length must be at least 1"),
+    ],
+)
+def test_a_stretch_that_cannot_be_is_refused(scaling, says):
+    with pytest.raises(UserError, match=says):
+        RopeScaling(**scaling)
