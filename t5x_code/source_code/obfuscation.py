@@ -5,21 +5,29 @@ name is kept where something outside the scoping rules may reach it. Kept are
 
 * builtins, imports, attributes and what class bodies bind (attributes too), names that begin with two underscores;
 * parameters that a call may name as a keyword, unless the call is of a plain function of the program: then both change;
-* module-level names that hide a builtin or stand in a string (`__all__`, annotations in quotes), and all of them where
-  `eval`, `exec`, `globals`, `locals`, `vars` or a star import may look them up.
+* module-level names that hide a builtin or stand in a string (`__all__`, annotations in quotes);
+* functions and classes where the program reads a `__name__`, and everything where `eval`, `globals`, `vars`, `inspect`,
+  a star import or the like may look names up.
+
+What only a class' or function's `repr` shows does change.
 """
 
 import ast
 import builtins
 import dataclasses
 import itertools
+import re
 import warnings
 
 from t5x_code.source_code.errors import CannotTransform
 from t5x_code.source_code.scopes import FUNCTIONS, IMPORTS, Scopes, Variable, parameters_of, resolve_scopes
 
 BUILTINS = frozenset(dir(builtins))
-LOOKS_UP_NAMES = frozenset({"eval", "exec", "globals", "locals", "vars", "dir", "compile", "__import__"})
+LOOKS_UP_NAMES = frozenset(
+    """eval exec globals locals vars dir compile __import__ inspect get_type_hints _getframe __annotations__ __code__
+    __kwdefaults__""".split()  # noqa: SIM905
+)
+READS_DOCSTRINGS = frozenset({"__doc__", "getdoc", "doctest"})
 # These call what they are given without keywords of the program's; `dict` and `type` make something that is passed on.
 SAFE_CALLEES = BUILTINS - {"dict", "type"}
 DOCUMENTED = (ast.Module, ast.ClassDef, *FUNCTIONS)
@@ -105,21 +113,29 @@ def _prefix(variable: Variable) -> str:
 
 def _kept_variables(tree: ast.Module, scopes: Scopes) -> set[Variable]:
     """Variables that something outside the scoping rules may reach."""
-    strings = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    strings = _strings(tree) | _words_of_annotations(tree)
     identifiers = _identifiers(tree)
     keywords = _keywords_of_unknown_calls(tree, scopes)
+    any_keyword = _has_unseen_keywords(tree, scopes)
+    name_is_read = bool({"__name__", "__qualname__"} & (_attributes(tree) | strings))
+    # Names that a method spells with two underscores, as they are in its class.
+    classes = [node.name.lstrip("_") for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+    mangled_names = tuple(f"_{name}__" for name in classes if name)
     type_parameters = {
         parameter.name for node in ast.walk(tree) for parameter in getattr(node, "type_params", [])
     }  # Python 3.12
     looked_up = bool(identifiers & LOOKS_UP_NAMES) or any(
-        isinstance(node, ast.ImportFrom) and node.names[0].name == "*" for node in ast.walk(tree)
+        isinstance(node, ast.ImportFrom) and (node.names[0].name == "*" or node.module == "inspect")
+        for node in ast.walk(tree)
     )
 
     def is_kept(variable: Variable) -> bool:
         name = variable.name
-        if looked_up or variable.scope.kind == "class" or name.startswith("__") or name in type_parameters:
+        if looked_up or variable.scope.kind == "class" or name in type_parameters:
             return True
-        if any(isinstance(node, IMPORTS) or type(node).__name__ == "TypeAlias" for node in variable.bindings):
+        if name.startswith(("__", *mangled_names)) or any(isinstance(node, IMPORTS) for node in variable.bindings):
+            return True
+        if name_is_read and _prefix(variable) != "VAR":
             return True
         if variable.scope.kind == "module" and (name in BUILTINS or name in strings):
             return True
@@ -128,13 +144,13 @@ def _kept_variables(tree: ast.Module, scopes: Scopes) -> set[Variable]:
         is_class = any(isinstance(node, ast.ClassDef) for node in variable.bindings)
         if is_class and (name in strings or any(other.startswith(mangled) for other in identifiers | strings)):
             return True
-        return variable.is_parameter and (name in keywords or name in strings)
+        return variable.is_parameter and (any_keyword or name in keywords or name in strings)
 
     kept = {v for scope in scopes.all for v in scope.variables.values() if is_kept(v)}
     for scope in scopes.all:
         for variable in scope.variables.values():
-            if scope.kind == "class" and variable.is_loaded_in_class:  # before it is bound there, an outer one is read
-                outer = scope.parent.find(variable.name)
+            if scope.kind == "class" and variable.is_loaded_in_class:  # before it is bound there, the module's is read
+                outer = scopes.module.variables.get(variable.name)
                 if outer is not None:
                     kept.add(outer)
     for function in _functions_called_with_a_mapping(tree, scopes):
@@ -143,14 +159,43 @@ def _kept_variables(tree: ast.Module, scopes: Scopes) -> set[Variable]:
 
 
 def _keywords_of_unknown_calls(tree: ast.Module, scopes: Scopes) -> set[str]:
-    """Keywords by which a call, whose callee is not known, may reach any function."""
+    """Keywords by which a call, whose callee is not known, may reach any function; so may one that a plain function
+    takes as `**mapping`."""
     found: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ClassDef) or (
-            isinstance(node, ast.Call) and not _is_safe(node, scopes) and _plain_function(node, scopes) is None
-        ):
-            found.update(keyword.arg for keyword in node.keywords if keyword.arg)
+    for node in _calls(tree, scopes):
+        function = _plain_function(node, scopes)
+        own = _named_parameters(function) if function else {}
+        found.update(keyword.arg for keyword in node.keywords if keyword.arg and keyword.arg not in own)
     return found
+
+
+def _has_unseen_keywords(tree: ast.Module, scopes: Scopes) -> bool:
+    """Whether some call gives a mapping, whose keys are not seen here, to what may pass them to any function."""
+    functions = [node for node in ast.walk(tree) if isinstance(node, (*FUNCTIONS, ast.Lambda))]
+    passed_on = {function.args.kwarg for function in functions if function.args.kwarg}  # calls show the keys of these
+
+    def is_seen(mapping: ast.expr) -> bool:
+        if isinstance(mapping, ast.Dict):
+            pairs = zip(mapping.keys, mapping.values, strict=True)
+            return all(isinstance(key, ast.Constant) or (key is None and is_seen(value)) for key, value in pairs)
+        variable = scopes.variable_of(mapping, mapping.id) if isinstance(mapping, ast.Name) else None
+        return variable is not None and set(variable.bindings) <= passed_on
+
+    return any(
+        keyword.arg is None and not is_seen(keyword.value)
+        for node in _calls(tree, scopes)
+        if (function := _plain_function(node, scopes)) is None or function.args.kwarg
+        for keyword in node.keywords
+    )
+
+
+def _calls(tree: ast.Module, scopes: Scopes) -> list[ast.Call | ast.ClassDef]:
+    """Calls, but for those of builtins that name no parameter of the program; and classes, which call their base's."""
+    return [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef) or (isinstance(node, ast.Call) and not _is_safe(node, scopes))
+    ]
 
 
 def _is_safe(call: ast.Call, scopes: Scopes) -> bool:
@@ -158,15 +203,20 @@ def _is_safe(call: ast.Call, scopes: Scopes) -> bool:
     return isinstance(name, ast.Name) and name.id in SAFE_CALLEES and scopes.variable_of(name, name.id) is None
 
 
-def _plain_function(call: ast.Call, scopes: Scopes) -> ast.FunctionDef | ast.AsyncFunctionDef | None:
+def _plain_function(call: ast.Call | ast.ClassDef, scopes: Scopes) -> ast.FunctionDef | ast.AsyncFunctionDef | None:
     """The function that a call is of, if its callee is a name bound once, by an undecorated `def`."""
-    if not isinstance(call.func, ast.Name):
+    if isinstance(call, ast.ClassDef) or not isinstance(call.func, ast.Name):
         return None
     variable = scopes.variable_of(call.func, call.func.id)
     if variable is None or variable.scope.kind == "class" or len(variable.bindings) != 1:
         return None
     (function,) = variable.bindings
     return function if isinstance(function, FUNCTIONS) and not function.decorator_list else None
+
+
+def _named_parameters(function: ast.FunctionDef | ast.AsyncFunctionDef) -> dict[str, ast.arg]:
+    """The parameters that a keyword may name."""
+    return {parameter.arg: parameter for parameter in [*function.args.args, *function.args.kwonlyargs]}
 
 
 def _functions_called_with_a_mapping(tree: ast.Module, scopes: Scopes) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
@@ -192,8 +242,7 @@ def _rename(tree: ast.Module, scopes: Scopes, new_names: dict[Variable, str]) ->
         if isinstance(node, ast.Global | ast.Nonlocal):
             renamings.append((node, "names", [new(node, name) for name in node.names]))
         if isinstance(node, ast.Call) and (function := _plain_function(node, scopes)) is not None:
-            arguments = function.args
-            by_keyword = {parameter.arg: parameter for parameter in [*arguments.args, *arguments.kwonlyargs]}
+            by_keyword = _named_parameters(function)
             for keyword in node.keywords:
                 if keyword.arg in by_keyword:
                     renamings.append((keyword, "arg", new(by_keyword[keyword.arg], keyword.arg)))
@@ -214,9 +263,24 @@ def _identifiers(tree: ast.AST) -> set[str]:
     return found
 
 
+def _attributes(tree: ast.AST) -> set[str]:
+    return {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+
+
+def _strings(tree: ast.AST) -> set[str]:
+    return {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+
+
+def _words_of_annotations(tree: ast.AST) -> set[str]:
+    """What stands in the strings of annotations."""
+    annotations = [getattr(node, name, None) for node in ast.walk(tree) for name in ("annotation", "returns")]
+    texts = set().union(*(_strings(node) for node in annotations if node is not None))
+    return {word for text in texts for word in re.findall(r"\w+", text)}
+
+
 def _remove_docstrings(tree: ast.Module) -> None:
     """Takes docstrings out, unless the program reads one."""
-    if "__doc__" in _identifiers(tree):
+    if READS_DOCSTRINGS & _identifiers(tree):
         return
     for node in ast.walk(tree):
         if isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:

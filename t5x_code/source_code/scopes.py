@@ -1,8 +1,8 @@
 """Which names of a Python program are which variable: the language's scoping rules over its syntax tree.
 
 A variable is a name bound in one scope. Function, lambda, comprehension and class bodies are scopes of their own; a
-class body's names are attributes, which inner scopes do not see. Defaults, decorators, annotations and the first
-iterable of a comprehension belong to the scope around.
+class body's names are attributes, which inner scopes do not see. Defaults, decorators, annotations, bounds of type
+parameters and the first iterable of a comprehension belong to the scope around.
 """
 
 import ast
@@ -116,7 +116,7 @@ class _Builder:
             self._visit_function(node, scope)
         elif isinstance(node, ast.ClassDef):
             self._bind(node.name, node, scope)
-            self._visit_all([*node.decorator_list, *node.bases, *node.keywords], scope)
+            self._visit_all([*node.decorator_list, *node.bases, *node.keywords, *_type_parameters(node)], scope)
             self.visit_body(node.body, self._open("class", scope))
         elif isinstance(node, COMPREHENSIONS):
             self._visit_comprehension(node, scope)
@@ -143,7 +143,7 @@ class _Builder:
         inner = self._open("function", scope)
         if not isinstance(node, ast.Lambda):
             self._bind(node.name, node, scope)
-            around += node.decorator_list + ([node.returns] if node.returns else [])
+            around += [*node.decorator_list, *([node.returns] if node.returns else []), *_type_parameters(node)]
         self._visit_all(around, scope)
         for argument in parameters_of(node):
             self._bind(argument.arg, argument, inner)
@@ -183,6 +183,10 @@ def parameters_of(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) -> 
     arguments = node.args
     parameters = [*arguments.posonlyargs, *arguments.args, arguments.vararg, *arguments.kwonlyargs, arguments.kwarg]
     return [parameter for parameter in parameters if parameter is not None]
+
+
+def _type_parameters(node: ast.AST) -> list[ast.AST]:
+    return getattr(node, "type_params", [])  # since Python 3.12
 
 
 def _names_bound_by(node: ast.AST) -> list[str]:

@@ -4,6 +4,7 @@ import ast
 import contextlib
 import io
 import symtable
+import sys
 
 import pytest
 from programs import library_functions
@@ -51,6 +52,20 @@ FEATURES = {
         def area(width, height): return width - height
         other = area
         print(other(width=1, height=2))
+    """,
+    "keywords that a plain function passes on": """
+        class Box:
+            def __init__(self, width, height): self.area = width * height
+        def make(**options): return Box(**options)
+        def call(function, *values, **options): return function(*values, **options)
+        print(make(width=3, height=4).area, call(lambda number=1: number * 2, number=4))
+    """,
+    "keywords in data": """
+        class Person:
+            def __init__(self, name, age): self.both = (name, age)
+        def build(kind, **fields): return kind(**fields)
+        row = dict(zip("name age".split(), (1, 2)))
+        print(Person(**row).both, build(Person, **row).both)
     """,
     "f-string": """
         name, width = "x", 6
@@ -111,10 +126,51 @@ FEATURES = {
         value = 3
         print(eval("hidden(value)"), globals()["value"])
     """,
+    "names that are read": """
+        class Node:
+            def show(self): return type(self).__name__
+        def area(width): return width
+        print(Node().show(), area.__qualname__)
+    """,
+    "parameters that are read": """
+        from inspect import signature
+        def area(width, height=2): return width * height
+        print(list(signature(area).parameters))
+    """,
+    "parameters of code": """
+        def area(width, height=2): return width * height
+        print(area.__code__.co_varnames)
+    """,
+    "annotations that are read": """
+        from typing import get_type_hints
+        class Node: pass
+        def walk(node: "list[Node]"): return node
+        print(len(get_type_hints(walk)))
+    """,
+    "class body that passes over a function": """
+        size = 1
+        def make():
+            size = 2
+            class Box: size = size
+            return Box.size
+        print(make())
+    """,
+    "private name of a class outside it": """
+        _Box__size = 7
+        class Box:
+            def size(self): return __size
+        print(Box().size())
+    """,
     "docstring that is read": '''
         def documented():
             """Text."""
         print(documented.__doc__)
+    ''',
+    "docstring that is read by another module": '''
+        from inspect import getdoc as text_of
+        def documented():
+            """Text."""
+        print(text_of(documented))
     ''',
     "default and annotation": """
         size = 3
@@ -124,6 +180,15 @@ FEATURES = {
         print(scaled([1, 2]), scaled.__defaults__)
     """,
 }
+
+
+GENERICS = """
+        class Base: size = 3
+        kinds = (int, str)
+        def first[T: Base](items: list[T]) -> T: return items[0]
+        class Box[T: kinds](Base): pass
+        print(first([4]), first.__type_params__[0].__bound__.size, Box.__type_params__[0].__bound__)
+"""
 
 
 def run(source: str) -> str:
@@ -142,6 +207,18 @@ def dedent(source: str) -> str:
 def test_a_program_does_the_same(feature):
     source = dedent(FEATURES[feature])
     assert run(obfuscate(source).text) == run(source) != ""
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="type parameters came with Python 3.12")
+def test_bounds_of_type_parameters_are_renamed_too():
+    source = dedent(GENERICS)
+    assert run(obfuscate(source).text) == run(source) != ""
+
+
+@pytest.mark.parametrize("quoted", ["Node", "list[Node]"])
+def test_a_class_in_a_quoted_annotation_keeps_its_name(quoted):
+    text = obfuscate(f"class Node: pass\ndef walk(node) -> '{quoted}':\n    return node\n").text
+    assert "class Node:" in text and f"FUNC_0(VAR_0) -> '{quoted}'" in text
 
 
 def test_names_are_those_of_the_definition():
@@ -198,6 +275,9 @@ def test_two_thousand_library_functions_compile_and_keep_no_local_name():
 def check_locals(source: str, text: str) -> None:
     kept = {node.arg for node in ast.walk(ast.parse(source)) if isinstance(node, ast.keyword)}
     kept |= {str(node.value) for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant)}
+    mappings = {node.value for node in ast.walk(ast.parse(source)) if isinstance(node, ast.keyword) and not node.arg}
+    if any(not isinstance(mapping, ast.Name) for mapping in mappings):  # it may name any parameter
+        kept |= {node.arg for node in ast.walk(ast.parse(source)) if isinstance(node, ast.arg)}
     tables = [symtable.symtable(text, "<test>", "exec")]
     if any(name in text for name in ("eval", "exec", "globals", "locals", "vars", "dir", "compile", "import *")):
         return
