@@ -89,6 +89,17 @@ def parse(source: str) -> ast.Module:
         raise CannotTransform(f"does not parse: {error}") from error
 
 
+def is_same_program(first: str, second: str) -> bool:
+    """Whether two texts are one program, layout, comments and docstrings aside; not if Python cannot read one."""
+    try:
+        trees = [parse(second), parse(first)]
+        for tree in trees:
+            _remove_docstrings(tree)
+        return ast.dump(trees[0]) == ast.dump(trees[1])
+    except (CannotTransform, RecursionError):
+        return False
+
+
 def _choose_names(tree: ast.Module, scopes: Scopes) -> dict[Variable, str]:
     """A new name for each variable that may change, numbered in the order in which the source binds them."""
     kept = _kept_variables(tree, scopes)

@@ -11,6 +11,7 @@ import numpy as np
 from t5x_code.source_code.errors import CannotTransform
 from t5x_code.source_code.functions import extract_functions
 from t5x_code.source_code.lexing import Lexeme, inventory, lex
+from t5x_code.source_code.obfuscation import is_same_program
 
 MAX_DRAWS = 100  # of a permutation that differs: two lines differ after two draws on average
 
@@ -19,18 +20,22 @@ def shuffle_lines(source: str, language: str, rng: np.random.Generator) -> str:
     """Permutes the lines after the header; each keeps its indentation, the multiset of lines stays.
 
     The header is, in Python, everything up to the first function's signature; elsewhere the first line that is not
-    blank. The order of the lines that are not blank always differs.
+    blank. The order of the lines that are not blank always differs, and in Python not in comments and docstrings alone.
 
     Raises:
-        CannotTransform: the body has fewer than two different lines.
+        CannotTransform: the body has fewer than two different lines, or is the same program in whatever order.
     """
     header, body = _split_header(source, language)
     lines = body.split("\n")
     tail = [lines.pop()] if lines and not lines[-1] else []  # what follows the last newline
     if len({line for line in lines if line.strip()}) < 2:
         raise CannotTransform("its body has fewer than two different lines")
-    shuffled = _permute(lines, rng, lambda order: [line for line in order if line.strip()])
-    return header + "\n".join(shuffled + tail)
+    for _ in range(MAX_DRAWS):
+        shuffled = _permute(lines, rng, lambda order: [line for line in order if line.strip()])
+        text = header + "\n".join(shuffled + tail)
+        if language != "python" or not is_same_program(source, text):
+            return text
+    raise CannotTransform("its lines are the same program in whatever order")
 
 
 def shuffle_tokens(source: str, language: str, rng: np.random.Generator) -> str:

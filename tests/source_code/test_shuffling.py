@@ -1,5 +1,6 @@
 """Broken programs keep their words and differ; tokens are compared with what the languages' own readers give."""
 
+import contextlib
 import io
 import tokenize
 from collections import Counter
@@ -14,6 +15,7 @@ from t5x_code.errors import UserError
 from t5x_code.source_code.errors import CannotTransform
 from t5x_code.source_code.functions import extract_functions
 from t5x_code.source_code.lexing import LANGUAGES, inventory, lex
+from t5x_code.source_code.obfuscation import is_same_program
 from t5x_code.source_code.shuffling import shuffle_lines
 from t5x_code.source_code.transformations import BREAKING, transform
 
@@ -75,6 +77,22 @@ def test_replacements_are_derangements(language):
         untouched = "symbol" if kind == "kwr" else "keyword"
         for text in texts(source, language, (untouched, "word")):
             assert text in broken
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_shuffled_lines_are_never_the_same_program(seed):
+    source = "def f(x):\n    # one\n    # two\n    y = x + 1\n    return y\n"
+    shuffled = shuffle_lines(source, "python", rng(seed))
+    assert shuffled.index("return y") < shuffled.index("y = x")
+
+
+@pytest.mark.parametrize(
+    "source", ["def f(x):\n    # one\n    return x\n", 'def f(x):\n    """\n    :a\n    :b\n    """\n    return x\n']
+)
+def test_lines_that_cannot_break_a_program_are_not_shuffled(source):
+    for seed in range(20):
+        with contextlib.suppress(CannotTransform):
+            assert not is_same_program(source, shuffle_lines(source, "python", rng(seed)))
 
 
 def test_python_tokens_are_those_of_the_standard_library():
