@@ -77,7 +77,8 @@ def lex(source: str, language: str) -> list[Lexeme]:
 def inventory(language: str) -> Inventory:
     """A language's keywords and symbols."""
     if language == "python":
-        return Inventory(tuple(sorted(keyword.kwlist)), tuple(sorted(token.EXACT_TOKEN_TYPES)))
+        # `!` is a token since Python 3.12, and only inside f-strings: all versions are to derange alike.
+        return Inventory(tuple(sorted(keyword.kwlist)), tuple(sorted(set(token.EXACT_TOKEN_TYPES) - {"!"})))
     grammar = _grammar(language)
     kinds = {
         grammar.node_kind_for_id(n)

@@ -1,17 +1,31 @@
 """Python's own words, as the entries that partial separation doubles (EACL 2024, arXiv 2402.05783).
 
-They are derived from `keyword`, `token` and `builtins`, and a short list of common methods and modules. A word has two
+They are the language's keywords, operators and builtins, and a short list of common methods and modules. A word has two
 forms: with and without the space before it. A form that a vocabulary lacks becomes an entry of it, so that separation
 gives it two rows, one for text and one for code; it then stands wherever a text is cut into exactly that word [ours:
 the release puts a form without a space also into the middle of longer words, and one with a space nowhere].
 """
 
-import builtins
 import copy
-import keyword
-import token
 from typing import Any
 
+# As of Python 3.11, and written out: a model's vocabulary must not follow the interpreter that happens to run.
+KEYWORDS = tuple(
+    """False None True and as assert async await break case class continue def del elif else except finally for from
+    global if import in is lambda match nonlocal not or pass raise return try while with yield""".split()  # noqa: SIM905
+)
+OPERATORS = tuple(
+    """!= % %= & &= ( ) * ** **= *= + += , - -= -> . ... / // //= /= : := ; < << <<= <= = == > >= >> >>= @ @= [ ] ^ ^=
+    { | |= } ~""".split()  # noqa: SIM905
+)
+# Functions and types that need no import; exceptions and what only the interactive interpreter adds are left out.
+BUILTIN_NAMES = tuple(
+    """Ellipsis NotImplemented abs aiter all anext any ascii bin bool breakpoint bytearray bytes callable chr
+    classmethod compile complex delattr dict dir divmod enumerate eval exec filter float format frozenset getattr
+    globals hasattr hash hex id input int isinstance issubclass iter len list locals map max memoryview min next
+    object oct open ord pow print property range repr reversed round set setattr slice sorted staticmethod str sum
+    super tuple type vars zip""".split()  # noqa: SIM905
+)
 # Methods of the built-in types and parts of the library that nearly every program uses [ours].
 COMMON_NAMES = tuple(
     """self cls append extend insert pop remove sort reverse index count join split strip replace format lower upper
@@ -23,8 +37,7 @@ BYTE_LEVEL_SPACE = "Ġ"
 
 def python_words() -> list[str]:
     """Python's own tokens: keywords, operators, functions and types that need no import, and `COMMON_NAMES`."""
-    named = [name for name in dir(builtins) if not name.startswith("_") and not _is_left_out(getattr(builtins, name))]
-    return sorted({*keyword.kwlist, *keyword.softkwlist, *token.EXACT_TOKEN_TYPES, *named, *COMMON_NAMES} - {"_"})
+    return sorted({*KEYWORDS, *OPERATORS, *BUILTIN_NAMES, *COMMON_NAMES})
 
 
 def python_forms(vocabulary: dict[str, int]) -> list[str]:
@@ -58,9 +71,3 @@ def with_forms(description: dict[str, Any]) -> tuple[dict[str, Any], int]:
         model["vocab"] = vocabulary | {form: first + number for number, form in enumerate(missing)}
         model["ignore_merges"] = True  # a word that is an entry is taken whole
     return description, len(missing)
-
-
-def _is_left_out(value: object) -> bool:
-    """Exceptions, and what only the interactive interpreter adds."""
-    is_exception = isinstance(value, type) and issubclass(value, BaseException)
-    return is_exception or type(value).__module__ == "_sitebuiltins"

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import token
 import tokenize
 from collections import Counter
 
@@ -77,6 +78,12 @@ def test_replacements_are_derangements(language):
         untouched = "symbol" if kind == "kwr" else "keyword"
         for text in texts(source, language, (untouched, "word")):
             assert text in broken
+
+
+def test_python_s_symbols_are_those_of_every_version(monkeypatch):
+    before = inventory("python")
+    monkeypatch.setattr(token, "EXACT_TOKEN_TYPES", {**token.EXACT_TOKEN_TYPES, "!": 54})  # as since Python 3.12
+    assert inventory.__wrapped__("python") == before
 
 
 @pytest.mark.parametrize("seed", range(20))
