@@ -137,7 +137,10 @@ def simulate_raw_length(name: str, growth: Growth, layout: Layout, document_leng
             growth(*_text_lengths(ends_N, start, min(start + raw_length, int(ends_N[-1]))), rng)
             for start in starts.tolist()
         ]
-        raw_length = layout.length - int(np.percentile(growths, 99, method="higher"))
+        growth_99 = int(np.percentile(growths, 99, method="higher"))
+        # Growth falls with the row: where it is much, as of documents of a few tokens, all of it off would be too much.
+        is_steep = 2 * growth_99 > raw_length
+        raw_length = layout.length * raw_length // (raw_length + growth_99) if is_steep else layout.length - growth_99
         if raw_length < 1:
             raise UserError(f"a sequence length of {layout.length} leaves {name} no room; set it to 64 or more")
     return raw_length

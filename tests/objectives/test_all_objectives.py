@@ -188,3 +188,22 @@ def test_ul2_needs_masks_beside_its_mode_tokens():
             UL2().raw_length(layout, np.full(100, 100))
     layout = Layout(512, SpecialTokens(eod=0, sep=1, eom=2, masks=tuple(range(900, 904))))
     assert 0 < UL2().raw_length(layout, np.full(100, 100)) < 512
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [SpanCorruption(), SpanCorruption(0.5, 0.5, max_span=1), Infill(rate=1.0), UL2()],
+    ids=name_of,
+)
+@pytest.mark.parametrize("longest", [4, 8])
+def test_rows_of_documents_of_a_few_tokens_are_full(objective, longest, layout):
+    """Each grows by as much as it holds: a row of the store is then half as long, or less."""
+    rng, eod = np.random.default_rng(0), layout.special_tokens.eod
+    ordinary = np.setdiff1d(np.arange(layout.vocab_size), layout.special_tokens.all_ids)
+    documents = [np.append(rng.choice(ordinary, size), eod) for size in rng.integers(2, longest, 2000)]
+    raw_length = objective.raw_length(layout, np.array(list(map(len, documents))))
+    rows = rows_of(documents, raw_length, eod, 60)
+    used = [
+        objective(row, layout, np.random.default_rng(i)).segment_ids_L.astype(bool).sum() for i, row in enumerate(rows)
+    ]
+    assert np.mean(used) > 0.95 * layout.length and np.mean(np.array(used) >= layout.length - 3) < 0.2
