@@ -4,6 +4,7 @@ A model scores each example by how well `targets`, the candidate, goes with `inp
 says how often the accepted candidate wins. Our own models are evaluated by `evaluation/logic_equivalence.py`.
 """
 
+import dataclasses
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -13,12 +14,13 @@ import tensorflow as tf
 
 from t5x_code.data.vocabulary import TokenizerVocabulary
 from t5x_code.source_code.library import library_problems
-from t5x_code.source_code.problems import group_number, is_held_out, read_problems
+from t5x_code.source_code.problems import distinct_solutions, group_number, is_held_out, read_problems
 from t5x_code.source_code.selection import ACCEPTED, REJECTED, SETTINGS, selection_items
 from t5x_code.tokens.tokenizer import Tokenizer
 
 LOGIC_EQUIVALENCE = "logic_equivalence"
 TEST = "test"
+MAX_SOLUTIONS = 4  # of a problem that are compared, as in evaluation/logic_equivalence.py
 
 
 def register_logic_equivalence(tokenizer: Tokenizer, problems: str | None = None, limit: int = 500) -> seqio.Task:
@@ -34,6 +36,7 @@ def register_logic_equivalence(tokenizer: Tokenizer, problems: str | None = None
         found = read_problems(problems) if problems else library_problems()
         held_out = [problem for problem in found if is_held_out(group_number(problem.group))]
         chosen = sorted(held_out, key=lambda problem: group_number(problem.problem_id))[:limit]
+        chosen = [dataclasses.replace(p, solutions=tuple(distinct_solutions(p, MAX_SOLUTIONS))) for p in chosen]
         for number, item in enumerate(selection_items(chosen, num_others=1)):
             for kind in (*ACCEPTED, *REJECTED):
                 if kind in item.candidates:

@@ -44,6 +44,20 @@ def test_examples_are_the_candidates_of_held_out_problems(task):
     assert query in {code(n, 0) for n in range(40)}
 
 
+def test_a_copy_of_the_query_is_no_other_solution(tmp_path):
+    path = tmp_path / "p.jsonl"
+    rows = [{"problem_id": f"p{n}", "solutions": [code(n, 0), code(n, 0) + "# again\n", code(n, 1)]} for n in range(20)]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    tokenizer = train_bpe.train([code(n, way) for n in range(20) for way in (0, 1)], 320, 2)
+    try:
+        task = register_logic_equivalence(tokenizer, str(path))
+        examples = list(task.get_dataset(None, split="test", shuffle=False).as_numpy_iterator())
+    finally:
+        seqio.TaskRegistry.reset()
+    others = [tokenizer.decode(example["targets"]) for example in examples if example["kind"] == b"pos"]
+    assert others and set(others) <= {code(n, 1) for n in range(20)}
+
+
 def test_accuracy_counts_ties_one_half_and_leaves_out_what_is_absent():
     targets = [(0, "pos"), (0, "lsh"), (1, "pos"), (1, "lsh"), (2, "obf")]
     assert selection_accuracy(targets, [1, 1, 2, 1, 0]) == {"pos|lsh": 0.75, "mean": 0.75}
