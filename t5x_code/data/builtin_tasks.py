@@ -18,14 +18,13 @@ from t5x_code.data.declarations import (
 from t5x_code.data.manifest import Manifest
 from t5x_code.data.sources.source import source_kind
 from t5x_code.errors import UserError
-from t5x_code.tokens.modality import CODE_MODALITY, TEXT_MODALITY
+from t5x_code.tokens.modality import CODE_MODALITY, MODALITY_NAMES, TEXT_MODALITY
 
 # The languages of the released CodeGen2 models (model card).
 STACK_LANGUAGES = (
     "c,c++,c-sharp,dart,go,java,javascript,kotlin,lua,php,python,ruby,rust,scala,shell,sql,swift,typescript,vue"
 )
 PATH_KINDS = ("jsonl", "jsonl_pairs", "parquet", "problems", "text_files", "tfds")
-MODALITY_NAMES = ("text", "code")  # by TEXT_MODALITY, CODE_MODALITY
 SHARED_OPTIONS = ("field", "modality")
 
 # Small corpora hold out more, for a steady validation loss.

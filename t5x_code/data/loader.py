@@ -14,10 +14,10 @@ import grain
 import numpy as np
 
 from t5x_code.data.mixing import Mixing, plan_mixing
-from t5x_code.data.randomness import stable_hash
 from t5x_code.data.streams import Stream, StreamRows, plan_rows
 from t5x_code.errors import UserError
 from t5x_code.objectives.example import Layout
+from t5x_code.randomness import stable_hash
 
 ENDLESS = 2**62  # rows of a mixture: more than any run takes
 

@@ -4,7 +4,7 @@ The files are zarr3's sharding codec with raw inner chunks. Where these lie one 
 them, a file begins with its tokens as they are, and what it holds further (an index of the inner chunks) can be passed
 over. The system keeps what it has memory for and drops it again. Anything else than that layout is left to TensorStore.
 
-Shape legend: C inner chunks of a file, F tokens that a file has room for, N tokens.
+Shape legend: C inner chunks of a file, F tokens that a file has room for, N bytes of a file.
 """
 
 import dataclasses

@@ -11,9 +11,9 @@ import dataclasses
 
 import numpy as np
 
-from t5x_code.data.randomness import keyed_generator
 from t5x_code.errors import UserError
 from t5x_code.objectives.example import DocumentTable, Layout, PackingObjective
+from t5x_code.randomness import keyed_generator
 
 PLANS_KEPT = 4  # epochs; validation and training ask for one or two each
 

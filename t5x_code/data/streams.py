@@ -18,10 +18,10 @@ from grain.experimental import index_shuffle
 
 from t5x_code.data.declarations import Rate
 from t5x_code.data.packing import Packing, packing_of
-from t5x_code.data.randomness import keyed_generator, stable_hash
 from t5x_code.errors import UserError
 from t5x_code.objectives.example import DocumentTable, Example, Layout, Objective, PackingObjective, Piece, Row
 from t5x_code.objectives.segments import split_ids
+from t5x_code.randomness import keyed_generator, stable_hash
 
 
 class StoreManifest(Protocol):

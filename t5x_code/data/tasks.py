@@ -15,14 +15,12 @@ from t5x_code.data.declarations import (
     TaskDeclaration,
 )
 from t5x_code.data.document import PartedDocument, to_bytes
-from t5x_code.data.sources.seqio_task import SEQIO, get_task
+from t5x_code.data.sources.seqio_task import FEATURE, SEQIO, get_task
 from t5x_code.data.sources.source import read_documents, source_kind
 from t5x_code.data.vocabulary import TokenizerVocabulary
 from t5x_code.errors import UserError
 from t5x_code.tokens.modality import CODE_MODALITY
 from t5x_code.tokens.tokenizer import Tokenizer
-
-FEATURE = "targets"
 
 
 def register_task(task: TaskDeclaration, tokenizer: Tokenizer) -> seqio.Task:
@@ -31,7 +29,6 @@ def register_task(task: TaskDeclaration, tokenizer: Tokenizer) -> seqio.Task:
     Documents come in the order of the source, duplicates and benchmark answers included: those are dropped when a token
     store is made.
     """
-
     parted = bool(source_kind(task.source).part_kinds)
 
     def dataset(split: str, shuffle_files: bool, seed: int | None = None) -> tf.data.Dataset:

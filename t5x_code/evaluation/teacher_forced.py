@@ -21,8 +21,8 @@ from t5x_code.evaluation.request import Arrays, Request, Results
 from t5x_code.inference.infilling import TextCodec
 from t5x_code.models.config import TransformerConfig
 from t5x_code.models.decoder import hidden_states, logits
+from t5x_code.tokens.modality import MODALITY_NAMES
 
-MODALITIES = ("text", "code")
 _READ = ("inputs", "positions", "attend_from", "attend_to")
 
 
@@ -39,7 +39,7 @@ def evaluate_loss(request: Request) -> Results:
     metrics: dict[str, float] = {}
     targets: dict[str, float] = {}
     for name, batches in held_out.batches.items():
-        sums_Mx3, num_bytes = np.zeros((len(MODALITIES), 3)), 0
+        sums_Mx3, num_bytes = np.zeros((len(MODALITY_NAMES), 3)), 0
         for rows in tqdm(batches(), unit="batch", desc=name, disable=not request.show_progress):
             sums_Mx3 += np.asarray(_sums(model.config, model.params, _as_read(rows), held_out.allowed_2xW), float)
             num_bytes += count_bytes(model.tokenizer, rows["targets"], rows["loss_weights"])
@@ -51,7 +51,7 @@ def evaluate_loss(request: Request) -> Results:
         }
         targets[name] = count
         if "target_modality" in rows:
-            for modality, (part, part_right, part_count) in zip(MODALITIES, sums_Mx3, strict=True):
+            for modality, (part, part_right, part_count) in zip(MODALITY_NAMES, sums_Mx3, strict=True):
                 if part_count:
                     metrics[f"{name}/{modality}/loss"] = part / part_count
                     metrics[f"{name}/{modality}/accuracy"] = part_right / part_count
@@ -90,7 +90,7 @@ def _sums(
         loss_L = -jnp.take_along_axis(log_probability_LxV, target_L[:, None], axis=1)[:, 0]
         right_L = jnp.argmax(logits_LxV, axis=-1) == target_L
         weight_L = row["loss_weights"]
-        of_modality_MxL = weight_L * (modality_L == jnp.arange(len(MODALITIES))[:, None])
+        of_modality_MxL = weight_L * (modality_L == jnp.arange(len(MODALITY_NAMES))[:, None])
         parts_Lx3 = jnp.stack([jnp.where(weight_L > 0, loss_L, 0), right_L, jnp.ones_like(loss_L)], axis=1)
         return of_modality_MxL @ parts_Lx3
 

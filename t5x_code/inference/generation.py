@@ -4,7 +4,7 @@ Prompts of a batch are padded on the left, so that every row writes the same cac
 positions differ by the row's padding; a token sees the slots from its row's first real one to its own.
 
 Legend of array names: P prompts of a batch, T prompt slots (a few sizes only, as each is compiled), R rows decoded
-together (P x samples), N new tokens, V vocabulary.
+together (P x samples), N new tokens, V vocabulary, D model, S tokens that end a row, F tokens that are never chosen.
 """
 
 import contextlib
@@ -169,7 +169,7 @@ def _bucket(num_tokens: int, most: int) -> int:
 
 def _first_room(config: TransformerConfig, max_new_tokens: int, slots: int, num_rows: int) -> int:
     """New tokens that the cache has room for at first."""
-    cache = jax.eval_shape(lambda: init_cache(config, num_rows, slots + max_new_tokens, config.dtype))
+    cache = jax.eval_shape(lambda: init_cache(config, num_rows, slots + max_new_tokens))
     grows = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(cache)) >= GROWS_FROM
     return -(-max_new_tokens // 2) if grows else max_new_tokens
 
@@ -192,7 +192,7 @@ def _prefill(
     num_prompts, slots = inputs_PxT.shape
     slot_PxT = jnp.broadcast_to(jnp.arange(slots), (num_prompts, slots))
     pad_Px1 = pad_P[:, None]
-    cache = init_cache(config, num_prompts, slots, jnp.dtype(config.dtype))  # no more: a prompt sees all of it
+    cache = init_cache(config, num_prompts, slots)  # no more: a prompt sees all of it
     positions_PxT = jnp.maximum(slot_PxT - pad_Px1, 0)
     # Padding sees itself alone: nobody reads it, and no row of the softmax is empty.
     attend_from_PxT = jnp.where(slot_PxT < pad_Px1, slot_PxT, pad_Px1)

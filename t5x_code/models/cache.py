@@ -50,16 +50,15 @@ class KeyValueCache:
         return jax.tree.map(lambda x_BxKxSxE: jnp.pad(x_BxKxSxE, ((0, 0), (0, 0), (0, num_slots), (0, 0))), self)
 
 
-def init_cache(config: TransformerConfig, batch_size: int, length: int, dtype: str | None = None) -> KeyValueCache:
-    """An empty cache.
+def init_cache(config: TransformerConfig, batch_size: int, length: int) -> KeyValueCache:
+    """An empty cache, in the config's compute type.
 
     Args:
         config: the decoder.
         batch_size: B.
         length: S, prompt and new tokens together.
-        dtype: type of the keys and values; the config's compute type if not given.
     """
     shape = (batch_size, config.num_kv_heads, length, config.head_dim)
     num_layers = config.num_layers + config.top_query_layer
-    zeros = [jnp.zeros(shape, dtype or config.dtype) for _ in range(2 * num_layers)]
+    zeros = [jnp.zeros(shape, config.dtype) for _ in range(2 * num_layers)]
     return KeyValueCache(tuple(map(LayerCache, zeros[::2], zeros[1::2])))

@@ -6,6 +6,7 @@ rows as the training layout, for the product walks each output's weights once, i
 Legend: R rows, I inputs, O outputs.
 """
 
+import math
 from typing import Any
 
 import jax
@@ -82,9 +83,7 @@ def _split(block: Any, config: TransformerConfig, int8: bool) -> tuple[Any, Any]
         elif "kernel" in part:
             kernel = part["kernel"]
             num_inputs = 2 if name == "out" and kernel.ndim == 3 else 1  # attention's output reads heads x head dim
-            inputs = 1
-            for size in kernel.shape[:num_inputs]:
-                inputs *= size
+            inputs = math.prod(kernel.shape[:num_inputs])
             few_rows[name] = _kernel(kernel.reshape(inputs, -1).T, config, int8)
             kept[name] = {key: leaf for key, leaf in part.items() if key != "kernel"}
         else:

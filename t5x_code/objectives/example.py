@@ -39,12 +39,6 @@ class DocumentTable:
     part_kinds_Q: np.ndarray  # uint8
     kind_names: tuple[str, ...]  # what the kinds are called; empty where documents have no parts
 
-    def length_of_kind(self, kind: int) -> np.ndarray:
-        """Tokens of each document's parts of one kind together, int64 [D]."""
-        lengths_Q = np.where(self.part_kinds_Q == kind, self.part_lengths_Q, 0)
-        sums = np.concatenate([[0], np.cumsum(lengths_Q)])
-        return sums[self.first_parts[1:]] - sums[self.first_parts[:-1]]
-
 
 @dataclasses.dataclass(frozen=True)
 class Row:

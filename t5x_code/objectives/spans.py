@@ -7,7 +7,7 @@ A file `a b c d e <eod>` with the spans `b` and `d e` hidden becomes
 A piece grows by 3K + 1 tokens; one that the row's end cuts off also gets an `eod` before `<sep>`, without loss.
 
 Shape legend: L sequence length, N tokens of a piece or targets of a segment, P pieces of a row, K spans of a piece (at
-most, where a matrix).
+most, where a matrix), S spans of a row.
 """
 
 from collections.abc import Callable

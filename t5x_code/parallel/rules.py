@@ -4,6 +4,7 @@ Parameters and activations carry logical axis names; this is the only place that
 """
 
 import contextlib
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -128,7 +129,4 @@ def logical_axes_on(mesh: Mesh) -> Iterator[None]:
 
 
 def _num_shares(mesh: Mesh, axis: str | tuple[str, ...]) -> int:
-    shares = 1
-    for name in (axis,) if isinstance(axis, str) else axis:
-        shares *= mesh.shape[name]
-    return shares
+    return math.prod(mesh.shape[name] for name in ((axis,) if isinstance(axis, str) else axis))

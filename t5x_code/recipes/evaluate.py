@@ -37,7 +37,7 @@ from t5x_code.recipes.gin_files import load_recipe
 from t5x_code.recipes.inputs import evaluations_from, prepare_inputs, vocabulary_split
 from t5x_code.recipes.mixture import resolve_mixture, stores_root
 from t5x_code.recipes.recipe import DataConfig
-from t5x_code.recipes.run import PROBLEMS_FILE, STORES_FILE, read_run_stores, use_compilation_cache
+from t5x_code.recipes.run import PROBLEMS_FILE, RECIPE_FILE, STORES_FILE, read_run_stores, use_compilation_cache
 from t5x_code.recipes.text_model import text_model
 from t5x_code.recipes.vocabulary import PYTHON_WORDS_FOLDER
 from t5x_code.reports.similarity_plot import draw_similarities
@@ -45,7 +45,6 @@ from t5x_code.tokens.tokenizer import Tokenizer
 from t5x_code.training.batch_size import batch_sizes_of
 
 VERSIONED = ("jax", "jaxlib", "flax", "numpy", "tokenizers")
-RECIPE_FILE = "config.gin"
 
 
 @dataclasses.dataclass(frozen=True)

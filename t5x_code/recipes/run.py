@@ -33,6 +33,7 @@ from t5x_code.training.loop import RunData, RunFiles, train
 from t5x_code.training.metrics_writer import say
 from t5x_code.training.step import num_microbatches
 
+RECIPE_FILE = "config.gin"
 STORES_FILE = "stores.json"
 PROBLEMS_FILE = "problems.json"  # numbers of the groups of problems that were trained on
 
@@ -100,21 +101,7 @@ def train_recipe(recipe: Recipe, resolved: str, command: str) -> int:
         benchmarks=benchmarks_of(recipe.benchmarks, description, mesh, data, recipe.loop.model_dir),
     )
     agree("the data", run_data.fingerprint, recipe.hosts.barrier_seconds)
-    stores = RunStores(
-        folders={task: str(absolute_path(folder)) for task, folder in data.stores.items()},
-        shares=recipe_inputs.final_shares(data.train),
-    )
-    groups = recipe_inputs.trained_groups(data.train)
-    files = RunFiles(
-        description=description,
-        save_tokenizer=data.tokenizer.save,
-        texts={
-            "config.gin": resolved,
-            "command.txt": command + "\n",
-            STORES_FILE: json.dumps(dataclasses.asdict(stores), indent=2) + "\n",
-        }
-        | ({PROBLEMS_FILE: json.dumps(groups) + "\n"} if groups else {}),
-    )
+    files = RunFiles(description, data.tokenizer.save, _texts(data, resolved, command))
     try:
         with FailureWatch(), short_of_memory():
             return train(
@@ -125,6 +112,21 @@ def train_recipe(recipe: Recipe, resolved: str, command: str) -> int:
             raise
         reason = " ".join(str(error).split())[:200]
         raise RunAgain(f"process {jax.process_index()} lost the others: {reason}") from error
+
+
+def _texts(data: recipe_inputs.Inputs, resolved: str, command: str) -> dict[str, str]:
+    """The plain files of a run's folder, by name."""
+    stores = RunStores(
+        folders={task: str(absolute_path(folder)) for task, folder in data.stores.items()},
+        shares=recipe_inputs.final_shares(data.train),
+    )
+    groups = recipe_inputs.trained_groups(data.train)
+    texts = {
+        RECIPE_FILE: resolved,
+        "command.txt": command + "\n",
+        STORES_FILE: json.dumps(dataclasses.asdict(stores), indent=2) + "\n",
+    }
+    return texts | ({PROBLEMS_FILE: json.dumps(groups) + "\n"} if groups else {})
 
 
 @contextlib.contextmanager

@@ -1,1 +1,1 @@
-"""What people look at: curves and tables of a run. Reads files and plain arrays."""
+"""What people look at: pages of examples, curves, tables and pictures. Reads files and plain arrays."""

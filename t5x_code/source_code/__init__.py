@@ -1,1 +1,1 @@
-"""Programs as objects: functions cut out of source text. Plain Python."""
+"""Programs as objects: functions, lexical tokens, scopes, variants that do the same or not. Python and NumPy alone."""

@@ -61,7 +61,7 @@ def _obfuscate(source: str) -> Obfuscation:
     tree = parse(source)
     scopes = resolve_scopes(tree)
     new_names = _choose_names(tree, scopes)
-    _rename(tree, scopes, new_names)
+    _rename(scopes, new_names)
     for each in (original, tree):
         _remove_docstrings(each)
     try:
@@ -238,8 +238,8 @@ def _functions_called_with_a_mapping(tree: ast.Module, scopes: Scopes) -> list[a
     return [function for function in functions if function is not None]
 
 
-def _rename(tree: ast.Module, scopes: Scopes, new_names: dict[Variable, str]) -> None:
-    """Puts the new names into the tree."""
+def _rename(scopes: Scopes, new_names: dict[Variable, str]) -> None:
+    """Puts the new names into the tree that the scopes are of."""
 
     def new(node: ast.AST, name: str) -> str:
         return new_names.get(scopes.variable_of(node, name), name)

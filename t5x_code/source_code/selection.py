@@ -8,11 +8,9 @@ their similarity looked at. Which of several candidates is taken, and how many, 
 
 import bisect
 import dataclasses
-import hashlib
 from collections.abc import Sequence
 
-import numpy as np
-
+from t5x_code.randomness import keyed_generator
 from t5x_code.source_code.errors import CannotTransform
 from t5x_code.source_code.problems import Problem
 from t5x_code.source_code.transformations import transform
@@ -63,7 +61,7 @@ def variants(source: str, language: str, kinds: Sequence[str], seed: int) -> dic
     """Those of the wanted variants that the program has."""
     made = {}
     for kind in kinds:
-        rng = variant_generator(seed, kind, source)
+        rng = keyed_generator(seed, kind, source)  # a variant does not depend on what was made before it
         try:
             text = source
             for step in kind.split("_"):
@@ -72,12 +70,6 @@ def variants(source: str, language: str, kinds: Sequence[str], seed: int) -> dic
             continue
         made[kind] = text
     return made
-
-
-def variant_generator(*key: object) -> np.random.Generator:
-    """A generator of its own for each key: a variant does not depend on what was made before it."""
-    digest = hashlib.blake2b("\x1f".join(map(str, key)).encode(), digest_size=16).digest()
-    return np.random.Generator(np.random.Philox(key=np.frombuffer(digest, np.uint64)))
 
 
 class _Pool:

@@ -40,7 +40,6 @@ TRANSFORMATIONS: Mapping[str, Transformation] = MappingProxyType(
         "syr": lambda source, language, rng: replace_symbols(source, language),
     }
 )
-BREAKING = ("lsh", "tsh", "kwr", "syr")
 
 
 def transform(kind: str, source: str, language: str, rng: np.random.Generator) -> str:

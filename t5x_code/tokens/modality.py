@@ -22,6 +22,7 @@ from t5x_code.tokens.python_words import python_forms, python_words
 
 TEXT_MODALITY = 0
 CODE_MODALITY = 1
+MODALITY_NAMES = ("text", "code")  # by these numbers
 Separation = Literal["none", "partial", "full"]
 
 

@@ -214,6 +214,7 @@ def _run(config: LoopConfig, steps: _Steps, start: Start, data: RunData) -> int:
                 if speed.is_first_step:
                     jax.block_until_ready(metrics)
                     _say_first_step(speed, step)
+                    speed.restart()
                 speed.add_batch(*batch["inputs"].shape)
 
                 is_last = step == config.train_steps
@@ -287,7 +288,6 @@ def _refuse_divergence(config: LoopConfig, step: int, record: dict[str, float]) 
 def _say_first_step(speed: Speedometer, step: int) -> None:
     if is_writer():
         say(f"step {step} finished {time.time() - speed.process_start:.1f} s after the program's start")
-    speed.restart()
 
 
 def _say_progress(config: LoopConfig, step: int, record: dict[str, float], speed: Speedometer) -> None:

@@ -101,22 +101,27 @@ def find_start(
             return state_of_params(whole, optimizer, with_ema)
 
         state = jax.jit(make, out_shardings=shardings_of(abstract))(params, jax.random.key(seed))
-        origin = f"started from the parameters of {initialize_from}"
-        there = read_description(initialize_from).config
-        before, now = ({name: getattr(config, name) for name in ADAPTED_FIELDS} for config in (there, model))
-        if before != now:
-            origin += f", whose recipe differs: {_describe_changes(before, now)}"
-        old_size = there.vocab_size
-        is_split_here = split is not None and old_size <= split.base_vocab_size
-        new_size = split.base_vocab_size if is_split_here else model.vocab_size
-        if old_size != new_size:
-            origin += f"; {new_size - old_size} new tokens start as the mean of its {old_size}"
-        if is_split_here:
-            origin += f"; {len(split.sources)} rows for code are copies"
-        return Start(state, 0, 0, origin)
+        return Start(state, 0, 0, _describe_origin(initialize_from, model, split))
     make = functools.partial(init_state, model, optimizer, with_ema)
     state = jax.jit(make, out_shardings=shardings_of(abstract))(jax.random.key(seed))
     return Start(state, 0, 0, "started from fresh parameters")
+
+
+def _describe_origin(initialize_from: str, model: TransformerConfig, split: VocabularySplit | None) -> str:
+    """Whose parameters a run starts from, and what was made of them."""
+    origin = f"started from the parameters of {initialize_from}"
+    there = read_description(initialize_from).config
+    before, now = ({name: getattr(config, name) for name in ADAPTED_FIELDS} for config in (there, model))
+    if before != now:
+        origin += f", whose recipe differs: {_describe_changes(before, now)}"
+    old_size = there.vocab_size
+    is_split_here = split is not None and old_size <= split.base_vocab_size
+    new_size = split.base_vocab_size if is_split_here else model.vocab_size
+    if old_size != new_size:
+        origin += f"; {new_size - old_size} new tokens start as the mean of its {old_size}"
+    if is_split_here:
+        origin += f"; {len(split.sources)} rows for code are copies"
+    return origin
 
 
 def _resume(

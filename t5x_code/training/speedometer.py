@@ -23,7 +23,7 @@ class Speedometer:
         self._peak = None if peak is None else peak * mesh.size
         self.process_start = _process_start()
         self.is_first_step = True
-        self._clear()
+        self.restart()
 
     @contextlib.contextmanager
     def waiting_for_input(self, is_idle: Callable[[], bool]) -> Iterator[None]:
@@ -54,23 +54,20 @@ class Speedometer:
                 "seconds_per_step": seconds / self._steps,
                 "input_wait_share": self._waited / seconds,
             }
-        self._clear()
+        self.restart()
         return figures
 
     def restart(self) -> None:
         """Leaves out what happened since the last figures."""
-        self._clear()
+        self._began = time.perf_counter()
+        self._tokens = self._steps = 0
+        self._waited = 0.0
 
     def utilisation(self, figures: dict[str, float]) -> tuple[float, str] | None:
         """MFU as a share of the devices' bfloat16 peak, and its convention; None where the peak is not known."""
         if self._peak is None or "tokens_per_second" not in figures:
             return None
         return figures["tokens_per_second"] * self._flops_per_token(self._length) / self._peak, CONVENTION
-
-    def _clear(self) -> None:
-        self._began = time.perf_counter()
-        self._tokens = self._steps = 0
-        self._waited = 0.0
 
 
 def _process_start() -> float:

@@ -63,7 +63,7 @@ def _dense_backward(scale, residuals, d_out):
 _dense.defvjp(_dense_forward, _dense_backward)
 
 
-def softmax_inner(out, d_out):
+def softmax_inner(out: jax.Array, d_out: jax.Array) -> jax.Array:
     """sum(weights * d_weights) over the keys, which the softmax's gradient needs and which is out . d_out
     (FlashAttention, arXiv 2205.14135, section B). [..., E] twice -> float32 [..., 1]."""
     return (out.astype(jnp.float32) * d_out).sum(-1, keepdims=True)
@@ -81,6 +81,6 @@ def _per_query(x_BxKxGxLx1):
     return jnp.moveaxis(x_BxKxGxLx1, 3, 1)
 
 
-def einsum(spec, x, y):
+def einsum(spec: str, x: jax.Array, y: jax.Array) -> jax.Array:
     """A product in the type of x, added up in float32."""
     return jnp.einsum(spec, x, y.astype(x.dtype), preferred_element_type=jnp.float32)

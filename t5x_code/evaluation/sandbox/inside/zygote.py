@@ -66,7 +66,7 @@ def _run(
     reason = _watch(last, limits, folders[0], control, others, started)
     ended = others.kill() | _reap()
     status = {"program": ended.get(program, 0), "last": ended.get(last, 0)}
-    spoiled = not (others.are_gone() and all(_empty(folder, settings["user"]) for folder in folders))
+    spoiled = not (others.are_gone() and all(map(_empty, folders)))
     if settings["user"] is not None:
         spoiled |= not processes.remove_strays(settings["user"], folders[0])
     return {
@@ -233,7 +233,7 @@ def _reap() -> dict[int, int]:
     return ended
 
 
-def _empty(folder: str, user: int | None) -> bool:
+def _empty(folder: str) -> bool:
     """Removes everything in a folder; whether that worked."""
     try:
         for entry in list(os.scandir(folder)):
