@@ -38,10 +38,17 @@ from t5x_code.training.schedules import ScheduleConfig, make_schedule
 from t5x_code.training.state import state_of_params
 from t5x_code.training.step import StepParts, make_train_step
 
-IN_DEFAULT_RUN = ("starcoder2",)
-FAMILIES = [
-    pytest.param(name, marks=[] if name in IN_DEFAULT_RUN else pytest.mark.slow) for name in (*CLASSES, "pangu_alpha")
-]
+IN_DEFAULT_RUN, IN_SLOW_RUN = ("starcoder2",), ("codegen", "llama", "pangu_alpha")
+
+
+def marks_of(family: str) -> list[pytest.MarkDecorator]:
+    """How often it runs."""
+    if family in IN_DEFAULT_RUN:
+        return []
+    return [pytest.mark.slow if family in IN_SLOW_RUN else pytest.mark.soak]
+
+
+FAMILIES = [pytest.param(name, marks=marks_of(name)) for name in (*CLASSES, "pangu_alpha")]
 STEPS = 3
 
 

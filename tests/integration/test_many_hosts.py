@@ -65,9 +65,8 @@ def undisturbed(start_many, tiny, tmp_path_factory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 2])
-def test_one_is_killed_and_all_start_again(start_many, tiny, undisturbed, tmp_path, seed):
-    kill_one_and_compare(start_many, tiny, undisturbed, tmp_path, seed)
+def test_one_is_killed_and_all_start_again(start_many, tiny, undisturbed, tmp_path):
+    kill_one_and_compare(start_many, tiny, undisturbed, tmp_path, seed=1)
 
 
 @pytest.mark.soak
@@ -109,10 +108,13 @@ def leaves_of(checkpoint: Path) -> dict:
     return leaves
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("count", "mesh", "devices"),
-    [(1, (), 1), (4, (), 1), (2, ("MeshConfig.fsdp=2", "MeshConfig.tensor=2"), 2)],
+    [
+        pytest.param(1, (), 1, marks=pytest.mark.soak),  # test_devices.py has it of four
+        pytest.param(4, (), 1, marks=pytest.mark.slow),
+        pytest.param(2, ("MeshConfig.fsdp=2", "MeshConfig.tensor=2"), 2, marks=pytest.mark.slow),
+    ],
     ids=["one", "four", "another mesh"],
 )
 def test_saved_by_two_resumed_elsewhere(start_many, tiny, undisturbed, tmp_path, count, mesh, devices):

@@ -4,11 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-MESHES = ["1x2x2x2", "2x2x1x2", "1x1x8x1", "1x8x1x1", "8x1x1x1", "1x1x1x8", "2x1x4x1", "1x4x1x2", "2x2x2x1", "1x1x2x4"]
+IN_DEFAULT_RUN = ("1x2x2x2", "2x2x1x2", "1x1x8x1")  # each of them with one case
+IN_SLOW_RUN = ("1x2x2x2", "1x8x1x1", "1x1x1x8", "2x1x4x1")
+IN_SOAK = ("2x2x1x2", "1x1x8x1", "8x1x1x1", "1x4x1x2", "2x2x2x1", "1x1x2x4")
 BY_CASE = [
     {"causal_lm", "span_corruption", "prefix_lm", "infill", "ul2", "equivalence_text"},
     {"ntp_plus"},
@@ -17,7 +20,7 @@ BY_CASE = [
 ]
 
 
-def compare(meshes: list[str], num_cases: int) -> list[dict]:
+def compare(meshes: Sequence[str], num_cases: int) -> list[dict]:
     """`meshes` in the order data, fsdp, sequence, tensor; in each the first so many of `BY_CASE`."""
     script = Path(__file__).with_name("mesh_grid.py")
     sizes = [[int(size) for size in mesh.split("x")] for mesh in meshes]
@@ -48,10 +51,17 @@ def check(figures: list[dict], num_cases: int) -> None:
 
 
 def test_all_axes_two_kinds_of_copies_and_sequence_alone():
-    check(compare(MESHES[:3], 1), 1)
+    check(compare(IN_DEFAULT_RUN, 1), 1)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("meshes", [MESHES[:3], MESHES[3:6], MESHES[6:]], ids=lambda meshes: meshes[0])
+@pytest.mark.parametrize(
+    "meshes",
+    [
+        pytest.param(IN_SLOW_RUN, marks=pytest.mark.slow),
+        pytest.param(IN_SOAK[:3], marks=pytest.mark.soak),
+        pytest.param(IN_SOAK[3:], marks=pytest.mark.soak),
+    ],
+    ids=lambda meshes: meshes[0],
+)
 def test_a_grid(meshes):
     check(compare(meshes, len(BY_CASE)), len(BY_CASE))

@@ -90,7 +90,13 @@ def test_eight_bit_products_round_the_same_on_all_axes(run_on_eight_devices, qua
     assert first < of_first and losses < of_losses
 
 
-@pytest.mark.slow
-def test_a_grid_of_meshes_equals_one_device(run_on_eight_devices):
-    grid = [((1, 8, 1, 1), None), ((8, 1, 1, 1), 1), ((2, 2, 1, 2), 2), ((1, 4, 2, 1), None), ((2, 4, 1, 1), 1)]
+@pytest.mark.parametrize(
+    "grid",
+    [
+        pytest.param([((1, 4, 2, 1), None), ((2, 4, 1, 1), 1)], marks=pytest.mark.slow),
+        pytest.param([((1, 8, 1, 1), None), ((8, 1, 1, 1), 1), ((2, 2, 1, 2), 2)], marks=pytest.mark.soak),
+    ],
+    ids=["two", "three more"],
+)
+def test_a_grid_of_meshes_equals_one_device(run_on_eight_devices, grid):
     check(compare(run_on_eight_devices, grid))

@@ -2,12 +2,14 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import jax
 import pytest
 
 from t5x_code.parallel.mesh import make_mesh
 from t5x_code.parallel.topology import described_devices
+from t5x_code.recipes import compile_ahead
 from t5x_code.recipes.compile_ahead import compile_recipe, search
 from t5x_code.recipes.gin_files import load_recipe
 from t5x_code.training.assemble import step_parts
@@ -62,10 +64,26 @@ def test_slices_are_joined_by_the_network():
     assert report.bounds.network > 0
 
 
+def test_the_search_halves_the_sizes_that_are_left(monkeypatch):
+    recipe, _ = load_recipe(TINY, ["BATCH_SIZE=96", "MeshConfig.fsdp=4"])
+    largest, tried = {"none": 0, "dots": 4, "full": 24}, []
+
+    def compile_recipe_of_sizes(recipe, split, topology, num_slices):
+        size, remat = recipe.loop.microbatch_size, recipe.model.remat
+        tried.append((remat, size))
+        fits = size <= largest[remat]
+        return SimpleNamespace(remat=remat, microbatch_size=size, fits=fits, bounds=SimpleNamespace(step=1 / size))
+
+    monkeypatch.setattr(compile_ahead, "_compile_recipe", compile_recipe_of_sizes)
+    found = [(report.remat, report.microbatch_size) for report in search(recipe, "v5e:2x2")]
+    assert found == [("full", 24), ("dots", 4)]  # of the divisors of 24 rows a device; the lowest bound first
+    assert len(tried) == len(set(tried)) <= 3 * 4
+
+
 @pytest.mark.slow
 def test_the_search_finds_what_fits():
-    recipe, _ = load_recipe(TINY, ["BATCH_SIZE=16", "MeshConfig.fsdp=4"])
+    recipe, _ = load_recipe(TINY, ["MeshConfig.fsdp=4"])
     reports = search(recipe, "v5e:2x2")
     assert {report.remat for report in reports} == {"none", "dots", "full"}
-    assert all(report.fits and report.microbatch_size == 4 for report in reports)  # all rows of a device at once
+    assert all(report.fits and report.microbatch_size == 2 for report in reports)  # all rows of a device at once
     assert [report.bounds.step for report in reports] == sorted(report.bounds.step for report in reports)

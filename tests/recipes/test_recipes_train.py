@@ -26,6 +26,15 @@ RECIPES = sorted(path.stem for path in (ROOT / "gin").glob("*.gin") if path.name
 FIELDS = ("inputs", "targets", "loss_weights", "positions", "segment_ids", "attend_from", "attend_to", "pool_ids")
 CODE_FIELDS = ("code_pair", "code_problem", "code_role")
 DEFAULT = ("quickstart", "codegen2_1b", "codegen2_16b", "modality_prefix_code_clm_full", "ntp_plus_quickstart")
+SLOW = ("codegen2_7b", "ntp_plus_codellama_7b", "ntp_plus_starcoder_1b", "modality_prefix_code_clm_none")
+
+
+def marks_of(name: str) -> list[pytest.MarkDecorator]:
+    """How often it runs. Under the overlay the others differ from these in numbers alone, or, of modality's arms, are
+    trained in test_modality_recipes.py too."""
+    if name in DEFAULT:
+        return []
+    return [pytest.mark.slow if name in SLOW else pytest.mark.soak]
 
 
 def corpus_of(name: str, folder: Path) -> str:
@@ -61,7 +70,7 @@ def own_cache(tmp_path_factory):
         yield
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in DEFAULT)) for n in RECIPES])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=marks_of(name)) for name in RECIPES])
 def test_two_steps_under_the_tiny_overlay(name, own_cache, tmp_path):
     bindings = [
         f"MIXTURE='{corpus_of(name, tmp_path)}'",

@@ -17,6 +17,7 @@ import pytest
 from t5x_code.checkpoints.manager import list_steps, newest_good_step
 
 TIMINGS = {"tokens_per_second", "seconds_per_step", "input_wait_share"}
+STEPS = 80
 SCRIPT = Path(__file__).with_name("tiny_run.py")
 
 
@@ -69,7 +70,7 @@ def run_with_kills(start, folder: Path, steps: int, seed: int) -> None:
     rng = random.Random(seed)
     for life in range(3):
         process = start(folder, steps)
-        wait_for_step(process, 5 * rng.randint(2, 4) + 40 * life)
+        wait_for_step(process, 5 * rng.randint(2, 4) + 20 * life)
         time.sleep(rng.uniform(0, 0.1))
         process.kill()
         process.wait()
@@ -88,23 +89,28 @@ def metrics_of(folder: Path) -> list[dict]:
     return [{name: value for name, value in record.items() if name not in TIMINGS} for record in records]
 
 
+@pytest.fixture(scope="module")
+def whole(start, tmp_path_factory) -> Path:
+    """A run that nothing happened to."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    finish(start(folder, STEPS))
+    return folder
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
-def test_killed_while_saving_equals_never_stopped(start, tmp_path, seed):
-    compare_killed_with_never_stopped(start, tmp_path, seed)
+def test_killed_while_saving_equals_never_stopped(start, whole, tmp_path, seed):
+    compare_killed_with_never_stopped(start, whole, tmp_path / "killed", seed)
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("seed", range(10, 20))
-def test_killed_while_saving_ten_times_over(start, tmp_path, seed):
-    compare_killed_with_never_stopped(start, tmp_path, seed)
+def test_killed_while_saving_ten_times_over(start, whole, tmp_path, seed):
+    compare_killed_with_never_stopped(start, whole, tmp_path / "killed", seed)
 
 
-def compare_killed_with_never_stopped(start, tmp_path: Path, seed: int) -> None:
-    steps = 150
-    finish(start(tmp_path / "whole", steps))
-    run_with_kills(start, tmp_path / "killed", steps, seed)
-    assert list_steps(tmp_path / "killed" / "checkpoints") == list_steps(tmp_path / "whole" / "checkpoints")
-    assert metrics_of(tmp_path / "killed") == metrics_of(tmp_path / "whole")
-    killed, whole = (leaves_of(tmp_path / name, steps) for name in ("killed", "whole"))
-    jax.tree.map(np.testing.assert_array_equal, killed, whole)
+def compare_killed_with_never_stopped(start, whole: Path, killed: Path, seed: int) -> None:
+    run_with_kills(start, killed, STEPS, seed)
+    assert list_steps(killed / "checkpoints") == list_steps(whole / "checkpoints")
+    assert metrics_of(killed) == metrics_of(whole)
+    jax.tree.map(np.testing.assert_array_equal, leaves_of(killed, STEPS), leaves_of(whole, STEPS))

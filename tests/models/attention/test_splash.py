@@ -124,13 +124,25 @@ def test_compiles_for_a_tpu():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("topology", "head_sizes"), [("v4:2x2x1", "64,256"), ("v6e:2x2", "80,128")])
+def test_compiles_for_old_and_new_tpus_and_every_head_size(topology, head_sizes):
+    assert len(compile_for(topology, head_sizes)) == 2
+
+
+@pytest.mark.soak
 @pytest.mark.parametrize("topology", ["v4:2x2x1", "v5e:2x2", "v5p:2x2x1", "v6e:2x2"])
 def test_compiles_for_every_tpu_and_head_size(topology):
     assert len(compile_for(topology, "64,80,128,256")) == 4
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("length", [2048, 8192, 32768])
+@pytest.mark.parametrize(
+    "length",
+    [
+        pytest.param(2048, marks=pytest.mark.soak),
+        pytest.param(8192, marks=pytest.mark.slow),
+        pytest.param(32768, marks=pytest.mark.slow),
+    ],
+)
 def test_memory_on_a_tpu_is_linear_from_2k_to_32k(length):
     """It stays below eight times the queries' own; short rows need none, as the compiler keeps theirs on the chip."""
     queries = 2 * 4 * length * 128 * 2  # of a device: rows, heads, tokens, head size, bytes
