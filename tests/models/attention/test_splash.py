@@ -119,11 +119,7 @@ def compile_for(topology: str, head_dims: str, length: int = 2048) -> list[int]:
     return [int(line) for line in result.stdout.split()]
 
 
-def test_compiles_for_a_tpu():
-    assert len(compile_for("v5e:2x2", "128")) == 1
-
-
-@pytest.mark.slow
+@pytest.mark.slow  # every run compiles it within the tiny steps of tests/recipes/test_compile_ahead.py
 @pytest.mark.parametrize(("topology", "head_sizes"), [("v4:2x2x1", "64,256"), ("v6e:2x2", "80,128")])
 def test_compiles_for_old_and_new_tpus_and_every_head_size(topology, head_sizes):
     assert len(compile_for(topology, head_sizes)) == 2
