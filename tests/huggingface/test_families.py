@@ -16,7 +16,7 @@ from random_models import (
     tensors_of,
 )
 
-IN_DEFAULT_RUN, IN_SOAK = 2, 20
+IN_DEFAULT_RUN, IN_SOAK = 3, 20
 
 
 def seeds(first: int, last: int, *marks):
