@@ -68,11 +68,14 @@ class LoopConfig:
     def __post_init__(self):
         if not self.model_dir:
             raise UserError("MODEL_DIR is empty: name the run's folder")
-        for name in ("train_steps", "log_period", "eval_period", "checkpoint_period", "benchmark_period", "keep_last"):
+        periods = ("log_period", "eval_period", "checkpoint_period", "benchmark_period")
+        for name in ("train_steps", *periods, "keep_last", "max_skipped_in_a_row"):
             if getattr(self, name) < 1:
                 raise UserError(f"LoopConfig.{name} is {getattr(self, name)}: it must be 1 or more")
         if self.keep_every is not None and self.keep_every < 1:
             raise UserError(f"LoopConfig.keep_every is {self.keep_every}: it must be None or 1 or more")
+        if self.local_replicas == "":
+            raise UserError("LoopConfig.local_replicas is empty: name a folder on each host's own disk, or set None")
         if self.watchdog_minutes <= 0:
             raise UserError(f"LoopConfig.watchdog_minutes is {self.watchdog_minutes}: it must be positive")
         if self.profile_steps is not None and not 0 <= self.profile_steps[0] < self.profile_steps[1]:

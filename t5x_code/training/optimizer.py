@@ -44,6 +44,14 @@ class OptimizerConfig:
             raise UserError(f"OptimizerConfig.moment_dtype is {self.moment_dtype!r}: choose one of {known}")
         if self.moment_dtype != "float32" and self.name == "adafactor":
             raise UserError("OptimizerConfig.moment_dtype: adafactor keeps no first moment; leave it at 'float32'")
+        for name in ("beta1", "beta2", "momentum"):
+            if not 0 <= getattr(self, name) < 1:
+                value = getattr(self, name)
+                raise UserError(f"OptimizerConfig.{name} is {value}: it must be 0 or more, and below 1")
+        if self.epsilon <= 0:  # at 0 a weight without a gradient becomes 0 / 0
+            raise UserError(f"OptimizerConfig.epsilon is {self.epsilon}: it must be positive")
+        if self.weight_decay < 0:
+            raise UserError(f"OptimizerConfig.weight_decay is {self.weight_decay}: it must be 0 or more")
         if self.clip_norm <= 0:
             raise UserError(f"OptimizerConfig.clip_norm is {self.clip_norm}: it must be positive (inf: no clipping)")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:

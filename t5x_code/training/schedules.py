@@ -32,6 +32,8 @@ class ScheduleConfig:
                 f"ScheduleConfig: peak {self.peak} must be above 0 and warmup_steps {self.warmup_steps} 0 or more; "
                 "set LEARNING_RATE and WARMUP_STEPS"
             )
+        if not 0 <= self.final_fraction <= 1:
+            raise UserError(f"ScheduleConfig.final_fraction is {self.final_fraction}: it must lie between 0 and 1")
         if self.name in ("linear", "cosine", "wsd") and self.decay_steps <= self.warmup_steps:
             steps = f"decay_steps {self.decay_steps} must exceed warmup_steps {self.warmup_steps}"
             raise UserError(f"ScheduleConfig: {steps}; set DECAY_STEPS and WARMUP_STEPS")

@@ -221,6 +221,8 @@ def test_a_run_that_diverges_gives_up(run, tmp_path):
         ({"batch_size": 0}, "positive"),
         ({"train_steps": 0}, "must be 1 or more"),
         ({"keep_every": 0}, "must be None or 1 or more"),
+        ({"max_skipped_in_a_row": 0}, "max_skipped_in_a_row is 0: it must be 1 or more"),
+        ({"local_replicas": ""}, "local_replicas is empty"),
         ({"profile_steps": (4, 2)}, "the first must be below the second"),
     ],
 )

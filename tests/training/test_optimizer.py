@@ -105,6 +105,11 @@ def test_muon_orthogonalises_each_layer_and_leaves_the_vocabulary_to_adam(tiny_m
     [
         ({"name": "sgd"}, "choose one of adamw"),
         ({"clip_norm": 0.0}, "positive"),
+        ({"beta1": 1.0}, "beta1 is 1.0: it must be 0 or more, and below 1"),
+        ({"beta2": 2}, "beta2 is 2"),
+        ({"momentum": -0.1}, "momentum is -0.1"),
+        ({"epsilon": 0.0}, "epsilon is 0.0: it must be positive"),
+        ({"weight_decay": -0.1}, "weight_decay is -0.1"),
         ({"ema_decay": 1.0}, "between 0 and 1"),
         ({"moment_dtype": "float16"}, "choose one of float32, bfloat16"),
         ({"moment_dtype": "bfloat16", "name": "adafactor"}, "keeps no first moment"),

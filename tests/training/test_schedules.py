@@ -42,6 +42,7 @@ def test_no_warmup_starts_at_the_peak():
         ({"name": "wsd"}, "cooldown_steps 0"),
         ({"peak": -1.0}, "peak -1.0 must be above 0"),
         ({"warmup_steps": -1}, "warmup_steps -1 0 or more"),
+        ({"final_fraction": -1.0}, "final_fraction is -1.0: it must lie between 0 and 1"),
     ],
 )
 def test_what_cannot_be_is_refused(settings, message):
