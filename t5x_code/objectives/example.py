@@ -91,6 +91,7 @@ class Example:
         return {name: array for name, array in fields.items() if array is not None}
 
 
+@runtime_checkable
 class Objective(Protocol):
     """A frozen dataclass, one per file of this folder. Its `repr` is its fingerprint."""
 

@@ -44,6 +44,6 @@ def fits(value: Any, hint: Any) -> bool:
         return len(value) == len(of_one) and all(map(fits, value, of_one))
     if hint in (int, float):
         return isinstance(value, (int, hint)) and not isinstance(value, bool)
-    if hint is Any or origin is typing.Literal or getattr(hint, "_is_protocol", False):
+    if hint is Any or origin is typing.Literal:
         return True  # the class itself names the choices
     return isinstance(value, origin or hint)

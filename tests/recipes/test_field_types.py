@@ -7,8 +7,10 @@ import pytest
 
 from t5x_code.errors import UserError
 from t5x_code.objectives.causal_lm import CausalLM
-from t5x_code.objectives.example import Objective
+from t5x_code.objectives.example import Objective, PackingObjective
+from t5x_code.objectives.text_to_code import TextToCode
 from t5x_code.recipes.field_types import checked, fits
+from t5x_code.training.schedules import ScheduleConfig
 
 
 @pytest.mark.parametrize(
@@ -20,7 +22,11 @@ from t5x_code.recipes.field_types import checked, fits
         (int | None, [None, 2], ["2", 2.0]),
         (tuple[int, int], [(1, 2)], [(1,), (1, 2, 3), [1, 2], 3]),
         (int | tuple[tuple[int, int], ...], [8, (), ((0, 8), (5, 16))], [(8,), ((0, 8.0),), "8"]),
-        (tuple[tuple[Objective, float], ...], [((CausalLM(), 1),)], [((CausalLM(), "1"),), CausalLM()]),
+        (
+            tuple[tuple[Objective | PackingObjective, float], ...],
+            [((CausalLM(), 1),), ((TextToCode(), 1.0),)],
+            [((CausalLM(), "1"),), CausalLM(), (("causal_lm", 1),), ((checked(CausalLM), 1),), ((ScheduleConfig(), 1),)],
+        ),
         (Literal["a", "b"], ["a", "c"], []),
     ],
 )
