@@ -4,6 +4,7 @@ The step is the one that training compiles, made by the same functions.
 """
 
 import dataclasses
+import math
 import time
 from typing import Any
 
@@ -18,9 +19,11 @@ from t5x_code.parallel.bounds import StepBounds, step_bounds
 from t5x_code.parallel.chips import Chip
 from t5x_code.parallel.collectives import Collective
 from t5x_code.parallel.mesh import MESH_AXES, make_mesh
+from t5x_code.parallel.rules import num_batch_shards
 from t5x_code.parallel.topology import described_devices
 from t5x_code.recipes.abstract_batch import abstract_batch
 from t5x_code.recipes.attention_choice import settle_attention
+from t5x_code.recipes.dry_run import refuse_uneven_batches
 from t5x_code.recipes.memory import state_bytes, trained_bytes
 from t5x_code.recipes.recipe import Recipe
 from t5x_code.recipes.vocabulary import split_without_data
@@ -92,6 +95,7 @@ def _compile_recipe(recipe: Recipe, split: VocabularySplit | None, topology: str
     devices, chip = described_devices(topology, num_slices)
     mesh = make_mesh(dataclasses.replace(recipe.mesh, num_slices=num_slices), devices)
     recipe = dataclasses.replace(recipe, model=settle_attention(recipe, mesh))
+    refuse_uneven_batches(recipe, mesh)
     rows = max(batch_sizes_of(recipe.loop.batch_size))
     microbatches = num_microbatches(rows, recipe.loop.microbatch_size, mesh)
     began = time.perf_counter()
@@ -134,8 +138,9 @@ def search(recipe: Recipe, topology: str, num_slices: int = 1) -> list[AheadRepo
         UserError: as `compile_recipe`.
     """
     devices, _ = described_devices(topology, num_slices)
-    shape = make_mesh(dataclasses.replace(recipe.mesh, num_slices=num_slices), devices).shape
-    rows = max(batch_sizes_of(recipe.loop.batch_size)) // (shape["data"] * shape["fsdp"])
+    mesh = make_mesh(dataclasses.replace(recipe.mesh, num_slices=num_slices), devices)
+    refuse_uneven_batches(_with_microbatch(recipe, None), mesh)
+    rows = math.gcd(*batch_sizes_of(recipe.loop.batch_size)) // num_batch_shards(mesh)  # each size is divided
     sizes = [size for size in range(1, rows + 1) if rows % size == 0]
     recipe, split = _with_split_model(recipe)
     found = []
@@ -161,13 +166,17 @@ def _largest_fitting(
     while low < high:
         middle = (low + high) // 2
         model = dataclasses.replace(recipe.model, remat=remat)
-        loop = dataclasses.replace(recipe.loop, microbatch_size=sizes[middle])
-        report = _compile_recipe(dataclasses.replace(recipe, model=model, loop=loop), split, topology, num_slices)
+        of_size = _with_microbatch(dataclasses.replace(recipe, model=model), sizes[middle])
+        report = _compile_recipe(of_size, split, topology, num_slices)
         if report.fits:
             best, low = report, middle + 1
         else:
             high = middle
     return best
+
+
+def _with_microbatch(recipe: Recipe, microbatch_size: int | None) -> Recipe:
+    return dataclasses.replace(recipe, loop=dataclasses.replace(recipe.loop, microbatch_size=microbatch_size))
 
 
 def _compile(recipe: Recipe, split: VocabularySplit | None, rows: int, mesh: Mesh, chip: Chip) -> CompiledStep:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 
 import jax
 from jax.sharding import AbstractMesh, Mesh
@@ -54,11 +55,17 @@ def describe(recipe: Recipe, resolved: str) -> str:
 def _refuse_uneven(recipe: Recipe, shape: tuple[int, int, int, int]) -> None:
     """Raises what training would: a UserError that names what the mesh does not divide."""
     mesh = AbstractMesh(shape, MESH_AXES)
-    for rows in batch_sizes_of(recipe.loop.batch_size):
-        num_microbatches(rows, recipe.loop.microbatch_size, mesh)
+    refuse_uneven_batches(recipe, mesh)
     refuse_uneven_rows(recipe.data.length, mesh)
     shapes = jax.eval_shape(functools.partial(init_params, recipe.model), jax.random.key(0))
     param_shardings(logical_axes(recipe.model), shapes, mesh)
+
+
+def refuse_uneven_batches(recipe: Recipe, mesh: Mesh | AbstractMesh) -> None:
+    """Raises a UserError where the mesh does not divide the rows of a batch, of training or of validation."""
+    for rows in batch_sizes_of(recipe.loop.batch_size):
+        num_microbatches(rows, recipe.loop.microbatch_size, mesh)
+    num_microbatches(recipe.eval_batch_size, None, mesh, "DataConfig.eval_batch_size")
 
 
 def _with_split_model(recipe: Recipe) -> tuple[Recipe, str]:
@@ -73,9 +80,8 @@ def _with_split_model(recipe: Recipe) -> tuple[Recipe, str]:
 
 def planned_mesh(recipe: Recipe) -> tuple[int, int, int, int]:
     """The mesh's sizes: the recipe's own where it names them all, else what the attached devices give."""
-    if -1 in recipe.mesh.sizes:
-        return mesh_shape(recipe.mesh, jax.device_count())
-    return recipe.mesh.sizes
+    sizes = recipe.mesh.sizes
+    return mesh_shape(recipe.mesh, jax.device_count() if -1 in sizes else math.prod(sizes))
 
 
 def recipe_memory(recipe: Recipe, mesh: tuple[int, int, int, int]) -> tuple[MemoryEstimate, int]:
@@ -96,7 +102,8 @@ def check_memory(recipe: Recipe) -> None:
     estimate, microbatch = recipe_memory(recipe, mesh)
     if limit is None or estimate.total <= limit:
         return
-    fitting = largest_fitting_microbatch(recipe.model, recipe.optimizer, mesh, recipe.data.length, limit)
+    rows = math.gcd(*batch_sizes_of(recipe.loop.batch_size)) // (mesh[0] * mesh[1])  # a microbatch divides every size
+    fitting = largest_fitting_microbatch(recipe.model, recipe.optimizer, mesh, rows, recipe.data.length, limit)
     if fitting:
         advice = f"set MICROBATCH_SIZE={fitting}"
     else:

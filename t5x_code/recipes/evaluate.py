@@ -42,7 +42,6 @@ from t5x_code.recipes.text_model import text_model
 from t5x_code.recipes.vocabulary import PYTHON_WORDS_FOLDER
 from t5x_code.reports.similarity_plot import draw_similarities
 from t5x_code.tokens.tokenizer import Tokenizer
-from t5x_code.training.batch_size import batch_sizes_of
 
 VERSIONED = ("jax", "jaxlib", "flax", "numpy", "tokenizers")
 
@@ -182,8 +181,7 @@ def _batches(command: EvaluationCommand) -> Callable[[], HeldOutRows] | None:
             _refuse_missing_stores(data)
         inputs = prepare_inputs(data, recipe.model.vocab_size)
         split = vocabulary_split(inputs)
-        batch_size = data.eval_batch_size or batch_sizes_of(recipe.loop.batch_size)[0]
-        batches = evaluations_from(inputs, data, batch_size, 0, 1)
+        batches = evaluations_from(inputs, data, recipe.eval_batch_size, 0, 1)
         return HeldOutRows(batches, split.allowed_2xW if split else None)
 
     return make

@@ -95,10 +95,15 @@ def device_memory_bytes() -> int | None:
 
 
 def largest_fitting_microbatch(
-    config: TransformerConfig, optimizer: OptimizerConfig, mesh: tuple[int, int, int, int], length: int, limit: int
+    config: TransformerConfig,
+    optimizer: OptimizerConfig,
+    mesh: tuple[int, int, int, int],
+    rows: int,
+    length: int,
+    limit: int,
 ) -> int:
-    """The largest power of two of rows per device that fits into `limit` bytes; 0 when not even one row does."""
-    sizes = (2**power for power in range(12, -1, -1))
+    """The most rows per device at a time that divide its `rows` and fit into `limit` bytes; 0: not even one fits."""
+    sizes = (size for size in range(rows, 0, -1) if rows % size == 0)
     return next((size for size in sizes if estimate_memory(config, optimizer, mesh, size, length).total <= limit), 0)
 
 

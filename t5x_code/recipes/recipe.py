@@ -19,6 +19,7 @@ from t5x_code.objectives.ul2 import UL2
 from t5x_code.parallel.hosts import HostsConfig
 from t5x_code.parallel.mesh import MeshConfig
 from t5x_code.recipes.field_types import checked
+from t5x_code.training.batch_size import batch_sizes_of
 from t5x_code.training.loop import LoopConfig
 from t5x_code.training.losses import LossConfig
 from t5x_code.training.optimizer import OptimizerConfig
@@ -40,7 +41,7 @@ class DataConfig:
     # The objectives of single tasks, in place of `objectives`: ((task, ((objective, share), ..)), ..).
     task_objectives: tuple[tuple[str, tuple[tuple[Objective | PackingObjective, float], ...]], ...] = ()
     modality_separation: str = "none"  # what of the vocabulary gets rows of its own for code: none, partial, full
-    eval_batches: int = 4  # validation batches per task and objective
+    eval_batches: int = 4  # validation batches per task and objective; 0: no validation
     eval_batch_size: int | None = None  # rows of one; None: the training batch size
     threads: int = 2  # that read ahead
 
@@ -48,6 +49,10 @@ class DataConfig:
         for name, objectives in (("objectives", self.objectives), *self.task_objectives):
             if not objectives or min(share for _, share in objectives) <= 0:
                 raise UserError(f"DataConfig: {name} has {objectives}: write ((@CausalLM(), 1.0), ..), shares above 0")
+        for name, least in (("eval_batches", 0), ("eval_batch_size", 1), ("threads", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise UserError(f"DataConfig.{name} is {value}: it must be {least} or more")
 
     def objectives_of(self, task: str) -> tuple[tuple[Objective | PackingObjective, float], ...]:
         """A task's objectives with their shares."""
@@ -73,6 +78,16 @@ class Recipe:
         used = [objective for objectives in (self.data.objectives, *of_tasks) for objective, _ in objectives]
         if self.loss.contrastive and not any(isinstance(objective, NtpPlus) for objective in used):
             raise UserError("LossConfig.contrastive needs rows with codes: use the objective NtpPlus, or set it to 0")
+        if self.data.length > self.model.max_length:
+            raise UserError(
+                f"rows of {self.data.length} tokens are longer than the model's context of {self.model.max_length}; "
+                "set SEQUENCE_LENGTH"
+            )
+
+    @property
+    def eval_batch_size(self) -> int:
+        """Rows of a validation batch."""
+        return self.data.eval_batch_size or batch_sizes_of(self.loop.batch_size)[0]
 
 
 # A new objective is one file in objectives/ and one name here.

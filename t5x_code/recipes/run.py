@@ -24,14 +24,12 @@ from t5x_code.parallel.mesh import make_mesh
 from t5x_code.recipes import inputs as recipe_inputs
 from t5x_code.recipes.attention_choice import settle_attention
 from t5x_code.recipes.benchmarks import benchmarks_of
-from t5x_code.recipes.dry_run import check_memory, describe_mesh
+from t5x_code.recipes.dry_run import check_memory, describe_mesh, refuse_uneven_batches
 from t5x_code.recipes.mixture import cache_folder
 from t5x_code.recipes.recipe import Recipe
 from t5x_code.tokens.tokenizer import TOKENIZER_FILE, Tokenizer
-from t5x_code.training.batch_size import batch_sizes_of
 from t5x_code.training.loop import RunData, RunFiles, train
 from t5x_code.training.metrics_writer import say
-from t5x_code.training.step import num_microbatches
 
 RECIPE_FILE = "config.gin"
 STORES_FILE = "stores.json"
@@ -65,14 +63,8 @@ def train_recipe(recipe: Recipe, resolved: str, command: str) -> int:
     agree("start", start_facts(resolved), recipe.hosts.barrier_seconds)
     mesh = make_mesh(recipe.mesh)
     model = settle_attention(recipe, mesh)
+    refuse_uneven_batches(recipe, mesh)
     check_memory(recipe)
-    if recipe.data.length > recipe.model.max_length:
-        raise UserError(
-            f"rows of {recipe.data.length} tokens are longer than the model's context of {recipe.model.max_length}; "
-            "set SEQUENCE_LENGTH"
-        )
-    eval_batch_size = recipe.data.eval_batch_size or batch_sizes_of(recipe.loop.batch_size)[0]
-    num_microbatches(eval_batch_size, None, mesh)  # refuses what the devices do not divide
     index, count = rows_of_process(mesh)
     if is_writer():
         say(describe_mesh(recipe, mesh))
@@ -95,7 +87,7 @@ def train_recipe(recipe: Recipe, resolved: str, command: str) -> int:
     )
     run_data = RunData(
         batches=recipe_inputs.batches_from(data, recipe.data, index, count),
-        evaluations=recipe_inputs.evaluations_from(data, recipe.data, eval_batch_size, index, count),
+        evaluations=recipe_inputs.evaluations_from(data, recipe.data, recipe.eval_batch_size, index, count),
         fingerprint=recipe_inputs.fingerprint(data, recipe.data),
         split=split,
         benchmarks=benchmarks_of(recipe.benchmarks, description, mesh, data, recipe.loop.model_dir),

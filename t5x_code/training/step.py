@@ -36,8 +36,14 @@ class StepParts:
     offload: bool = False  # the optimizer's arrays come from the host's memory and go back there
 
 
-def num_microbatches(batch_size: int, microbatch_size: int | None, mesh: Mesh) -> int:
+def num_microbatches(batch_size: int, microbatch_size: int | None, mesh: Mesh, name: str = "BATCH_SIZE") -> int:
     """A: in how many parts a batch is run.
+
+    Args:
+        batch_size: rows of the global batch.
+        microbatch_size: rows per device at a time; None: all at once.
+        mesh: the devices.
+        name: of the setting that says how many rows a batch has, for errors.
 
     Raises:
         UserError: the devices, or devices and microbatch, do not divide the batch.
@@ -46,7 +52,7 @@ def num_microbatches(batch_size: int, microbatch_size: int | None, mesh: Mesh) -
     if batch_size < 1 or batch_size % devices:
         over = f"data {mesh.shape['data']} x fsdp {mesh.shape['fsdp']}"
         multiple = max(1, round(batch_size / devices)) * devices
-        raise UserError(f"BATCH_SIZE {batch_size} does not divide over {devices} devices ({over}); try {multiple}")
+        raise UserError(f"{name} {batch_size} does not divide over {devices} devices ({over}); try {multiple}")
     per_device = batch_size // devices
     if microbatch_size is None:
         return 1

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import jax
 import pytest
 
+from t5x_code.errors import UserError
 from t5x_code.parallel.mesh import make_mesh
 from t5x_code.parallel.topology import described_devices
 from t5x_code.recipes import compile_ahead
@@ -52,6 +53,17 @@ def test_what_does_not_fit_says_so():
     report = compile_recipe(recipe, "v5e:2x2")
     assert not report.fits and report.memory is None and "exceeds available HBM" in report.refusal
     assert json.loads(json.dumps(report.to_json()))["fits"] is False
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "message"),
+    [("2", "BATCH_SIZE 2 does not divide over 4 devices"), ("((0, 6), (9, 8))", "BATCH_SIZE 6 does not divide")],
+)
+@pytest.mark.parametrize("find", [compile_recipe, search])
+def test_a_batch_that_does_not_divide_is_no_lack_of_memory(find, batch_size, message):
+    recipe, _ = load_recipe(TINY, [f"BATCH_SIZE={batch_size}"])
+    with pytest.raises(UserError, match=message):
+        find(recipe, "v5e:2x2")
 
 
 @pytest.mark.slow

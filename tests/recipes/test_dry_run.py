@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 
 from t5x_code.errors import UserError
-from t5x_code.recipes.dry_run import describe, recipe_memory
+from t5x_code.recipes import dry_run
+from t5x_code.recipes.dry_run import check_memory, describe, recipe_memory
 from t5x_code.recipes.gin_files import load_recipe
 
 ON_16 = ["gin/codegen2_1b.gin", "gin/meshes/tpu_v5e_16.gin"]
@@ -17,6 +18,10 @@ ON_16 = ["gin/codegen2_1b.gin", "gin/meshes/tpu_v5e_16.gin"]
         (["BATCH_SIZE=250"], "BATCH_SIZE 250 does not divide over 16 devices"),
         (["MICROBATCH_SIZE=7"], "MICROBATCH_SIZE 7 does not divide the batch"),
         (["MeshConfig.tensor=3", "MeshConfig.fsdp=4", "BATCH_SIZE=240"], "does not divide"),
+        (["DataConfig.eval_batch_size=40"], "DataConfig.eval_batch_size 40 does not divide over 16 devices"),
+        (["MeshConfig.fsdp=0"], "mesh sizes must be positive"),
+        (["MeshConfig.fsdp=-2"], "mesh sizes must be positive"),
+        (["MeshConfig.num_slices=2"], "set MeshConfig.data to a multiple of it"),
         (["MeshConfig.sequence=3", "MeshConfig.fsdp=4", "BATCH_SIZE=240"], "SEQUENCE_LENGTH 2048 does not divide"),
     ],
 )
@@ -37,3 +42,16 @@ def test_memory_is_that_of_the_rows_not_of_the_longest_that_the_model_reads():
     short, _ = recipe_memory(recipe, (1, 8, 1, 1))
     longest = dataclasses.replace(recipe.data, length=recipe.model.max_length)
     assert short.activations < recipe_memory(dataclasses.replace(recipe, data=longest), (1, 8, 1, 1))[0].activations / 3
+
+
+def test_the_microbatch_that_is_advised_divides_every_batch(monkeypatch):
+    recipe, _ = load_recipe(["gin/codegen2_1b.gin", "gin/meshes/gpu_1.gin"], ["BATCH_SIZE=((0, 12), (9, 24))"])
+    needs = {rows: recipe_memory(microbatch_of(recipe, rows), (1, 1, 1, 1))[0].total for rows in (6, 12)}
+    monkeypatch.setattr(dry_run, "device_memory_bytes", lambda: (needs[6] + needs[12]) // 2)
+    with pytest.raises(UserError, match=r"set MICROBATCH_SIZE=6$"):
+        check_memory(recipe)
+    check_memory(microbatch_of(recipe, 6))
+
+
+def microbatch_of(recipe, rows):
+    return dataclasses.replace(recipe, loop=dataclasses.replace(recipe.loop, microbatch_size=rows))

@@ -78,6 +78,9 @@ def test_later_files_win_and_bindings_win_over_files():
         (["gin/quickstart.gin"], ["TRAIN_STEPS"], "NAME=value"),
         (["gin/quickstart.gin"], ["TransformerConfig.remat='some'"], "remat"),
         (["gin/quickstart.gin"], ["LossConfig.contrastive=0.1"], "use the objective NtpPlus"),
+        (["gin/quickstart.gin"], ["DataConfig.eval_batch_size=0"], "eval_batch_size is 0: it must be 1 or more"),
+        (["gin/quickstart.gin"], ["DataConfig.threads=-1"], "threads is -1: it must be 0 or more"),
+        (["gin/quickstart.gin"], ["TransformerConfig.max_length=8"], "longer than the model's context of 8"),
         (["gin/ntp_plus_quickstart.gin"], ["NtpPlus.negatives=('obf',)"], "NtpPlus.negatives"),
     ],
 )
