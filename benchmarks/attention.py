@@ -7,12 +7,14 @@ masks of their own call it; on an NVIDIA GPU also cuDNN with its built-in causal
 knows no documents and no prefixes. Each runs on causal rows, and on rows of packed documents that begin with a prefix
 which sees itself both ways. `to causal` is the cost of the latter beside the former: at most 1.1 is wanted. Variants
 take turns, A B A B. Memory is what the compiled program asks for beside its arguments and results, up to the longest of
---memory_lengths; it has to grow linearly.
+--memory_lengths; it has to grow linearly. A variant that the device's memory does not hold has no times.
 
 Legend: B batch, L length, H heads, E head dim.
 """
 
-from collections.abc import Callable
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -42,7 +44,11 @@ Arrays = tuple[jax.Array, ...]
 def main(argv: list[str]) -> None:
     """Times each length, compiles the long ones, prints the table."""
     del argv
-    rows = [row for length in map(int, _LENGTHS.value) for row in measure(length)]
+    sizes = {flag.name: flag.value for flag in (_BATCH_SIZE, _NUM_HEADS, _HEAD_DIM, _DTYPE)}
+    rows: list[dict[str, Any]] = []
+    for length in map(int, _LENGTHS.value):
+        rows += measure(length)
+        turns.write(_OUTPUT.value, rows, **sizes)  # what is measured stays, whatever becomes of the next
     for length in map(int, _MEMORY_LENGTHS.value):
         program = compiled(ours, arrays_of("causal", length))
         rows.append(
@@ -51,34 +57,47 @@ def main(argv: list[str]) -> None:
     names = ("length", "variant", "rows", "seconds", "fastest", "slowest", "speed_ratio", "to_causal", "temp_mib")
     titles = ("L", "variant", "rows", "s", "min", "max", "speed ratio", "to causal", "temp MiB")
     turns.print_table(titles, [[row.get(name) for name in names] for row in rows])
-    sizes = {flag.name: flag.value for flag in (_BATCH_SIZE, _NUM_HEADS, _HEAD_DIM, _DTYPE)}
     turns.write(_OUTPUT.value, rows, **sizes)
 
 
 def measure(length: int) -> list[dict[str, Any]]:
     """The rows of the table for one length."""
     variants: dict[str, Callable[..., jax.Array]] = {f"ours ({chosen(length)})": ours, "jax.nn, mask": masked}
-    programs = {}
-    for name, compute in variants.items():
-        for kind in ("causal", "packed prefixes"):
-            arrays = arrays_of(kind, length)
-            programs[name, kind] = compiled(compute, arrays), arrays
+    cases = [(name, kind) for name in variants for kind in ("causal", "packed prefixes")]
     if jax.default_backend() == "gpu" and _DTYPE.value == "bfloat16":
-        arrays = arrays_of("causal", length)
-        programs["cuDNN, causal only", "causal"] = compiled(cudnn, arrays), arrays
-    runs = {
-        key: lambda program=program, arrays=arrays: jax.block_until_ready(program(*arrays))
-        for key, (program, arrays) in programs.items()
-    }
+        variants["cuDNN, causal only"] = cudnn
+        cases.append(("cuDNN, causal only", "causal"))
+    programs: dict[tuple[str, str], jax.stages.Compiled] = {}
+    runs: dict[tuple[str, str], Callable[[], Any]] = {}
+    for name, kind in cases:
+        arrays = arrays_of(kind, length)
+        with unless_too_large(f"{name}, {kind}, {length} tokens"):
+            program = compiled(variants[name], arrays)
+            jax.block_until_ready(program(*arrays))
+            programs[name, kind] = program
+            runs[name, kind] = lambda program=program, arrays=arrays: jax.block_until_ready(program(*arrays))
+    timed = {key: turns.summarise(values) for key, values in turns.interleave(runs, _ROUNDS.value).items()}
     results = []
-    seconds = turns.interleave(runs, _ROUNDS.value)
-    medians = {key: turns.summarise(values)["seconds"] for key, values in seconds.items()}
-    for (name, kind), values in seconds.items():
-        row = {"length": length, "variant": name, "rows": kind} | turns.summarise(values)
-        row["speed_ratio"] = medians["jax.nn, mask", kind] / row["seconds"]
-        row["to_causal"] = row["seconds"] / medians[name, "causal"]
-        results.append(row | memory(programs[name, kind][0]))
+    for name, kind in cases:
+        row: dict[str, Any] = {"length": length, "variant": name, "rows": kind}
+        if (name, kind) in timed:
+            row |= timed[name, kind] | memory(programs[name, kind])
+            peer, causal = timed.get(("jax.nn, mask", kind)), timed.get((name, "causal"))
+            row["speed_ratio"] = peer["seconds"] / row["seconds"] if peer else None
+            row["to_causal"] = row["seconds"] / causal["seconds"] if causal else None
+        results.append(row)
     return results
+
+
+@contextlib.contextmanager
+def unless_too_large(what: str) -> Iterator[None]:
+    """Says so where the device has too little memory for something, and goes on without it."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        print(f"{what}: too large for the device's memory", file=sys.stderr, flush=True)
 
 
 def ours(q, k, v, attend_from, attend_to):

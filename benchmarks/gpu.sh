@@ -7,10 +7,12 @@
 # TensorFlow and no network. The wheels, where given, are installed into OUTPUT_FOLDER's parent: tokamax and what it
 # lacks. Every part has its own time limit and its own log; a part that fails does not stop the next.
 set -uo pipefail
+[[ -n "${1:-}" ]] || { echo "error: write bash benchmarks/gpu.sh OUTPUT_FOLDER [FOLDER_OF_WHEELS]" >&2; exit 2; }
+output=$(mkdir -p "$1" && cd "$1" && pwd) || exit 2
+wheels=${2:+$(cd "$2" && pwd)} || exit 2
 cd "$(dirname "$0")/.."
-output=$(mkdir -p "$1" && cd "$1" && pwd)
-if [[ -n "${2:-}" ]]; then
-    python3 -m pip install -q --no-index --no-deps --no-compile --target "$output/../site" "$2"/*.whl
+if [[ -n "$wheels" ]]; then
+    python3 -m pip install -q --no-index --no-deps --no-compile --target "$output/../site" "$wheels"/*.whl
     export PYTHONPATH="$output/../site:${PYTHONPATH:-}"
 fi
 export PYTHONPATH="$PWD:${PYTHONPATH:-}" PYTHONUNBUFFERED=1 XLA_PYTHON_CLIENT_MEM_FRACTION=0.92
@@ -18,7 +20,7 @@ export PYTHONPATH="$PWD:${PYTHONPATH:-}" PYTHONUNBUFFERED=1 XLA_PYTHON_CLIENT_ME
 part() { # NAME SECONDS COMMAND..
     local name=$1 limit=$2 start=$SECONDS
     shift 2
-    timeout "$limit" "$@" >"$output/$name.log" 2>&1
+    timeout --kill-after=5 "$limit" "$@" >"$output/$name.log" 2>&1
     echo "== $name: exit $?, $((SECONDS - start)) s"
     tail -n 25 "$output/$name.log"
 }
@@ -29,11 +31,11 @@ part kernels 60 python3 -m pytest -q -rs -p no:cacheprovider tests/models/attent
     tests/models/attention/test_cudnn.py
 part attention 60 python3 benchmarks/attention.py --dtype=bfloat16 --batch_size=8 --num_heads=16 --head_dim=128 \
     --lengths=2048,8192 --rounds=20 --output="$output/attention.json"
-part step 150 $step --remat=none --turns=1 --output="$output/train_step.json"
+part step 150 $step --remat=none --turns=1 --turn_seconds=95 --output="$output/train_step.json"
 part step_dots 45 $step --remat=dots --steps=10 --turn=ours
 part step_full 45 $step --remat=full --steps=10 --turn=ours
 part step_cudnn 45 $step --remat=none --steps=10 --turn=ours --attention=cudnn
 part profile 60 $step --remat=none --steps=3 --turn=ours --profile="$output/profile"
 # The gaps between kernels, the largest first, lie in the trace; it opens in Perfetto.
 find "$output/profile" -name '*.trace.json.gz' -exec mv {} "$output/trace.json.gz" \; 2>/dev/null
-rm -rf "$output/profile"
+[[ ! -f "$output/trace.json.gz" ]] || rm -rf "$output/profile"

@@ -8,7 +8,8 @@ users run it: on a CPU eager, on a GPU under `torch.compile` with the fastest at
 fused AdamW, in float32 or under bfloat16 autocast. Both train on the same random tokens; a turn's first steps
 (compilation, allocation) are not timed. The limit to compare with is the machine's matrix-product speed: 6 N per
 token and causal attention; where the device's peak is known, MFU says which share of it is reached. Peak memory is
-the process's on a CPU, the device's on a GPU.
+the process's on a CPU, the device's on a GPU. A side that fails is left out, the other one is written all the same, and
+the script ends with 2.
 """
 
 import dataclasses
@@ -24,6 +25,7 @@ import turns
 from absl import flags
 from step_run import SIZES, VOCAB_SIZE, Size, StepRun, random_tokens
 
+from t5x_code.errors import UserError
 from t5x_code.recipes import command_line
 
 WARM_UP_STEPS = 2
@@ -36,6 +38,7 @@ _REMAT = flags.DEFINE_enum("remat", None, ["none", "dots", "full"], "What ours c
 _ATTENTION = flags.DEFINE_string("attention", "auto", "Our way to compute attention; see models/attention/choice.py.")
 _TURNS = flags.DEFINE_integer("turns", 2, "Fresh processes of each, alternating.")
 _STEPS = flags.DEFINE_integer("steps", None, "Timed steps of a turn, where not the size's own.")
+_TURN_SECONDS = flags.DEFINE_integer("turn_seconds", None, "A turn that takes longer has failed.")
 _PROFILE = flags.DEFINE_string("profile", None, "Folder for a trace of our last timed step.")
 _OUTPUT = flags.DEFINE_string("output", None, "JSON file for the results.")
 _TURN = flags.DEFINE_enum("turn", None, ["ours", "transformers"], "Used by this script itself: run one turn.")
@@ -52,25 +55,37 @@ def main(argv: list[str]) -> None:
         print(json.dumps(run_turn(size, _DTYPE.value)))
         return
     results: dict[str, list[dict[str, Any]]] = {"ours": [], "transformers": []}
+    failed: dict[str, str] = {}
     for turn in range(_TURNS.value):
-        for name, of_name in results.items():
-            of_name.append(run_fresh(name))
-            seconds = statistics.median(of_name[-1]["seconds"])
+        for name in [name for name in results if name not in failed]:
+            try:
+                results[name].append(run_fresh(name))
+            except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+                is_late = isinstance(error, subprocess.TimeoutExpired)
+                how = f"took over {error.timeout} s" if is_late else f"ended with {error.returncode}"
+                failed[name] = f"{name}: its turn {turn + 1} {how}; its own words are above"
+                continue
+            seconds = statistics.median(results[name][-1]["seconds"])
             print(f"turn {turn + 1} {name}: {seconds:.3f} s a step", file=sys.stderr, flush=True)
-    rows = {name: summarise(of_name, size) for name, of_name in results.items()}
+    rows = {name: summarise(of_name, size) for name, of_name in results.items() if of_name}
     for row in rows.values():
-        row["speed_ratio"] = rows["transformers"]["seconds"] / row["seconds"]
-        row["memory_ratio"] = row["peak_gib"] / rows["transformers"]["peak_gib"]
+        peer = rows.get("transformers")
+        row["speed_ratio"] = peer["seconds"] / row["seconds"] if peer else None
+        row["memory_ratio"] = row["peak_gib"] / peer["peak_gib"] if peer else None
     table = [[f"{_SIZE.value} {_DTYPE.value} {name}", *row.values()] for name, row in rows.items()]
     columns = ("step", "s", "min", "max", "tokens/s", "MFU %", "peak GiB", "speed ratio", "memory ratio")
     turns.print_table(columns, table)
     turns.write(_OUTPUT.value, rows, size=dataclasses.asdict(size), dtype=_DTYPE.value, turns=results)
+    if failed:
+        raise UserError(", ".join(failed.values()))
 
 
 def run_fresh(name: str) -> dict[str, Any]:
     """One turn in a process of its own."""
     command = [sys.executable, __file__, *sys.argv[1:], f"--turn={name}"]
-    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
+    limit = _TURN_SECONDS.value
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=limit)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def summarise(turns_of_one: list[dict[str, Any]], size: Size) -> dict[str, float | None]:

@@ -28,7 +28,7 @@ def test_every_run_has_its_line_and_every_script_is_there():
 
 def test_a_table_for_each_machine_of_what_was_measured(tmp_path):
     write(tmp_path, "caching", {"bytes": 2e7, "median_seconds": {"build_store": 10.0}, "ratio": 1.25})
-    step = {"ours": {"speed_ratio": 1.5, "memory_ratio": 0.5}}
+    step = {"ours": {"speed_ratio": 1.5, "memory_ratio": 0.5}, "transformers": {}}
     write(tmp_path, "train_step_float32", step, devices=("NVIDIA H200",) * 2)
     assert run_all.tables(tmp_path).splitlines() == [
         "2 x NVIDIA H200, jax 0.10.2:",

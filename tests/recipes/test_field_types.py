@@ -10,7 +10,12 @@ from t5x_code.objectives.causal_lm import CausalLM
 from t5x_code.objectives.example import Objective, PackingObjective
 from t5x_code.objectives.text_to_code import TextToCode
 from t5x_code.recipes.field_types import checked, fits
-from t5x_code.training.schedules import ScheduleConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    size: int
+    rate: float = 0.5
 
 
 @pytest.mark.parametrize(
@@ -25,7 +30,13 @@ from t5x_code.training.schedules import ScheduleConfig
         (
             tuple[tuple[Objective | PackingObjective, float], ...],
             [((CausalLM(), 1),), ((TextToCode(), 1.0),)],
-            [((CausalLM(), "1"),), CausalLM(), (("causal_lm", 1),), ((checked(CausalLM), 1),), ((ScheduleConfig(), 1),)],
+            [
+                ((CausalLM(), "1"),),
+                CausalLM(),
+                (("causal_lm", 1),),
+                ((checked(CausalLM), 1),),
+                ((Config(3), 1),),
+            ],
         ),
         (Literal["a", "b"], ["a", "c"], []),
     ],
@@ -33,12 +44,6 @@ from t5x_code.training.schedules import ScheduleConfig
 def test_fits(hint, right, wrong):
     assert all(fits(value, hint) for value in right)
     assert not any(fits(value, hint) for value in wrong)
-
-
-@dataclasses.dataclass(frozen=True)
-class Config:
-    size: int
-    rate: float = 0.5
 
 
 def test_checked_makes_what_the_class_makes():
