@@ -10,6 +10,7 @@ import transformers
 from t5x_code.huggingface.families import FAMILIES, family_of_config
 from t5x_code.huggingface.family import write_config
 from t5x_code.models.decoder import count_params
+from t5x_code.recipes.command_line import split_gin_bindings
 from t5x_code.recipes.gin_files import load_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,10 +39,19 @@ GOLDEN = {
 }
 
 
+def of_its_command(name: str) -> tuple[list[str], list[str]]:
+    """Gin files and bindings of the command that the head of a model's file gives; of CodeGen2's sizes, of a run."""
+    file = f"gin/models/{name}.gin"
+    found = re.search(r"^# After a run file: (.*)$", (ROOT / file).read_text(), re.MULTILINE)
+    command = found[1] if found else f"--gin_file=gin/codegen2_1b.gin --gin_file={file}"
+    rest, bindings = split_gin_bindings(command.split())
+    return [argument.removeprefix("--gin_file=") for argument in rest], bindings
+
+
 @pytest.mark.parametrize("name", GOLDEN)
 def test_parameters_equal_transformers(name):
     family, parameters = GOLDEN[name]
-    model = load_recipe(["gin/codegen2_1b.gin", f"gin/models/{name}.gin"])[0].model
+    model = load_recipe(*of_its_command(name))[0].model
     assert family_of_config(model).name == family
     assert count_params(model) == parameters
     if FAMILIES[family].architecture:
