@@ -1,10 +1,11 @@
 """Copies of large arrays: in another order of axes at the speed of memory, some ahead of their use, in threads."""
 
 import collections
+import contextlib
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
 import numpy as np
@@ -66,10 +67,23 @@ def _blocked_axes(array: np.ndarray) -> tuple[int, int] | None:
     return source_axis, last
 
 
-def ahead(function: Callable[[Item], Result], items: Iterable[Item], number: int = THREADS) -> Iterator[Result]:
-    """`function` of each item in order, made by threads while up to `number` results wait to be taken."""
-    with ThreadPoolExecutor(THREADS) as pool:
-        waiting = collections.deque()
+def ahead(
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    number: int = THREADS,
+    pool: ThreadPoolExecutor | None = None,
+) -> Iterator[Result]:
+    """`function` of each item in order, made by threads while up to `number` results wait to be taken.
+
+    Args:
+        function: is called outside this thread.
+        items: are taken one by one.
+        number: of results that wait.
+        pool: the threads, which outlive this; None: own ones, whose start costs as much as copying a MiB.
+    """
+    with contextlib.ExitStack() as until_here:
+        pool = pool or until_here.enter_context(ThreadPoolExecutor(THREADS))
+        waiting: collections.deque[Future[Result]] = collections.deque()
         try:
             for item in items:
                 waiting.append(pool.submit(function, item))
@@ -80,6 +94,7 @@ def ahead(function: Callable[[Item], Result], items: Iterable[Item], number: int
         finally:
             for future in waiting:
                 future.cancel()
+            wait(waiting)  # what has begun may write where the caller's next lines read
 
 
 def _blocks(size: int, length: int) -> list[slice]:

@@ -8,13 +8,14 @@ import json
 import math
 import os
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from t5x_code.checkpoints.copying import ahead, contiguous
+from t5x_code.checkpoints.copying import THREADS, ahead, contiguous
 from t5x_code.errors import UserError
 
 SINGLE_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
@@ -107,18 +108,18 @@ def _write_file(
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % ALIGNMENT)
     text = len(text).to_bytes(8, "little") + text
-    with path.open("wb") as handle:
+    with path.open("wb") as handle, ThreadPoolExecutor(THREADS) as pool:
         handle.write(text)
         handle.flush()
         offset = len(text)
         for (name, shape), tensor in zip(shard, tensors, strict=False):  # the rest is the next file's
             if tensor.shape != shape:
                 raise ValueError(f"{name} has shape {tensor.shape}, {shape} was announced")
-            _write_tensor(handle.fileno(), offset, tensor.reshape(1) if not shape else tensor, dtype)
+            _write_tensor(handle.fileno(), offset, tensor.reshape(1) if not shape else tensor, dtype, pool)
             offset += tensor.size * dtype.itemsize
 
 
-def _write_tensor(file: int, offset: int, tensor: np.ndarray, dtype: np.dtype) -> None:
+def _write_tensor(file: int, offset: int, tensor: np.ndarray, dtype: np.dtype, pool: ThreadPoolExecutor) -> None:
     """Writes a tensor at a place in a file; its rows are brought into order and written in threads."""
     row_bytes = math.prod(tensor.shape[1:]) * dtype.itemsize
     rows = max(1, WRITE_BYTES // max(1, row_bytes))
@@ -130,5 +131,5 @@ def _write_tensor(file: int, offset: int, tensor: np.ndarray, dtype: np.dtype) -
             written = os.pwrite(file, left, place)
             left, place = left[written:], place + written
 
-    for _ in ahead(write_rows, range(0, len(tensor), rows)):
+    for _ in ahead(write_rows, range(0, len(tensor), rows), pool=pool):
         pass
