@@ -1,4 +1,4 @@
-"""Package metadata. `pip install .` trains from a ready token store; the extras add the rest."""
+"""Package metadata. `pip install .` trains on text files and JSON lines; the extras add the rest."""
 
 from setuptools import find_packages, setup
 
