@@ -190,6 +190,8 @@ def _run(config: LoopConfig, steps: _Steps, start: Start, data: RunData) -> int:
             "code_version": t5x_code.__version__,
         }
         checkpoint = checkpoint_of(state, metadata)
+        if writer:
+            writer.flush()
         checkpoints.save(step, checkpoint)
         if replicas:
             replicas.save(step, checkpoint)

@@ -3,18 +3,21 @@
 Only process 0 makes one; the others pass None.
 """
 
+import contextlib
 import errno
 import importlib.util
 import json
 import math
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from etils import epath
 
 from t5x_code.errors import UserError
+from t5x_code.training.lines_file import LinesFile
 from t5x_code.training.tensorboard_file import TensorBoardFile
 
 METRICS_FILE = "metrics.jsonl"
@@ -38,51 +41,58 @@ class MetricsWriter:
         damaged = sum(step is None for step, _ in steps_and_lines)
         if damaged:
             say(f"warning: {self._file} had {damaged} damaged lines; they are left out")
-        self._lines = [line for step, line in steps_and_lines if step is not None and step <= first_step]
-        self._write_file()
-        # TensorBoard's files are local; a bucket's run keeps its curves in metrics.jsonl.
+        lines = [line for step, line in steps_and_lines if step is not None and step <= first_step]
         local = "://" not in str(model_dir)
+        try:
+            self._lines = LinesFile(self._file, lines, appends=local)
+        except OSError as error:
+            raise UserError(f"cannot write {self._file}: {error.strerror or error}") from error
+        # TensorBoard's files are local; a bucket's run keeps its curves in metrics.jsonl.
         self._tensorboard = _start_tensorboard(Path(model_dir) / TENSORBOARD_FOLDER, first_step) if local else None
         self._wandb = _start_wandb(run_name or epath.Path(model_dir).name)
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
-        """Adds one step's numbers to every place.
+        """Adds one step's numbers to every place; to a bucket's file some time later, and at `flush` at the latest.
 
         Raises:
             UserError: the folder takes no more (full, or gone).
         """
         record = {"step": step} | {name: _jsonable(value) for name, value in metrics.items()}
-        line = json.dumps(record)
-        self._lines.append(line)
-        try:
-            if self._tensorboard is None:
-                self._write_file()
-            else:
-                with self._file.open("a") as handle:
-                    handle.write(line + "\n")
+        with self._said():
+            self._lines.append(json.dumps(record))
+            if self._tensorboard is not None:
                 self._tensorboard.write(step, metrics)
-        except OSError as error:
-            reason = error.strerror or error
-            advice = "make room" if error.errno == errno.ENOSPC else "see that the run's folder is there"
-            where = f"{self._file} and the curves beside it"
-            raise UserError(f"cannot write {where}: {reason}; {advice} and run again") from error
         if self._wandb is not None:
             self._wandb.log(metrics, step=step)
 
+    def flush(self) -> None:
+        """Writes what waits. Before a checkpoint, as a run that resumes from it writes the lines after it alone.
+
+        Raises:
+            UserError: as `write`.
+        """
+        with self._said():
+            self._lines.flush()
+
     def close(self) -> None:
-        """Ends the files; what was written is there already."""
+        """Ends the files. Lines that wait are of a run that an error ends, and no second one hides that error."""
+        with contextlib.suppress(Exception):
+            self._lines.flush()
         if self._tensorboard is not None:
             self._tensorboard.close()
         if self._wandb is not None:
             self._wandb.finish()
 
-    def _write_file(self) -> None:
-        temporary = self._file.with_name(METRICS_FILE + ".tmp")
+    @contextlib.contextmanager
+    def _said(self) -> Iterator[None]:
+        """Says an error of the file system as a person can mend it."""
         try:
-            temporary.write_text("".join(line + "\n" for line in self._lines))
-            temporary.replace(self._file)
+            yield
         except OSError as error:
-            raise UserError(f"cannot write {self._file}: {error.strerror or error}") from error
+            reason = error.strerror or error
+            advice = "make room" if error.errno == errno.ENOSPC else "see that the run's folder is there"
+            where = f"{self._file} and the curves beside it"
+            raise UserError(f"cannot write {where}: {reason}; {advice} and run again") from error
 
 
 def progress_line(step: int, train_steps: int, metrics: dict[str, float], mfu: tuple[float, str] | None) -> str:
