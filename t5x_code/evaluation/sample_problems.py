@@ -125,15 +125,25 @@ def draw_samples(
 
 def fit(model: TextModel, problem: Problem, room: int) -> Problem:
     """The problem with as much of its prompt's end, and its suffix's beginning, as the context takes."""
+    fitting, tokens_left = problem, room - _CONTROL_TOKENS
+    while (over := _num_tokens(model, fitting, bool(problem.suffix)) - room) > 0:
+        if fitting is not problem:  # cut inside a word or a character, a text may take more tokens than it was cut to
+            tokens_left -= over
+        fitting = _cut(model, problem, max(0, tokens_left))
+    return fitting
+
+
+def _num_tokens(model: TextModel, problem: Problem, is_infill: bool) -> int:
+    if is_infill:
+        return len(infill_prompt(model, problem.prompt, problem.suffix))
+    return len(left_to_right_prompt(model, problem.prompt))
+
+
+def _cut(model: TextModel, problem: Problem, most: int) -> Problem:
+    """The problem with at most so many tokens of its prompt's end and its suffix's beginning together."""
     encode, decode = model.tokenizer.encode, model.tokenizer.decode_continuation
-    if not problem.suffix:
-        if len(left_to_right_prompt(model, problem.prompt)) <= room:
-            return problem
-        return dataclasses.replace(problem, prompt=decode(encode(problem.prompt)[-(room - _CONTROL_TOKENS) :]))
-    if len(infill_prompt(model, problem.prompt, problem.suffix)) <= room:
-        return problem
     prompt, suffix = encode(problem.prompt), encode(problem.suffix)
-    half = (room - _CONTROL_TOKENS) // 2
-    of_suffix = min(len(suffix), max(half, room - _CONTROL_TOKENS - len(prompt)))
-    of_prompt = room - _CONTROL_TOKENS - of_suffix
-    return dataclasses.replace(problem, prompt=decode(prompt[-of_prompt:]), suffix=decode(suffix[:of_suffix]))
+    of_suffix = min(len(suffix), max(most // 2, most - len(prompt)))
+    of_prompt = min(len(prompt), most - of_suffix)
+    cut = dataclasses.replace(problem, prompt=decode(prompt[len(prompt) - of_prompt :]))
+    return dataclasses.replace(cut, suffix=decode(suffix[:of_suffix])) if problem.suffix else cut

@@ -22,7 +22,7 @@ from t5x_code.evaluation.sandbox import isolation
 from t5x_code.evaluation.sandbox.limits import Execution
 from t5x_code.evaluation.weights_digest import weights_digest
 from t5x_code.inference.generation import GenerationConfig
-from t5x_code.inference.infilling import TextModel
+from t5x_code.inference.infilling import TextModel, infill_prompt, left_to_right_prompt
 from t5x_code.models.config import TransformerConfig
 from t5x_code.models.decoder import init_params
 from t5x_code.parallel.mesh import MeshConfig, make_mesh
@@ -288,6 +288,15 @@ def test_prompts_that_do_not_fit_lose_their_beginning(model):
     assert (gap.prompt, gap.suffix) == ("p" * 11 + "|", "|" + "s" * 11)
     short = Problem("a", "p" * 4, "", "", (), suffix="s" * 50)
     assert sample_problems.fit(model, short, room=30).prompt == "pppp"
+
+
+@pytest.mark.parametrize("room", range(7, 30))
+def test_a_cut_inside_a_character_leaves_no_more_than_fits(model, room):
+    """The rest of a character of four bytes is three that stand for something unreadable, of three tokens each."""
+    left = sample_problems.fit(model, Problem("a", "\U0001f600" * 20, "", "", ()), room)
+    assert len(left_to_right_prompt(model, left.prompt)) <= room
+    gap = sample_problems.fit(model, Problem("a", "\U0001f600" * 20, "", "", (), suffix="\U0001f600" * 20), room)
+    assert len(infill_prompt(model, gap.prompt, gap.suffix)) <= room
 
 
 def test_a_line_is_asked_for_by_what_stands_before_it(model, monkeypatch):
