@@ -58,7 +58,7 @@ class Layout:
 
     length: int  # L
     special_tokens: SpecialTokens
-    isolate_documents: bool = True  # documents of one row do not see each other
+    isolate_documents: bool = True  # documents of one row do not see each other; pairs and solutions never do
     vocab_size: int = 0  # entries of the tokenizer
     characters: TokenCharacters | None = None  # of the tokenizer, where it is byte-level
     modality: ModalityTables | None = None  # of a vocabulary that is split by modality

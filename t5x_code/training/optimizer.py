@@ -25,8 +25,8 @@ class OptimizerConfig:
 
     name: OptimizerName = "adamw"
     beta1: float = 0.9  # adamw, lion, and adamw's part in muon
-    beta2: float = 0.999
-    epsilon: float = 1e-8
+    beta2: float = 0.999  # as beta1
+    epsilon: float = 1e-8  # adamw, muon
     momentum: float = 0.95  # muon
     weight_decay: float = 0.1  # times the learning rate, on tensors of rank > 1
     clip_norm: float = 1.0  # of the gradient over all parameters
