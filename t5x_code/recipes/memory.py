@@ -21,8 +21,9 @@ from t5x_code.training.state import init_state
 
 GIB = 2**30
 FLOAT32_BYTES = 4
-# What of one layer stays alive for the backward pass, in numbers of model_dim-wide activations per token.
-KEPT_PER_LAYER = {"full": 1.0, "dots": 14.0, "none": 18.0}
+# What of one layer stays alive for the backward pass, in numbers of model_dim-wide activations per token: what every
+# device of the tensor axis has whole, as the layer's input, and what it has a share of, as heads and the MLP's inside.
+KEPT_PER_LAYER = {"full": (1.0, 0.0), "dots": (2.0, 12.0), "none": (3.0, 15.0)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,8 +65,9 @@ def estimate_memory(
     activation_bytes = 2 if config.dtype == "bfloat16" else FLOAT32_BYTES
     tokens = microbatch_size * length // sequence_size
     wide = config.model_dim * activation_bytes * tokens
-    kept = KEPT_PER_LAYER[config.remat] * config.num_layers * wide
-    one_layer = KEPT_PER_LAYER["none"] * wide / tensor_size
+    whole, shared = KEPT_PER_LAYER[config.remat]
+    kept = (whole + shared / tensor_size) * config.num_layers * wide
+    one_layer = sum(KEPT_PER_LAYER["none"]) * wide / tensor_size
     tile = min(length, QUERY_CHUNK) * min(length, KEY_TILE)
     scores = FLOAT32_BYTES * microbatch_size * config.num_heads * tile / tensor_size
     chunk = min(config.loss_chunk or default_chunk(jax.default_backend()), tokens)

@@ -44,6 +44,15 @@ def test_memory_is_that_of_the_rows_not_of_the_longest_that_the_model_reads():
     assert short.activations < recipe_memory(dataclasses.replace(recipe, data=longest), (1, 8, 1, 1))[0].activations / 3
 
 
+@pytest.mark.parametrize(("remat", "compiled_gib"), [("none", (7.1, 8.4)), ("dots", (5.9, 7.2)), ("full", (4.9, 6.0))])
+def test_a_share_of_heads_and_mlp_is_all_that_a_device_keeps(remat, compiled_gib):
+    """Peak, and what has to be free, by the compiler: launch/compile_ahead.py --topology=v5p:2x2x1, tensor 4."""
+    recipe, _ = load_recipe(["gin/codegen2_1b.gin"], [f"REMAT='{remat}'", "BATCH_SIZE=4"])
+    peak, needed = compiled_gib
+    total = recipe_memory(recipe, (1, 1, 1, 4))[0].total / 2**30
+    assert 0.9 * peak < total < 1.05 * needed
+
+
 def test_the_microbatch_that_is_advised_divides_every_batch(monkeypatch):
     recipe, _ = load_recipe(["gin/codegen2_1b.gin", "gin/meshes/gpu_1.gin"], ["BATCH_SIZE=((0, 12), (9, 24))"])
     needs = {rows: recipe_memory(microbatch_of(recipe, rows), (1, 1, 1, 1))[0].total for rows in (6, 12)}
