@@ -34,7 +34,7 @@ def run_python(code: str, *arguments: str) -> subprocess.CompletedProcess:
     ("error", "says"),
     [
         ("CalledProcessError(1, 'python')", "its turn 1 ended with 1"),
-        ("TimeoutExpired('python', 95)", "its turn 1 took over 95 s"),
+        pytest.param("TimeoutExpired('python', 95)", "its turn 1 took over 95 s", marks=pytest.mark.slow),
     ],
 )
 def test_our_step_is_written_where_the_peer_fails(tmp_path, error, says):
@@ -56,6 +56,7 @@ def test_our_step_is_written_where_the_peer_fails(tmp_path, error, says):
     assert HEADLINES["train_step_float32"](record["results"]) == []
 
 
+@pytest.mark.slow
 def test_a_peer_that_is_too_large_has_no_times(tmp_path):
     code = """
         import attention, jax

@@ -173,7 +173,7 @@ def value_and_gradient(config):
         # ones that it repeats.
         ({"remat": "dots"}, 2, 25, 2),
         ({"remat": "full"}, 2, 25 + 6, 3),
-        ({"scan_layers": False}, 0, 25, 2),
+        pytest.param({"scan_layers": False}, 0, 25, 2, marks=pytest.mark.slow),
         ({"scan_layers": False, "remat": "full"}, 0, 25 + 6, 3),
     ],
 )
