@@ -30,13 +30,13 @@ RUNS: dict[str, list[str]] = {
     "train_step_350m": ["train_step.py", "--size=350m"],
     "train_step_350m_bfloat16": ["train_step.py", "--size=350m", "--dtype=bfloat16"],
     "attention": ["attention.py", "--lengths=512,1024,2048"],
+    "caching": ["caching.py", "--text_bytes=12000000"],
     **{
         name: [f"{name}.py"]
         for name in (
             "loss_head",
             "input_pipeline",
             "objectives",
-            "caching",
             "checkpoint",
             "startup",
             "training_loop",

@@ -19,11 +19,11 @@ import numpy as np
 import orbax.checkpoint as ocp
 import tensorstore as ts
 from etils import epath
-from isal import isal_zlib
 
 from t5x_code.checkpoints.checksums import write_checksums
 from t5x_code.checkpoints.copying import THREADS, ahead, aligned_empty, copy_into
 from t5x_code.checkpoints.manager import METADATA, PARAMS, absolute_path
+from t5x_code.file_checksum import crc_of
 
 PIECE_BYTES = 16 << 20  # of a chunk on the disk
 
@@ -91,7 +91,7 @@ def _write_arrays(
             name = f"{_stored_name(path)}/{'.'.join(map(str, number)) or '0'}"
             with (folder / name).open("wb") as handle:
                 handle.write(content)
-            return name, len(content), isal_zlib.crc32(content)
+            return name, len(content), crc_of(content)
         finally:
             buffers.put(buffer)
 

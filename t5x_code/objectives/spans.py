@@ -121,7 +121,7 @@ def drop_spans(lengths_PxK: np.ndarray, is_cut_P: np.ndarray, room: int, rng: np
 
 
 def simulate_raw_length(name: str, growth: Growth, layout: Layout, document_lengths_N: np.ndarray) -> int:
-    """L less the 99th percentile of an objective's growth, found by growing rows of the store's own documents.
+    """Tokens of the store that an objective grows to L: the 99th percentile of rows of the store's own documents.
 
     About one row in a hundred then has to grow less than drawn. The simulation has its own fixed seed.
 
