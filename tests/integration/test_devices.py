@@ -39,7 +39,7 @@ def test_what_eight_devices_saved_one_goes_on_from(start, tiny, whole_run, tmp_p
     np.testing.assert_allclose(after, [record["loss"] for record in metrics_of(whole_run)][:8], rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("count", [pytest.param(2, marks=pytest.mark.soak), pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [pytest.param(2, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.soak)])
 def test_processes_are_one(start, start_many, tiny, whole_run, tmp_path, count):
     run = tmp_path / "run"
     processes = start_many(count, tiny(run, f"TRAIN_STEPS={STEPS_COMPARED}", "CHECKPOINT_PERIOD=3"))

@@ -112,7 +112,7 @@ def leaves_of(checkpoint: Path) -> dict:
 @pytest.mark.parametrize(
     ("count", "mesh", "devices"),
     [
-        pytest.param(1, (), 1, marks=pytest.mark.soak),  # test_devices.py has it of four
+        pytest.param(1, (), 1, marks=pytest.mark.soak),  # test_devices.py has it
         pytest.param(4, (), 1, marks=pytest.mark.slow),
         pytest.param(2, ("MeshConfig.fsdp=2", "MeshConfig.tensor=2"), 2, marks=pytest.mark.slow),
     ],

@@ -11,7 +11,6 @@ from command_lines import QUICK, Ended, finish, wait_for_line
 
 from t5x_code.checkpoints.manager import list_steps, newest_good_step
 
-pytestmark = pytest.mark.slow
 NOTICED = 55  # seconds within which both processes have ended; after 60 of silence their heartbeat would end them
 
 
@@ -57,7 +56,11 @@ def resume(start_many, tiny, run: Path, step: int) -> Ended:
 
 @pytest.mark.parametrize(
     ("left", "steps", "file"),
-    [(1 << 20, 500, "checkpoint of step"), (1 << 20, 80, "checkpoint of step 80"), (0, 500, "metrics.jsonl")],
+    [
+        pytest.param(1 << 20, 500, "checkpoint of step", marks=pytest.mark.slow),
+        pytest.param(1 << 20, 80, "checkpoint of step 80", marks=pytest.mark.soak),
+        pytest.param(0, 500, "metrics.jsonl", marks=pytest.mark.soak),
+    ],
     ids=["a checkpoint", "the last checkpoint", "metrics"],
 )
 def test_a_full_disk_ends_both(start_many, tiny, mount, left, steps, file):
@@ -75,6 +78,7 @@ def test_a_full_disk_ends_both(start_many, tiny, mount, left, steps, file):
     assert f"resumed at step {good} " in resume(start_many, tiny, run, good).err
 
 
+@pytest.mark.soak
 def test_checkpoints_that_vanish_are_made_anew(start_many, tiny, tmp_path):
     run = tmp_path / "run"
     processes = start_two(start_many, tiny, run, 80)
@@ -85,6 +89,7 @@ def test_checkpoints_that_vanish_are_made_anew(start_many, tiny, tmp_path):
     assert "resumed at step 80 " in resume(start_many, tiny, run, 80).err
 
 
+@pytest.mark.slow
 def test_a_run_whose_folder_vanishes_ends_in_both(start_many, tiny, tmp_path):
     run = tmp_path / "run"
     processes = start_two(start_many, tiny, run, 500)

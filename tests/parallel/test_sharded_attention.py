@@ -48,9 +48,15 @@ def test_rows_heads_and_queries_over_eight_devices(run_on_eight_devices):
     equal_on_meshes(run_on_eight_devices, [(2, name, (1, 2, 2, 2)) for name in ("chunked", "by_head")])
 
 
-@pytest.mark.slow
-def test_a_grid_of_meshes(run_on_eight_devices):
-    sizes = [(1, 8, 1, 1), (1, 1, 2, 4), (2, 1, 4, 1), (1, 1, 8, 1)]  # eight do not divide four rows: all have them all
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        pytest.param([(1, 8, 1, 1)], marks=pytest.mark.slow),  # eight do not divide four rows: all have them all
+        pytest.param([(1, 1, 2, 4), (2, 1, 4, 1), (1, 1, 8, 1)], marks=pytest.mark.soak),
+    ],
+    ids=["one", "three more"],
+)
+def test_a_grid_of_meshes(run_on_eight_devices, sizes):
     equal_on_meshes(
         run_on_eight_devices, [(K, name, s) for K in (1, 2) for name in ("dense", "chunked", "by_head") for s in sizes]
     )
