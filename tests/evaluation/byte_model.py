@@ -1,0 +1,36 @@
+"""A small model that reads bytes, and how it is asked in tests of evaluations."""
+
+import jax
+import numpy as np
+
+from t5x_code.evaluation.request import Sampled
+from t5x_code.evaluation.sandbox.limits import Execution
+from t5x_code.inference.infilling import TextModel
+from t5x_code.models.config import TransformerConfig
+from t5x_code.models.decoder import init_params
+from t5x_code.tokens.special_tokens import SpecialTokens
+
+ALLOWED = Execution(allowed=True, allowed_without_isolation=True, workers=2)
+SAMPLED = Sampled(temperature=1.0, num_samples=2, max_new_tokens=8, batch_size=4)
+
+
+class Bytes:
+    """One token per byte, then the control tokens."""
+
+    special_tokens = SpecialTokens(eod=256, sep=257, eom=258, masks=(259,))
+
+    def encode(self, text):
+        return np.frombuffer(text.encode(), np.uint8).astype(np.int32)
+
+    def decode(self, ids):
+        return bytes(i for i in ids if i < 256).decode(errors="replace")
+
+    encode_continuation, decode_continuation = encode, decode
+
+
+def byte_model() -> TextModel:
+    config = TransformerConfig(
+        num_layers=1, model_dim=16, num_heads=2, num_kv_heads=2, head_dim=8, mlp_dim=32, vocab_size=260,
+        max_length=96, rotary_dim=4, dtype="float32", initializer_range=0.5,
+    )  # fmt: skip
+    return TextModel(config, init_params(config, jax.random.key(0)), Bytes(), begin=(256,), name="a")

@@ -1,0 +1,21 @@
+"""A model of bytes, and requests to evaluate it on HumanEval."""
+
+import pytest
+from byte_model import ALLOWED, SAMPLED, byte_model
+
+from t5x_code.evaluation.request import Request
+
+
+@pytest.fixture(scope="module")
+def model():
+    return byte_model()
+
+
+@pytest.fixture
+def request_for(model, tmp_path):
+    def make(**changes):
+        kept = str(tmp_path / "r.samples.jsonl")
+        fields = {"model": model, "keep_samples": kept, "sampled": SAMPLED, "execution": ALLOWED, "limit": 6}
+        return Request("humaneval", show_progress=False, **(fields | changes))
+
+    return make

