@@ -25,6 +25,7 @@ class Problem:
     tests: str  # of a whole program
     from_program: tuple[str, ...]  # names that the tests take from it
     suffix: str = ""
+    is_infill: bool = False  # asked for between the two; a suffix may be empty all the same, before the text's end
     group: str = ""  # problem that this one is a part of
     begins: str = ""  # of a whole program, where that is not the prompt
     language: str = "python"
@@ -112,6 +113,7 @@ def _humaneval_problem(record: dict[str, Any]) -> Problem:
         task_id=record["task_id"],
         prompt=record["prompt"],
         suffix=record.get("suffix", ""),
+        is_infill="suffix" in record,
         answer=record["canonical_solution"],
         tests=f"{record['test']}\ncheck({entry_point})\n",
         from_program=(entry_point,),

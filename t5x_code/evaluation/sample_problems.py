@@ -29,7 +29,8 @@ _CONTROL_TOKENS = 6  # of the infill format, at most
 def made_with(request: Request, problems: Sequence[Problem], name: str, protocol: Protocol) -> dict[str, Any]:
     """What determines the samples, plain JSON."""
     model = request.the_model()
-    texts = "\0".join(f"{p.task_id}\0{p.prompt}\0{p.suffix}" for p in problems)
+    # "gap" tells infills from what was once asked for left to right: gaps at a text's end.
+    texts = "\0".join(f"{p.task_id}\0{p.prompt}\0{p.suffix}" + "\0gap" * p.is_infill for p in problems)
     return {
         "model": model.name,
         WEIGHTS: weights_digest(model.params),
@@ -106,7 +107,7 @@ def draw_samples(
 
     alike: dict[tuple[bool, tuple[str, ...]], list[int]] = {}
     for index, problem in enumerate(problems):
-        alike.setdefault((bool(problem.suffix), problem.stops), []).append(index)
+        alike.setdefault((problem.is_infill, problem.stops), []).append(index)
     for (is_infill, stops), indices in alike.items():
         chosen = [fitting[index] for index in indices]
         respond = infill if is_infill else complete
@@ -126,15 +127,15 @@ def draw_samples(
 def fit(model: TextModel, problem: Problem, room: int) -> Problem:
     """The problem with as much of its prompt's end, and its suffix's beginning, as the context takes."""
     fitting, tokens_left = problem, room - _CONTROL_TOKENS
-    while (over := _num_tokens(model, fitting, bool(problem.suffix)) - room) > 0:
+    while (over := _num_tokens(model, fitting) - room) > 0:
         if fitting is not problem:  # cut inside a word or a character, a text may take more tokens than it was cut to
             tokens_left -= over
         fitting = _cut(model, problem, max(0, tokens_left))
     return fitting
 
 
-def _num_tokens(model: TextModel, problem: Problem, is_infill: bool) -> int:
-    if is_infill:
+def _num_tokens(model: TextModel, problem: Problem) -> int:
+    if problem.is_infill:
         return len(infill_prompt(model, problem.prompt, problem.suffix))
     return len(left_to_right_prompt(model, problem.prompt))
 
@@ -146,4 +147,4 @@ def _cut(model: TextModel, problem: Problem, most: int) -> Problem:
     of_suffix = min(len(suffix), max(most // 2, most - len(prompt)))
     of_prompt = min(len(prompt), most - of_suffix)
     cut = dataclasses.replace(problem, prompt=decode(prompt[len(prompt) - of_prompt :]))
-    return dataclasses.replace(cut, suffix=decode(suffix[:of_suffix])) if problem.suffix else cut
+    return dataclasses.replace(cut, suffix=decode(suffix[:of_suffix])) if problem.is_infill else cut

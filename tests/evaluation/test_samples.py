@@ -10,9 +10,10 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from t5x_code.errors import UserError
 from t5x_code.evaluation import sample_problems
-from t5x_code.evaluation.problems import Problem, read_humaneval
+from t5x_code.evaluation.problems import Problem, read_humaneval, read_infilling
 from t5x_code.evaluation.protocols import resolve_protocol
 from t5x_code.evaluation.registry import evaluate
+from t5x_code.evaluation.request import Sampled
 from t5x_code.evaluation.samples_file import SamplesFile, read_samples
 from t5x_code.evaluation.weights_digest import weights_digest
 from t5x_code.inference.infilling import infill_prompt, left_to_right_prompt
@@ -113,12 +114,29 @@ def test_answers_of_another_language_end_where_its_own_do(request_for, tmp_path,
     assert stops == [(["python"], None, 8), (["js"], 11, None)]
 
 
+def test_a_gap_at_the_texts_end_is_asked_for_as_a_gap(model, tmp_path, monkeypatch, shared_data):
+    """156 of the 1,033 single lines are a function's last: their suffix is empty, and no stop string ends them."""
+    problems = read_infilling(str(shared_data / "HumanEval-SingleLineInfilling.jsonl.gz"))
+    assert sum(not p.suffix for p in problems) == 156
+    asked = []
+    monkeypatch.setattr(sample_problems, "infill", lambda model, gaps, *_, **__: asked.extend(gaps))
+    roomy = dataclasses.replace(model, config=dataclasses.replace(model.config, max_length=4096))
+    file = SamplesFile(str(tmp_path / "s.jsonl"), {})
+    protocol = resolve_protocol("infill", Sampled())
+    sample_problems.draw_samples(roomy, problems[:20], protocol, Sampled(), file, set(), print)
+    assert asked == [(p.prompt, p.suffix) for p in problems[:20]]
+    whole = infill_prompt(model, "x" * 50, "").tolist()
+    cut = sample_problems.fit(model, Problem("a", "x" * 50, "", "", (), is_infill=True), len(whole) - 1)
+    assert len(infill_prompt(model, cut.prompt, "")) < len(whole)
+
+
 def test_prompts_that_do_not_fit_lose_their_beginning(model):
     left = sample_problems.fit(model, Problem("a", "x" * 50 + "tail", "", "", ()), room=20)
     assert left.prompt.endswith("tail") and len(left.prompt) == 14
-    gap = sample_problems.fit(model, Problem("a", "p" * 50 + "|", "", "", (), suffix="|" + "s" * 50), room=30)
+    between = Problem("a", "p" * 50 + "|", "", "", (), suffix="|" + "s" * 50, is_infill=True)
+    gap = sample_problems.fit(model, between, room=30)
     assert (gap.prompt, gap.suffix) == ("p" * 11 + "|", "|" + "s" * 11)
-    short = Problem("a", "p" * 4, "", "", (), suffix="s" * 50)
+    short = Problem("a", "p" * 4, "", "", (), suffix="s" * 50, is_infill=True)
     assert sample_problems.fit(model, short, room=30).prompt == "pppp"
 
 
@@ -127,7 +145,8 @@ def test_a_cut_inside_a_character_leaves_no_more_than_fits(model, room):
     """The rest of a character of four bytes is three that stand for something unreadable, of three tokens each."""
     left = sample_problems.fit(model, Problem("a", "\U0001f600" * 20, "", "", ()), room)
     assert len(left_to_right_prompt(model, left.prompt)) <= room
-    gap = sample_problems.fit(model, Problem("a", "\U0001f600" * 20, "", "", (), suffix="\U0001f600" * 20), room)
+    between = Problem("a", "\U0001f600" * 20, "", "", (), suffix="\U0001f600" * 20, is_infill=True)
+    gap = sample_problems.fit(model, between, room)
     assert len(infill_prompt(model, gap.prompt, gap.suffix)) <= room
 
 
