@@ -84,7 +84,7 @@ def generate(
     generation: GenerationConfig,
     *,
     mesh: Mesh | None = None,
-    should_stop: Callable[[list[int]], bool] | None = None,
+    should_stop: Callable[[int, list[int]], bool] | None = None,
     names: Sequence[str] | None = None,
     numbers: Sequence[int] | None = None,
     skip: Container[int] = (),
@@ -100,8 +100,8 @@ def generate(
         prompts: token ids, at least one each.
         generation: how.
         mesh: what the parameters are laid out on, rows are split over its batch axes; None: one device.
-        should_stop: is asked about the new tokens of each unfinished row every `check_period` tokens; True ends the
-            row there.
+        should_stop: is asked about each unfinished row every `check_period` tokens, by the index of its prompt and its
+            new tokens; True ends the row there.
         names: what error messages call the prompts.
         numbers: key the draws of each prompt; its index if not given.
         skip: indices of prompts that need no answer. Which prompts share a batch does not depend on it, so that what
@@ -134,16 +134,24 @@ def generate(
             inputs_PxT, pad_P = _left_pad([prompts[index] for index in indices], batch_size, slots)
             room = _first_room(config, generation.max_new_tokens, slots, batch_size * samples)
             prefilled = _prefill(config, room, decoding, inputs_PxT, pad_P)
+            ask = None if should_stop is None else _of_rows(should_stop, indices, samples)
             for first in range(0, generation.num_samples, samples):
                 sample_indices = range(first, first + samples)
                 rows = _start(generation, [numbers[index] for index in indices], sample_indices, pad_P, *prefilled)
-                rows = _finish(config, decoding, generation, rows, slots, should_stop)
+                rows = _finish(config, decoding, generation, rows, slots, ask)
                 for row, tokens in enumerate(_new_tokens(rows)):
                     prompt, extra = divmod(row, samples)
                     if prompt < len(indices) and first + extra < generation.num_samples:
                         results[indices[prompt]].append(tokens)
             on_answers({index: results[index] for index in indices if index not in skip})
     return results
+
+
+def _of_rows(
+    should_stop: Callable[[int, list[int]], bool], indices: Sequence[int], samples: int
+) -> Callable[[int, list[int]], bool]:
+    """`should_stop` by the number of a row, of which each prompt has as many as samples."""
+    return lambda row, tokens: should_stop(indices[row // samples], tokens)
 
 
 def check_fits(num_tokens: int, max_new_tokens: int, context: int, name: str) -> None:
@@ -282,7 +290,7 @@ def _finish(
     generation: GenerationConfig,
     rows: _Rows,
     slots: int,
-    should_stop: Callable[[list[int]], bool] | None,
+    should_stop: Callable[[int, list[int]], bool] | None,
 ) -> _Rows:
     """Decodes until every row is done, with a look at the text between chunks when there is something to look for."""
     most = generation.max_new_tokens
@@ -296,7 +304,7 @@ def _finish(
         if should_stop is not None and (until in looks or until == most):
             done_R = np.array(rows.done_R)
             for row, tokens in enumerate(_new_tokens(rows)):
-                done_R[row] |= not done_R[row] and should_stop(tokens)
+                done_R[row] |= not done_R[row] and should_stop(row, tokens)
             rows = rows.replace(done_R=jnp.asarray(done_R))
         if np.asarray(rows.done_R).all():
             break

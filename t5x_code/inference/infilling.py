@@ -62,8 +62,8 @@ class TextCodec(Protocol):
     def decode(self, ids: Sequence[int]) -> str:
         """Text of token ids, control tokens left out."""
 
-    def decode_continuation(self, ids: Sequence[int]) -> str:
-        """Text of token ids that go on behind others."""
+    def decode_continuation(self, ids: Sequence[int], behind: str = "") -> str:
+        """Text of token ids that go on behind others, which say this text."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +133,7 @@ def complete(
         forbidden_tokens=(*generation.forbidden_tokens, *model.forbidden_tokens, *control.every_infill),
     )
     ids = [left_to_right_prompt(model, prompt) for prompt in prompts]
-    return _completions(model, ids, generation, stop, names, numbers, skip, on_answers)
+    return _completions(model, prompts, ids, generation, stop, names, numbers, skip, on_answers)
 
 
 def infill(
@@ -163,7 +163,8 @@ def infill(
         stop_tokens=(*generation.stop_tokens, *model.stop_tokens, *ends),
         forbidden_tokens=(*generation.forbidden_tokens, *model.forbidden_tokens, *forbidden),
     )
-    return _completions(model, ids, generation, stop, names, numbers, skip, on_answers)
+    prefixes = [prefix for prefix, _ in prefixes_and_suffixes]
+    return _completions(model, prefixes, ids, generation, stop, names, numbers, skip, on_answers)
 
 
 def left_to_right_prompt(model: TextModel, prompt: str) -> np.ndarray:
@@ -197,6 +198,7 @@ def infill_prompt(model: TextModel, prefix: str, suffix: str) -> np.ndarray:
 
 def _completions(
     model: TextModel,
+    befores: Sequence[str],
     prompts: list[np.ndarray],
     generation: GenerationConfig,
     stop: StopRule | None,
@@ -205,11 +207,14 @@ def _completions(
     skip: Container[int],
     on_answers: OnAnswers,
 ) -> list[list[Completion]]:
-    def should_stop(tokens: list[int]) -> bool:
-        return stop(model.tokenizer.decode_continuation(tokens)) is not None
+    """Completions of prompts, and the texts that stand before them."""
 
-    def finish(samples: list[list[int]]) -> list[Completion]:
-        return [_completion(model.tokenizer, tokens, generation.stop_tokens, stop) for tokens in samples]
+    def should_stop(index: int, tokens: list[int]) -> bool:
+        return stop(model.tokenizer.decode_continuation(tokens, befores[index])) is not None
+
+    def finish(index: int, samples: list[list[int]]) -> list[Completion]:
+        before = befores[index]
+        return [_completion(model.tokenizer, before, tokens, generation.stop_tokens, stop) for tokens in samples]
 
     results = generate(
         model.config,
@@ -221,16 +226,16 @@ def _completions(
         names=names,
         numbers=numbers,
         skip=skip,
-        on_answers=lambda answers: on_answers({index: finish(samples) for index, samples in answers.items()}),
+        on_answers=lambda answers: on_answers({index: finish(index, samples) for index, samples in answers.items()}),
     )
-    return [finish(samples) for samples in results]
+    return [finish(index, samples) for index, samples in enumerate(results)]
 
 
 def _completion(
-    tokenizer: TextCodec, tokens: list[int], stop_tokens: tuple[int, ...], stop: StopRule | None
+    tokenizer: TextCodec, before: str, tokens: list[int], stop_tokens: tuple[int, ...], stop: StopRule | None
 ) -> Completion:
     ended = tokens[-1] in stop_tokens
-    text = tokenizer.decode_continuation(tokens[:-1] if ended else tokens)
+    text = tokenizer.decode_continuation(tokens[:-1] if ended else tokens, before)
     cut = stop(text) if stop else None
     if cut is not None:
         return Completion(text[:cut], tuple(tokens), "stop_rule")

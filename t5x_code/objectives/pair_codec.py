@@ -1,23 +1,28 @@
 """Text in and out for a model of docstring-code pairs: prompts in its layout, ids of its split vocabulary, lines back.
 
-A prompt that is a function up to its docstring (HumanEval's are) is given as the pair's docstring and signature; any
-other text is code. The model's own tokens are code: it may predict no row of text, and they become lines again.
+A prompt that is a function up to its docstring (HumanEval's are) is given as the pair's docstring and signature, and
+what of its body stands behind the docstring (as in incremental pass@k) as the beginning of the pair's body; any other
+text is code. The model's own tokens are code: it may predict no row of text, and they become lines again.
 """
 
 import ast
 import dataclasses
+import functools
+import re
 import textwrap
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from t5x_code.objectives.text_to_code import TextToCode
-from t5x_code.source_code.linearisation import linearise, restore_lines
+from t5x_code.source_code.linearisation import linearise, linearise_function, restore_lines
 from t5x_code.tokens.modality import CODE_MODALITY, TEXT_MODALITY, ModalityTables
 from t5x_code.tokens.special_tokens import MARKS, SpecialTokens
 from t5x_code.tokens.tokenizer import Tokenizer
 
+_HEADER = re.compile(r"(async\s+)?def\b|\)")  # a function's, or the last line of one over several
 PAIRS, MODALITY = "pairs", "modality"  # keys of what model.json says beside the config
 
 
@@ -46,22 +51,36 @@ class PairCodec:
         function = split_prompt(text)
         if function is None:
             return self._ids(text, CODE_MODALITY)
-        signature, docstring = function
-        parts = self._ids(docstring, TEXT_MODALITY), self._ids(signature, CODE_MODALITY)
-        return TextToCode(layout=self.layout).prompt(*parts, self.special_tokens)
+        signature, docstring, body = function
+        code = linearise_function(signature, body, *MARKS)
+        signature_N, body_N = (self._marked_ids(part, CODE_MODALITY) for part in code)
+        docstring_N = self._ids(docstring, TEXT_MODALITY)
+        return TextToCode(layout=self.layout).prompt(docstring_N, signature_N, body_N, self.special_tokens)
+
+    # A prompt is no more than its function.
+    encode_continuation = encode
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of what the model wrote; lines are indented from the first on."""
+        """Text of code; lines are indented from the first on."""
+        return restore_lines(self._marked_text(ids), *MARKS)
+
+    def decode_continuation(self, ids: Sequence[int], behind: str = "") -> str:
+        """Text of what the model wrote; lines are indented from the level on that the prompt's code ends with."""
+        function = split_prompt(behind)
+        code = behind if function is None else function[0] + function[2]
+        return restore_lines(self._marked_text(ids), *MARKS, behind=code)
+
+    def _marked_text(self, ids: Sequence[int]) -> str:
         base = np.asarray(ids, np.int64)
         if self.tables is not None:
             base = self.tables.base_ids[base]
-        return restore_lines(self.tokenizer.decode_marked(base), *MARKS)
-
-    # What the model writes begins a line, and a prompt is no more than its function.
-    encode_continuation, decode_continuation = encode, decode
+        return self.tokenizer.decode_marked(base)
 
     def _ids(self, text: str, modality: int) -> np.ndarray:
-        (base_N,) = self.tokenizer.encode_marked_batch([linearise(text, *MARKS)])
+        return self._marked_ids(linearise(text, *MARKS), modality)
+
+    def _marked_ids(self, marked: str, modality: int) -> np.ndarray:
+        (base_N,) = self.tokenizer.encode_marked_batch([marked])
         return base_N if self.tables is None else self.tables.ids[modality, base_N]
 
 
@@ -77,17 +96,38 @@ def codec_of(tokenizer: Tokenizer, extra: dict[str, Any]) -> tuple[Tokenizer | P
     return codec, codec.forbidden_tokens
 
 
-def split_prompt(prompt: str) -> tuple[str, str] | None:
-    """The text before a function's docstring, and the docstring, of a prompt that ends with it; else None."""
+@functools.lru_cache(maxsize=1024)  # whatever the model writes is looked at many times on its way
+def split_prompt(prompt: str) -> tuple[str, str, str] | None:
+    """The text before a function's docstring, the docstring, and what is begun of the body; None for any other text."""
+    lines = prompt.split("\n")
+    for end in _possible_ends(lines):
+        function = _function_without_body("\n".join(lines[:end]))
+        if function is not None:
+            statement = function.body[0]
+            body = "\n".join(lines[statement.end_lineno :])
+            signature = textwrap.dedent("\n".join(lines[: statement.lineno - 1]) + "\n")
+            return signature, ast.get_docstring(function), body if body.strip() else ""
+    return None
+
+
+def _possible_ends(lines: list[str]) -> list[int]:
+    """How many lines a docstring may end, the most first: all, or those of the last function with a quote in the last.
+
+    A body that is begun need not parse, nor be any lines but indented ones.
+    """
+    header = next((at for at in reversed(range(len(lines))) if lines[at].strip() and not lines[at][0].isspace()), 0)
+    within = range(len(lines) - 1, header + 1, -1) if _HEADER.match(lines[header]) else ()
+    return [len(lines), *(end for end in within if lines[end - 1].count('"') + lines[end - 1].count("'"))]
+
+
+def _function_without_body(text: str) -> ast.FunctionDef | ast.AsyncFunctionDef | None:
+    """The function that a text ends with, where a docstring is all that it holds so far."""
     try:
-        body = ast.parse(prompt.rstrip() + "\n    pass\n").body
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # invalid escapes
+            body = ast.parse(text.rstrip() + "\n    pass\n").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
     function = body[-1] if body else None
-    if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
-        return None
-    docstring = ast.get_docstring(function)
-    if docstring is None or len(function.body) != 2:
-        return None
-    lines = prompt.split("\n")
-    return textwrap.dedent("\n".join(lines[: function.body[0].lineno - 1]) + "\n"), docstring
+    is_function = isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+    return function if is_function and len(function.body) == 2 and ast.get_docstring(function) is not None else None

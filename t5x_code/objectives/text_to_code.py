@@ -88,12 +88,14 @@ class TextToCode:
         """Lays the row's pairs out; only corrupt_code_clm draws from `rng`."""
         return lay_out([self._segment(piece, layout, rng) for piece in row.pieces], layout)
 
-    def prompt(self, docstring_N: np.ndarray, signature_N: np.ndarray, tokens: SpecialTokens) -> np.ndarray:
-        """What a model of this layout is given to write a function's body, int32."""
+    def prompt(
+        self, docstring_N: np.ndarray, signature_N: np.ndarray, body_N: np.ndarray, tokens: SpecialTokens
+    ) -> np.ndarray:
+        """What a model of this layout is given to write a function's body, or the rest of one, int32."""
         pair = tokens.pair
         if self.layout == "pangu":
-            return np.concatenate([[pair.comments], docstring_N, [pair.python], signature_N]).astype(np.int32)
-        framed = [[pair.begin], signature_N, [pair.comments], docstring_N, [pair.python]]
+            return np.concatenate([[pair.comments], docstring_N, [pair.python], signature_N, body_N]).astype(np.int32)
+        framed = [[pair.begin], signature_N, [pair.comments], docstring_N, [pair.python], body_N]
         return np.concatenate(framed).astype(np.int32)
 
     def _segment(self, piece: Piece, layout: Layout, rng: np.random.Generator) -> Segment:

@@ -32,13 +32,40 @@ def linearise(text: str, new_line: str, indent: str, dedent: str) -> str:
     return new_line.join(lines)
 
 
-def restore_lines(text: str, new_line: str, indent: str, dedent: str) -> str:
-    """Inverse of `linearise`; marks that no text gives, such as a model's, are read as well as they can be."""
-    lines, level = [], 0
+def linearise_function(signature: str, body: str, new_line: str, indent: str, dedent: str) -> tuple[str, str]:
+    """A signature of whole lines and a body, each on one line; the body's marks count from the signature's last line.
+
+    Raises:
+        ValueError: one holds a mark.
+    """
+    lines = linearise(signature + body, new_line, indent, dedent).split(new_line)
+    signature_lines = signature.count("\n")
+    return "".join(line + new_line for line in lines[:signature_lines]), new_line.join(lines[signature_lines:])
+
+
+def restore_lines(text: str, new_line: str, indent: str, dedent: str, behind: str = "") -> str:
+    """Inverse of `linearise`; marks that no text gives, such as a model's, are read as well as they can be.
+
+    Args:
+        text: on one line.
+        new_line: as in `linearise`.
+        indent: likewise.
+        dedent: likewise.
+        behind: what the text goes on behind, not linearised: marks count from its last line's level, and a line that
+            it leaves unfinished is not indented anew.
+    """
+    lines, level = [], _last_level(behind)
     for line in text.split(new_line):
         content = line.lstrip(indent + dedent)
         marks = line[: len(line) - len(content)]
         level = max(0, level + marks.count(indent) - marks.count(dedent))
         content = content.replace(indent, "").replace(dedent, "")
-        lines.append(" " * (LEVEL * level) + content if content.strip() else content)
+        goes_on = not lines and not behind.endswith("\n") and behind != ""
+        lines.append(" " * (LEVEL * level) + content if content.strip() and not goes_on else content)
     return "\n".join(lines)
+
+
+def _last_level(text: str) -> int:
+    """Level of the last line that is not blank."""
+    last = next((line for line in reversed(text.split("\n")) if line.strip()), "")
+    return (len(last) - len(last.lstrip(" "))) // LEVEL

@@ -101,8 +101,11 @@ class Tokenizer:
             return self.encode(text)
         return self.encode("\n" + text)[len(self.encode("\n")) :]
 
-    def decode_continuation(self, ids: Iterable[int]) -> str:
-        """`decode` of ids that go on behind others: with the space that SentencePiece takes from the first word."""
+    def decode_continuation(self, ids: Iterable[int], behind: str = "") -> str:
+        """`decode` of ids that go on behind others: with the space that SentencePiece takes from the first word.
+
+        The text that stands `behind` them makes no difference to a plain tokenizer.
+        """
         if not self._leads_with_space:
             return self.decode(ids)
         lead = self.encode("a").tolist()

@@ -22,7 +22,7 @@ class Bytes:
     def encode(self, text):
         return np.frombuffer(text.encode(), np.uint8).astype(np.int32)
 
-    def decode(self, ids):
+    def decode(self, ids, behind=""):
         return bytes(i for i in ids if i < 256).decode(errors="replace")
 
     encode_continuation, decode_continuation = encode, decode

@@ -75,7 +75,7 @@ def test_a_cache_that_grows_changes_nothing(monkeypatch, decoding, prompts):
     wanted = [generate(CONFIG, decoding, prompts, how) for how in (GREEDY, SAMPLED)]
     seen = []
 
-    def should_stop(tokens):
+    def should_stop(index, tokens):
         seen.append(len(tokens))
         return False
 
@@ -117,8 +117,9 @@ def test_the_caller_ends_rows_between_chunks(decoding, prompts):
     free = [samples[0] for samples in generate(CONFIG, decoding, prompts, GREEDY)]
     asked = []
 
-    def should_stop(tokens):
+    def should_stop(index, tokens):
         asked.append(len(tokens))
+        assert tokens == free[index][: len(tokens)]
         return tokens == free[0][:4]
 
     config = dataclasses.replace(GREEDY, check_period=4)

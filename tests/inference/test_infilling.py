@@ -24,7 +24,7 @@ class ByteTokenizer:
     def encode(self, text):
         return np.frombuffer(text.encode(), np.uint8).astype(np.int32)
 
-    def decode(self, ids):
+    def decode(self, ids, behind=""):
         return bytes(i for i in ids if i < 256).decode(errors="replace")
 
     encode_continuation, decode_continuation = encode, decode
@@ -42,7 +42,7 @@ def answer(monkeypatch):
     def set_answer(text, *control):
         def generate(config, params, prompts, generation, *, should_stop, **_):
             tokens = [*text.encode(), *control]
-            asked.update(prompts=prompts, generation=generation, stops=should_stop and should_stop(tokens))
+            asked.update(prompts=prompts, generation=generation, stops=should_stop and should_stop(0, tokens))
             return [[tokens] for _ in prompts]
 
         monkeypatch.setattr(infilling, "generate", generate)

@@ -11,9 +11,9 @@ from t5x_code.data.document import Part, PartedDocument, holds_marks
 from t5x_code.data.sources import jsonl, python_stdlib
 from t5x_code.data.sources.files import read_text
 from t5x_code.objectives.text_to_code import BODY, DOCSTRING, SIGNATURE
-from t5x_code.source_code.linearisation import linearise
+from t5x_code.source_code.linearisation import linearise, linearise_function
 from t5x_code.source_code.pairs import FunctionPair, extract_pairs, split_code
-from t5x_code.tokens.special_tokens import MARKS, NEW_LINE_MARK
+from t5x_code.tokens.special_tokens import MARKS
 
 
 def library_documents(source: SourceDeclaration, text_field: str, skipped: Counter) -> Iterator[PartedDocument]:
@@ -37,10 +37,7 @@ def _document(pair: FunctionPair, skipped: Counter) -> Iterator[PartedDocument]:
     if holds_marks((pair.docstring, pair.signature, pair.body)):
         skipped["control characters"] += 1
         return
-    signature_lines = pair.signature.count("\n")
-    lines = linearise(pair.signature + pair.body, *MARKS).split(NEW_LINE_MARK)
-    signature = "".join(line + NEW_LINE_MARK for line in lines[:signature_lines])
-    body = NEW_LINE_MARK.join(lines[signature_lines:])
+    signature, body = linearise_function(pair.signature, pair.body, *MARKS)
     yield PartedDocument(
         (Part(DOCSTRING, linearise(pair.docstring, *MARKS)), Part(SIGNATURE, signature), Part(BODY, body))
     )
