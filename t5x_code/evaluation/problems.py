@@ -92,7 +92,14 @@ def read_mbpp(data: str | None, whole: bool = False) -> list[Problem]:
     if data is None:
         raise UserError("give --data=mbpp.jsonl, of github.com/google-research/google-research/tree/master/mbpp")
     problems = _read(data, _mbpp_problem)
-    return [problem for problem in problems if whole or int(problem.task_id.rpartition("/")[2]) in MBPP_TEST_SPLIT]
+    kept = [problem for problem in problems if whole or int(problem.task_id.rpartition("/")[2]) in MBPP_TEST_SPLIT]
+    if not kept:
+        first, last = MBPP_TEST_SPLIT[0], MBPP_TEST_SPLIT[-1]
+        raise UserError(
+            f"{data} holds no problem of the test split, task ids {first} to {last}; "
+            "--eval=mbpp --variant=all takes all"
+        )
+    return kept
 
 
 def read_multilingual(data: str | None) -> list[Problem]:
@@ -181,15 +188,30 @@ def _command_program(problem: Problem, completion: str) -> CommandProgram:
 
 
 def _read(path: str, make: Callable[[dict[str, Any]], Problem]) -> list[Problem]:
-    """Problems of a JSON or JSONL file, which may be gzipped."""
+    """Problems of a JSON or JSONL file, which may be gzipped, by their ids; it holds one at least."""
     text = read_text(path)
-    problems: list[Problem] = []
+    problems: dict[str, Problem] = {}
     try:
         whole = text.lstrip().startswith("[")
         records = json.loads(text) if whole else (json.loads(line) for line in text.split("\n") if line.strip())
         for record in records:
-            problems.append(make(record))
+            problem = make(record)
+            _check_texts(problem)
+            if problem.task_id in problems:  # samples are known by this id alone
+                raise ValueError(f"task_id {problem.task_id} is there twice")
+            problems[problem.task_id] = problem
     except (ValueError, KeyError, TypeError, AttributeError, SyntaxError) as error:
         reason = f"problem {len(problems) + 1}, {type(error).__name__}: {error}"
         raise UserError(f"{path} is not in the benchmark's format ({reason})") from error
-    return problems
+    if not problems:
+        raise UserError(f"{path} holds no problem; give the benchmark's file, one JSON object a line")
+    return list(problems.values())
+
+
+def _check_texts(problem: Problem) -> None:
+    """Raises a TypeError or ValueError for what JSON can say and no model could be shown."""
+    for name in ("task_id", "prompt", "suffix", "answer", "tests"):
+        text = getattr(problem, name)
+        if not isinstance(text, str):
+            raise TypeError(f"{name} is {text!r}, not a text")
+        text.encode()  # JSON can spell half characters

@@ -280,6 +280,41 @@ def test_a_bad_problem_is_named_by_its_number(tmp_path, change):
         read_mbpp(str(path))
 
 
+@pytest.mark.parametrize(
+    "change, reason",
+    [
+        ({}, "ValueError: task_id T/0 is there twice"),
+        ({"task_id": 1}, "TypeError: task_id is 1, not a text"),
+        ({"task_id": "T/1", "prompt": None}, "TypeError: prompt is None"),
+        ({"task_id": "T/1", "canonical_solution": []}, r"TypeError: answer is \[\]"),
+        ({"task_id": "T/1", "prompt": "\ud800"}, "UnicodeEncodeError"),
+    ],
+)
+def test_problems_that_cannot_be_told_apart_or_shown_are_refused(tmp_path, change, reason):
+    record = {
+        "task_id": "T/0",
+        "prompt": "def f():\n",
+        "canonical_solution": "    pass\n",
+        "entry_point": "f",
+        "test": "",
+    }
+    path = tmp_path / "humaneval.jsonl"
+    path.write_text(f"{json.dumps(record)}\n{json.dumps(record | change)}\n")
+    with pytest.raises(UserError, match=rf"not in the benchmark's format \(problem 2, {reason}"):
+        read_humaneval(str(path))
+
+
+def test_a_file_without_problems_is_refused(tmp_path):
+    path = tmp_path / "mbpp.jsonl"
+    path.write_text("\n")
+    with pytest.raises(UserError, match=r"mbpp\.jsonl holds no problem; give the benchmark's file"):
+        read_mbpp(str(path))
+    path.write_text(json.dumps(MBPP[-1]))
+    with pytest.raises(UserError, match=r"no problem of the test split, task ids 11 to 510; .*--variant=all takes all"):
+        read_mbpp(str(path))
+    assert len(read_mbpp(str(path), whole=True)) == 1
+
+
 def test_tests_that_are_no_python_are_named_before_a_model_answers(tmp_path):
     record = {"task_id": "T/0", "prompt": "def f():\n", "canonical_solution": "    pass\n", "entry_point": "f"}
     path = tmp_path / "humaneval.jsonl"
