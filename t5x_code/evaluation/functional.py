@@ -20,7 +20,7 @@ from t5x_code.evaluation.pass_at_k import each_pass_at_k, incremental_pass_at_k,
 from t5x_code.evaluation.problems import Problem, read_humaneval, read_infilling, read_mbpp, read_multilingual
 from t5x_code.evaluation.protocols import PROTOCOLS, Protocol, resolve_protocol
 from t5x_code.evaluation.request import Request, Results
-from t5x_code.evaluation.sample_problems import draw_samples, made_with, with_lengths_of
+from t5x_code.evaluation.sample_problems import draw_samples, made_with, plan_draws, with_lengths_of
 from t5x_code.evaluation.samples_file import SamplesFile, read_samples
 from t5x_code.evaluation.sandbox.pool import SandboxPool
 from t5x_code.evaluation.sandbox.sandbox import Outcome
@@ -87,13 +87,14 @@ def _draw(
     """Draws what is missing from the samples file, and hands all of it to the judge as it comes."""
     model = request.the_model()
     protocol = with_lengths_of(model, protocol, request.sampled)
+    draws = plan_draws(model, problems, protocol, request.sampled)
     settings = made_with(request, problems, name, protocol)
     file = SamplesFile(request.keep_samples, settings)
     done = {task_id for task_id, texts in file.samples.items() if len(texts) >= protocol.num_samples}
     for task_id in done:
         judge.take([(task_id, text) for text in file.samples[task_id]])
-    truncated = draw_samples(model, problems, protocol, request.sampled, file, done, judge.take)
-    return {"protocol": name, "made_with": settings, "truncated_prompts": truncated}
+    draw_samples(model, draws, file, done, judge.take)
+    return {"protocol": name, "made_with": settings, "truncated_prompts": draws.truncated_prompts}
 
 
 class _Judge:

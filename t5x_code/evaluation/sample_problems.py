@@ -14,6 +14,7 @@ from t5x_code.evaluation.weights_digest import weights_digest
 from t5x_code.inference.generation import GenerationConfig
 from t5x_code.inference.infilling import (
     Completion,
+    StopRule,
     TextModel,
     at_strings,
     complete,
@@ -70,19 +71,27 @@ def check_room(max_new_tokens: int, context: int) -> None:
         )
 
 
-def draw_samples(
-    model: TextModel,
-    problems: Sequence[Problem],
-    protocol: Protocol,
-    sampled: Sampled,
-    file: SamplesFile,
-    done: Container[str],
-    on_samples: Callable[[list[tuple[str, str]]], None],
-) -> int:
-    """Draws `protocol.num_samples` of each problem that is not done, appends them and passes them on.
+@dataclasses.dataclass(frozen=True)
+class Draws:
+    """What is asked of a model."""
 
-    Returns:
-        How many prompts were longer than the context; they lose their beginning (and suffixes their end).
+    problems: Sequence[Problem]
+    fitting: Sequence[Problem]  # the same, cut to the context: prompts at their beginning, suffixes at their end
+    generation: GenerationConfig
+    stop: StopRule | None  # of problems that say none of their own
+
+    @property
+    def truncated_prompts(self) -> int:
+        """How many prompts were longer than the context."""
+        pairs = zip(self.fitting, self.problems, strict=True)
+        return sum(one.prompt != p.prompt or one.suffix != p.suffix for one, p in pairs)
+
+
+def plan_draws(model: TextModel, problems: Sequence[Problem], protocol: Protocol, sampled: Sampled) -> Draws:
+    """What is asked, found out before anything is written.
+
+    Raises:
+        UserError: numbers that mean nothing, or a model that does not infill for problems that want it.
     """
     generation = GenerationConfig(
         max_new_tokens=protocol.max_new_tokens,
@@ -92,8 +101,18 @@ def draw_samples(
         batch_size=sampled.batch_size,
     )
     room = model.config.max_length - protocol.max_new_tokens
-    fitting = [fit(model, problem, room) for problem in problems]
-    truncated = sum(one.prompt != p.prompt or one.suffix != p.suffix for one, p in zip(fitting, problems, strict=True))
+    return Draws(problems, [fit(model, problem, room) for problem in problems], generation, protocol.stop)
+
+
+def draw_samples(
+    model: TextModel,
+    draws: Draws,
+    file: SamplesFile,
+    done: Container[str],
+    on_samples: Callable[[list[tuple[str, str]]], None],
+) -> None:
+    """Draws the samples of each problem that is not done, appends them and passes them on."""
+    problems = draws.problems
 
     def keep(answers: dict[int, list[Completion]], indices: Sequence[int]) -> None:
         samples = [
@@ -109,19 +128,18 @@ def draw_samples(
     for index, problem in enumerate(problems):
         alike.setdefault((problem.is_infill, problem.stops), []).append(index)
     for (is_infill, stops), indices in alike.items():
-        chosen = [fitting[index] for index in indices]
+        chosen = [draws.fitting[index] for index in indices]
         respond = infill if is_infill else complete
         respond(
             model,
             [(p.prompt, p.suffix) if is_infill else p.prompt for p in chosen],
-            generation,
-            stop=at_strings(stops) or protocol.stop,
+            draws.generation,
+            stop=at_strings(stops) or draws.stop,
             names=[p.task_id for p in chosen],
             numbers=indices,
             skip={at for at, problem in enumerate(chosen) if problem.task_id in done},
             on_answers=lambda answers, indices=indices: keep(answers, indices),
         )
-    return truncated
 
 
 def fit(model: TextModel, problem: Problem, room: int) -> Problem:

