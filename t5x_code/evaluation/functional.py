@@ -153,7 +153,7 @@ def summarise(problems: Sequence[Problem], outcomes: dict[str, list[Outcome]], k
         "metrics": metrics,
         "confidence_95": intervals,
         "num_problems": len(attempted),
-        "not_attempted": [p.task_id for p in problems if p not in attempted],
+        "not_attempted": [p.task_id for p in problems if p.task_id not in counts],
         "num_samples": sum(n for n, _ in counts.values()),
         "results": dict(reasons.most_common()),
         "problems": {

@@ -7,7 +7,7 @@ those of other settings are refused, those of other weights of the same name are
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from etils import epath
@@ -20,13 +20,14 @@ WEIGHTS = "weights"  # in what samples were made with: tells the model's paramet
 Samples = dict[str, list[str]]  # completions by task id, in the order in which they were drawn
 
 
-def read_samples(path: str, known: Sequence[str]) -> Samples:
+def read_samples(path: str, known: Iterable[str]) -> Samples:
     """Samples that were made elsewhere; the file may be gzipped.
 
     Raises:
         UserError: it cannot be read, or a line is not a sample of a known problem.
     """
     samples: Samples = {}
+    known = frozenset(known)  # files hold millions of lines, of thousands of problems
     for number, line in enumerate(read_text(path).split("\n"), 1):
         if not line.strip():
             continue
