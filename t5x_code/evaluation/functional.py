@@ -145,9 +145,9 @@ def summarise(problems: Sequence[Problem], outcomes: dict[str, list[Outcome]], k
         raise UserError("no problem has a sample; nothing to score")
     counts = {p.task_id: _counts(outcomes[p.task_id]) for p in attempted}
     metrics, intervals = {}, {}
-    for name, values_P in _pass_at(attempted, counts, ks):
-        metrics[name] = float(values_P.mean())
-        intervals[name] = bootstrap_interval(values_P, seed)
+    for name, values_P, weights_P in _pass_at(attempted, counts, ks):
+        metrics[name] = float(np.average(values_P, weights=weights_P))
+        intervals[name] = bootstrap_interval(values_P, seed, weights_P=weights_P)
     reasons = Counter(_kind(outcome.result) for results in outcomes.values() for outcome in results)
     return {
         "metrics": metrics,
@@ -165,18 +165,22 @@ def summarise(problems: Sequence[Problem], outcomes: dict[str, list[Outcome]], k
 
 def _pass_at(
     problems: Sequence[Problem], counts: dict[str, tuple[int, int]], ks: Sequence[int]
-) -> Iterator[tuple[str, np.ndarray]]:
-    """Names of metrics with the values of each problem, [P]."""
+) -> Iterator[tuple[str, np.ndarray, np.ndarray | None]]:
+    """Names of metrics with the value of each problem and its weight in the mean, [P]; None where all weigh the same.
+
+    The mean over all sub-problems is one over problems that weigh as many as they have.
+    """
     groups: dict[str, list[tuple[int, int]]] = {}
     for problem in problems:
         groups.setdefault(problem.group or problem.task_id, []).append(counts[problem.task_id])
     is_incremental = any(problem.group for problem in problems)
     for k in usable_k(list(counts.values()), ks):
         if is_incremental:
-            yield f"incremental_pass@{k}", incremental_pass_at_k(groups, k)
-            yield f"macro_pass@{k}", each_pass_at_k(list(counts.values()), k)
+            values_P = incremental_pass_at_k(groups, k)
+            yield f"incremental_pass@{k}", values_P, None
+            yield f"macro_pass@{k}", values_P, np.array([len(parts) for parts in groups.values()])
         else:
-            yield f"pass@{k}", each_pass_at_k(list(counts.values()), k)
+            yield f"pass@{k}", each_pass_at_k(list(counts.values()), k), None
 
 
 def _counts(outcomes: Sequence[Outcome]) -> tuple[int, int]:

@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 
 from t5x_code.evaluation.edit_similarity import edit_distance, edit_similarity
+from t5x_code.evaluation.functional import summarise
 from t5x_code.evaluation.intervals import bootstrap_interval
 from t5x_code.evaluation.pass_at_k import each_pass_at_k, incremental_pass_at_k, pass_at_k, usable_k
+from t5x_code.evaluation.problems import Problem
+from t5x_code.evaluation.sandbox.sandbox import Outcome
 
 
 def test_published_values():
@@ -59,6 +62,21 @@ def test_the_interval_covers_as_often_as_it_says():
         hits += low <= 0.3 <= high
     assert 88 <= hits <= 100
     assert bootstrap_interval(np.ones(5), 0) == [1.0, 1.0]
+
+
+def test_parts_of_a_problem_are_drawn_together():
+    """Ten parts that all pass or all fail tell as much as one."""
+    rng = np.random.default_rng(0)
+    passes = {f"p{n}": bool(rng.random() < 0.5) for n in range(60)}
+    problems = [Problem(f"{p}/{part}", "", "", "", (), group=p) for p in passes for part in range(10)]
+    outcomes = {problem.task_id: [Outcome(passes[problem.group], "")] for problem in problems}
+    results = summarise(problems, outcomes, (1,), seed=0)
+    metrics, intervals = results["metrics"], results["confidence_95"]
+    assert metrics["macro_pass@1"] == pytest.approx(metrics["incremental_pass@1"])
+    assert intervals["macro_pass@1"] == pytest.approx(intervals["incremental_pass@1"])
+    uneven = [problem for problem in problems if problem.group != "p0" or problem.task_id == "p0/0"]
+    macro = summarise(uneven, outcomes, (1,), seed=0)["metrics"]["macro_pass@1"]
+    assert macro == pytest.approx(np.mean([passes[problem.group] for problem in uneven]))
 
 
 def test_edit_distance_by_known_pairs():
