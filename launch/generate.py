@@ -3,27 +3,26 @@
 python launch/generate.py --model_dir=runs/quickstart --prompt="def fibonacci(n):"
 python launch/generate.py --model_dir=runs/quickstart --prefix="def add(a, b):" --suffix="print(add(1, 2))"
 python launch/generate.py --model_dir=runs/quickstart --input_file=prompts.jsonl --output_file=completions.jsonl
+
+A file of prompts that was interrupted goes on where it stopped when the same command is run again: what is done lies
+beside the output, completions.jsonl.samples.jsonl, until the output is written.
 """
 
 import sys
 
 from absl import flags
-from tqdm import tqdm
+from etils import epath
 
+from t5x_code.checkpoints.manager import absolute_path
 from t5x_code.checkpoints.model_directory import read_model_directory
 from t5x_code.errors import UserError
 from t5x_code.inference.generation import GenerationConfig
 from t5x_code.inference.infilling import Completion, TextModel, at_strings, complete, infill
 from t5x_code.inference.output_file import check_writable
-from t5x_code.inference.prompt_file import (
-    check_lines_fit,
-    complete_lines,
-    holds_surrogates,
-    read_prompt_file,
-    write_completions,
-)
+from t5x_code.inference.prompt_file import check_lines_fit, holds_surrogates, read_prompt_file
 from t5x_code.inference.sampling import Sampling
 from t5x_code.recipes.command_line import run
+from t5x_code.recipes.generate import complete_file
 from t5x_code.recipes.text_model import text_model
 from t5x_code.tokens.tokenizer import Tokenizer
 
@@ -70,9 +69,7 @@ def main(argv: list[str]) -> None:
         check_writable(FLAGS.output_file)
         model = load_model()
         check_lines_fit(model, lines, generation.max_new_tokens)
-        with tqdm(total=len(lines), unit="prompt") as progress:
-            completions = complete_lines(model, lines, generation, at_strings(FLAGS.stop), progress.update)
-        write_completions(FLAGS.output_file, lines, completions)
+        complete_file(model, lines, FLAGS.output_file, generation, FLAGS.stop)
     elif FLAGS.prompt is not None:
         samples = complete(load_model(), [FLAGS.prompt], generation, stop=at_strings(FLAGS.stop), names=["--prompt"])[0]
         show(FLAGS.prompt, samples, "")
@@ -85,7 +82,9 @@ def main(argv: list[str]) -> None:
 def load_model() -> TextModel:
     """The model of `--model_dir`."""
     description, params = read_model_directory(FLAGS.model_dir)
-    return text_model(description, params, Tokenizer.load(f"{FLAGS.model_dir}/tokenizer"), int8=FLAGS.int8)
+    tokenizer = Tokenizer.load(f"{FLAGS.model_dir}/tokenizer")
+    name = str(absolute_path(epath.Path(FLAGS.model_dir)))
+    return text_model(description, params, tokenizer, name=name, int8=FLAGS.int8)
 
 
 def show(before: str, samples: list[Completion], after: str) -> None:

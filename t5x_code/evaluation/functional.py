@@ -88,7 +88,7 @@ def _draw(
     model = request.the_model()
     protocol = with_lengths_of(model, protocol, request.sampled)
     draws = plan_draws(model, problems, protocol, request.sampled)
-    settings = made_with(request, problems, name, protocol)
+    settings = made_with(model, draws, name)
     file = SamplesFile(request.keep_samples, settings)
     done = {task_id for task_id, texts in file.samples.items() if len(texts) >= protocol.num_samples}
     for task_id in done:

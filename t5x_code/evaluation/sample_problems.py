@@ -8,7 +8,7 @@ from typing import Any
 from t5x_code.errors import UserError
 from t5x_code.evaluation.problems import Problem
 from t5x_code.evaluation.protocols import Protocol
-from t5x_code.evaluation.request import Request, Sampled
+from t5x_code.evaluation.request import Sampled
 from t5x_code.evaluation.samples_file import WEIGHTS, SamplesFile
 from t5x_code.evaluation.weights_digest import weights_digest
 from t5x_code.inference.generation import GenerationConfig
@@ -27,25 +27,28 @@ from t5x_code.inference.sampling import Sampling
 _CONTROL_TOKENS = 6  # of the infill format, at most
 
 
-def made_with(request: Request, problems: Sequence[Problem], name: str, protocol: Protocol) -> dict[str, Any]:
-    """What determines the samples, plain JSON."""
-    model = request.the_model()
-    # "gap" tells infills from what was once asked for left to right: gaps at a text's end.
-    texts = "\0".join(f"{p.task_id}\0{p.prompt}\0{p.suffix}" + "\0gap" * p.is_infill for p in problems)
+def drawn_with(model: TextModel, generation: GenerationConfig) -> dict[str, Any]:
+    """What of a model and of the draws determines the texts that it writes, plain JSON."""
     return {
         "model": model.name,
         WEIGHTS: weights_digest(model.params),
         "int8": model.int8,
-        "problems": hashlib.sha256(texts.encode()).hexdigest(),
-        "protocol": name,
-        "temperature": protocol.temperature,
-        "top_p": protocol.top_p,
-        "top_k": request.sampled.top_k or 0,
-        "num_samples": protocol.num_samples,
-        "max_new_tokens": protocol.max_new_tokens,
-        "seed": request.sampled.seed,
-        "batch_size": request.sampled.batch_size,
+        "temperature": generation.sampling.temperature,
+        "top_p": generation.sampling.top_p,
+        "top_k": generation.sampling.top_k,
+        "num_samples": generation.num_samples,
+        "max_new_tokens": generation.max_new_tokens,
+        "seed": generation.seed,
+        "batch_size": generation.batch_size,
     }
+
+
+def made_with(model: TextModel, draws: "Draws", name: str) -> dict[str, Any]:
+    """What determines the samples, the protocol's name among it, plain JSON."""
+    # "gap" tells infills from what was once asked for left to right: gaps at a text's end.
+    texts = "\0".join(f"{p.task_id}\0{p.prompt}\0{p.suffix}" + "\0gap" * p.is_infill for p in draws.problems)
+    problems = hashlib.sha256(texts.encode()).hexdigest()
+    return drawn_with(model, draws.generation) | {"problems": problems, "protocol": name}
 
 
 def with_lengths_of(model: TextModel, protocol: Protocol, sampled: Sampled) -> Protocol:
@@ -115,14 +118,9 @@ def draw_samples(
     problems = draws.problems
 
     def keep(answers: dict[int, list[Completion]], indices: Sequence[int]) -> None:
-        samples = [
-            (problems[indices[at]].task_id, completion.text)
-            for at, completions in answers.items()
-            for completion in completions[len(file.samples.get(problems[indices[at]].task_id, [])) :]
-        ]
-        held = {task_id: list(file.samples.get(task_id, [])) for task_id, _ in samples}
-        file.add(samples)
-        on_samples([(task_id, text) for task_id, texts in held.items() for text in texts] + samples)
+        texts = {problems[indices[at]].task_id: [c.text for c in completions] for at, completions in answers.items()}
+        file.complete(texts)
+        on_samples([(task_id, text) for task_id in texts for text in file.samples[task_id]])
 
     alike: dict[tuple[bool, tuple[str, ...]], list[int]] = {}
     for index, problem in enumerate(problems):

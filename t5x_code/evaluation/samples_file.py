@@ -45,17 +45,20 @@ def read_samples(path: str, known: Iterable[str]) -> Samples:
 class SamplesFile:
     """Samples that this run makes: what is there already, and a way to add to it."""
 
-    def __init__(self, path: str, made_with: Mapping[str, Any]):
+    def __init__(self, path: str, made_with: Mapping[str, Any], flag: str = "--output"):
         """Opens it, or starts it.
 
         Args:
             path: the file; one in a bucket, where nothing is appended to, is written anew when something is added.
             made_with: what determines the samples, plain JSON.
+            flag: that names the results, beside which this file lies; for messages.
 
         Raises:
             UserError: the file there holds samples that were made otherwise, or nobody knows how, or cannot be written.
         """
         self._path = epath.Path(path)
+        self._described = self._path.with_name(f"{self._path.name}.made_with.json")
+        self._advice = f"choose another {flag} or remove the file"
         self._in_bucket = "://" in path
         self.samples: Samples = {}
         try:
@@ -82,6 +85,16 @@ class SamplesFile:
         for task_id, text in samples:
             self.samples.setdefault(task_id, []).append(text)
 
+    def complete(self, answers: Mapping[str, Sequence[str]]) -> None:
+        """Adds of all completions of some tasks those that are not there yet."""
+        held = {task_id: len(self.samples.get(task_id, [])) for task_id in answers}
+        self.add([(task_id, text) for task_id, texts in answers.items() for text in texts[held[task_id] :]])
+
+    def remove(self) -> None:
+        """Removes it, with what it says of itself, once the results hold all of it."""
+        for path in (self._path, self._described):
+            path.unlink(missing_ok=True)
+
     def _read(self) -> bytes:
         """Takes in the whole lines; their bytes."""
         if not self._path.exists():
@@ -97,8 +110,7 @@ class SamplesFile:
         return data[:kept]
 
     def _compare(self, made_with: Mapping[str, Any]) -> None:
-        described = self._path.with_name(f"{self._path.name}.made_with.json")
-        advice = "choose another --output or remove the file"
+        described, advice = self._described, self._advice
         if self._path.exists() and self._path.stat().length:
             if not described.exists():
                 raise UserError(f"{self._path} has no {described.name} beside it, which says what made it; {advice}")

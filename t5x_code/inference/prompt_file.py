@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any
 
 from etils import epath
@@ -86,23 +86,29 @@ def complete_lines(
     lines: Sequence[PromptLine],
     generation: GenerationConfig,
     stop: StopRule | None,
-    on_progress: Callable[[int], None],
-) -> list[list[str]]:
-    """Completions of each line, by `complete` or `infill` as its fields ask."""
+    skip: Container[int],
+    on_texts: Callable[[dict[int, list[str]]], None],
+) -> None:
+    """Completes each line but those to skip, by `complete` or `infill` as its fields ask.
 
-    def count(answers: dict[int, list[Completion]]) -> None:
-        on_progress(len(answers))
-
-    results: list[list[str]] = [[] for _ in lines]
+    `on_texts` is called with the completions of the lines just finished, by index.
+    """
     for is_infill, respond in ((False, complete), (True, infill)):
         chosen = [index for index, line in enumerate(lines) if line.is_infill == is_infill]
         records = [lines[index].record for index in chosen]
-        prompts = [(r["prefix"], r["suffix"]) if is_infill else r["prompt"] for r in records]
-        names = [lines[index].name for index in chosen]
-        completions = respond(model, prompts, generation, stop=stop, names=names, on_answers=count)
-        for index, samples in zip(chosen, completions, strict=True):
-            results[index] = [sample.text for sample in samples]
-    return results
+
+        def tell(answers: dict[int, list[Completion]], chosen: list[int] = chosen) -> None:
+            on_texts({chosen[at]: [sample.text for sample in samples] for at, samples in answers.items()})
+
+        respond(
+            model,
+            [(r["prefix"], r["suffix"]) if is_infill else r["prompt"] for r in records],
+            generation,
+            stop=stop,
+            names=[lines[index].name for index in chosen],
+            skip={at for at, index in enumerate(chosen) if index in skip},
+            on_answers=tell,
+        )
 
 
 def write_completions(path: str, lines: Sequence[PromptLine], completions: Sequence[Sequence[str]]) -> None:

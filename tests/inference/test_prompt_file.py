@@ -55,9 +55,10 @@ def test_a_file_without_prompts_is_refused(tmp_path, content):
 
 def test_mixed_lines_keep_their_order_and_fields(tmp_path, monkeypatch):
     def answer(kind):
-        def respond(model, prompts, generation, *, stop, names, on_answers):
-            on_answers(dict.fromkeys(range(len(prompts))))
-            return [[Completion(f"{kind} {p} of {n[-6:]}", (), "length")] for p, n in zip(prompts, names, strict=True)]
+        def respond(model, prompts, generation, *, stop, names, skip, on_answers):
+            for at, (prompt, name) in enumerate(zip(prompts, names, strict=True)):
+                if at not in skip:
+                    on_answers({at: [Completion(f"{kind} {prompt} of {name[-6:]}", (), "length")]})
 
         return respond
 
@@ -66,15 +67,15 @@ def test_mixed_lines_keep_their_order_and_fields(tmp_path, monkeypatch):
     path = tmp_path / "prompts.jsonl"
     path.write_text('{"prefix": "a", "suffix": "ü\u2028", "id": 5}\n{"prompt": "c"}\n{"prefix": "d", "suffix": "e"}')
     lines = read_prompt_file(str(path))
-    done = []
-    write_completions(
-        str(tmp_path / "out.jsonl"), lines, complete_lines(None, lines, GenerationConfig(), None, done.append)
-    )
+    texts = {}
+    complete_lines(None, lines, GenerationConfig(), None, {2}, texts.update)
+    assert [*texts] == [1, 0]
+    complete_lines(None, lines, GenerationConfig(), None, {0, 1}, texts.update)
+    write_completions(str(tmp_path / "out.jsonl"), lines, [texts[at] for at in range(3)])
     records = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [record["completions"][0][:8] for record in records] == ["infill (", "complete", "infill ("]
     assert [record["completions"][0][-6:] for record in records] == ["line 1", "line 2", "line 3"]
     assert records[0]["id"] == 5 and records[0]["suffix"] == "ü\u2028"
-    assert sum(done) == 3
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out.jsonl", "prompts.jsonl"]
 
 
