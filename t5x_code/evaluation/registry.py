@@ -25,7 +25,8 @@ EVALUATIONS: dict[str, Evaluation] = {
 }
 
 WRITES_PROGRAMS = ("humaneval", "mbpp", "infilling", "incremental", "multilingual")
-OF_PROGRAMS = ("protocol", "samples", "temperature", "top_p", "top_k", "num_samples")  # flags of these alone
+OF_DRAWS = ("temperature", "top_p", "top_k", "num_samples")
+OF_PROGRAMS = ("protocol", "samples", *OF_DRAWS)  # flags of these alone
 
 # What `--variant` may be; an evaluation that is not here has none.
 VARIANTS: dict[str, tuple[str, ...]] = {
@@ -59,3 +60,6 @@ def _refuse_ignored(request: Request) -> None:
     for name in ignored:
         if given[name] is not None:
             raise UserError(f"--{name} does nothing in --eval={request.name}; leave it out")
+    for name in (*OF_DRAWS, "max_new_tokens") if request.samples is not None else ():
+        if given[name] is not None:
+            raise UserError(f"--{name} does nothing to --samples, which are drawn already; leave it out")

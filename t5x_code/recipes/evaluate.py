@@ -84,7 +84,7 @@ def evaluate_command(command: EvaluationCommand) -> Results:
     request = _request(command)
     use_compilation_cache()
     start = time.time()
-    if command.model_dir and not command.samples:
+    if command.model_dir:
         request = dataclasses.replace(request, model=_open_model(command), batches=_batches(command))
     if command.before:
         second = dataclasses.replace(command, model_dir=command.before, step=None)
@@ -116,6 +116,10 @@ def _request(command: EvaluationCommand) -> Request:
     """What the flags ask for, without the models."""
     sampled = {field.name: getattr(command, field.name) for field in dataclasses.fields(Sampled)}
     output = epath.Path(command.output)
+    if command.before and command.eval != "logic_equivalence":
+        raise UserError(f"--before does nothing in --eval={command.eval}; leave it out")
+    if command.model_dir and command.samples:
+        raise UserError("--model_dir does nothing to --samples, which are drawn already; give one of them")
     return Request(
         name=command.eval,
         trained_groups=_trained_groups(command),

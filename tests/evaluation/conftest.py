@@ -3,7 +3,7 @@
 import pytest
 from byte_model import ALLOWED, SAMPLED, byte_model
 
-from t5x_code.evaluation.request import Request
+from t5x_code.evaluation.request import Request, Sampled
 
 
 @pytest.fixture(scope="module")
@@ -15,7 +15,8 @@ def model():
 def request_for(model, tmp_path):
     def make(**changes):
         kept = str(tmp_path / "r.samples.jsonl")
-        fields = {"model": model, "keep_samples": kept, "sampled": SAMPLED, "execution": ALLOWED, "limit": 6}
+        sampled = Sampled() if "samples" in changes else SAMPLED
+        fields = {"model": model, "keep_samples": kept, "sampled": sampled, "execution": ALLOWED, "limit": 6}
         return Request("humaneval", show_progress=False, **(fields | changes))
 
     return make

@@ -114,6 +114,12 @@ def test_what_an_evaluation_lacks_is_said(request_for):
             evaluate(dataclasses.replace(request_for(), name=name, sampled=Sampled(), **flag))
 
 
+@pytest.mark.parametrize("name", ["temperature", "top_p", "top_k", "num_samples", "max_new_tokens"])
+def test_samples_that_are_drawn_are_not_drawn_otherwise(request_for, name):
+    with pytest.raises(UserError, match=f"--{name} does nothing to --samples"):
+        evaluate(request_for(model=None, samples="samples.jsonl", sampled=Sampled(**{name: 1})))
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

@@ -65,6 +65,8 @@ def test_bad_input(script, whole_run, tmp_path):
         ([model, "--eval=completion", "--max_new_tokens=128", output], "no room for a prompt"),
         ([model, "--eval=humaneval", "--workers=-1", output], "workers is -1"),
         ([model, "--eval=loss", f"--data={tmp_path}", output], f"--data={tmp_path} holds no store"),
+        ([model, "--eval=completion", f"--before={whole_run}", output], "--before does nothing in --eval=completion"),
+        ([model, "--eval=humaneval", "--samples=s.jsonl", output], "--model_dir does nothing to --samples"),
     ):
         ended = script("evaluate.py", *arguments)
         assert ended.code == 2 and len(ended.error_lines) == 1 and message in ended.error_lines[0], ended.err
