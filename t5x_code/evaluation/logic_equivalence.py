@@ -84,14 +84,15 @@ def _by_verdict(
     items: Sequence[SelectionItem], model: TextModel, seed: int, show_progress: bool
 ) -> tuple[dict[str, float], dict[str, list[float]]]:
     """Selection by what the model says of a pair, `verdict/..`; the other programs are left out, for each is a pair."""
-    asked = [(item, kind) for item in items for kind in (*ACCEPTED, *REJECTED) if kind in item.candidates]
+    kinds = (*ACCEPTED, *REJECTED)
+    asked = [(number, kind) for number, item in enumerate(items) for kind in kinds if kind in item.candidates]
     with tqdm(total=len(asked), unit="pair", disable=not show_progress) as progress:
-        pairs = [(item.query, item.candidates[kind]) for item, kind in asked]
+        pairs = [(items[number].query, items[number].candidates[kind]) for number, kind in asked]
         odds = verdict_log_odds(model, pairs, progress.update)
-    by_item: dict[str, dict[str, float]] = {item.problem_id: {} for item in items}
-    for (item, kind), value in zip(asked, odds, strict=True):
-        by_item[item.problem_id][kind] = float(value)
-    metrics, intervals = selection_scores(list(by_item.values()), [()] * len(by_item), seed)
+    by_item: list[dict[str, float]] = [{} for _ in items]  # not by id: a problem may have a line for each language
+    for (number, kind), value in zip(asked, odds, strict=True):
+        by_item[number][kind] = float(value)
+    metrics, intervals = selection_scores(by_item, [()] * len(items), seed)
     prefixed = ({f"{VERDICT}/{key}": value for key, value in of.items()} for of in (metrics, intervals))
     return next(prefixed), next(prefixed)
 

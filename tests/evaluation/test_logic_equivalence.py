@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from t5x_code.errors import UserError
-from t5x_code.evaluation import embeddings
+from t5x_code.evaluation import embeddings, logic_equivalence
 from t5x_code.evaluation.embeddings import embed_codes
 from t5x_code.evaluation.logic_equivalence import evaluate_logic_equivalence
 from t5x_code.evaluation.request import Request
@@ -166,6 +166,18 @@ def test_a_model_is_evaluated_on_held_out_problems_only(model, problem_file):
     others = frozenset(group_number(p.group) for p in PROBLEMS) - trained
     with pytest.raises(UserError, match="was trained on"):
         evaluate_logic_equivalence(dataclasses.replace(request, trained_groups=others, variant="all_problems"))
+
+
+def test_lines_of_one_id_are_items_of_their_own(model, tmp_path, monkeypatch):
+    """As a problem's solutions in two languages may stand."""
+    name = next(p.problem_id for p in PROBLEMS if is_held_out(group_number(p.group)))
+    path = tmp_path / "problems.jsonl"
+    path.write_text("\n".join(json.dumps({"problem_id": name, "solutions": solutions(n)}) for n in (1, 2)))
+    odds = np.array([1.0, 0, 0, 0, 0, 0])  # another solution, renamed, shuffled: told apart in the first line alone
+    monkeypatch.setattr(logic_equivalence, "verdict_log_odds", lambda model, pairs, on_progress: odds[: len(pairs)])
+    request = Request("logic_equivalence", model, data=str(path), variant="verdict", show_progress=False)
+    metrics = evaluate_logic_equivalence(request, ("causal",), with_untrained=False)["metrics"]
+    assert (metrics["verdict/pos|lsh"], metrics["verdict/obf|lsh"]) == (0.75, 0.5)
 
 
 @pytest.mark.parametrize("sizes", [(30, 20), (300, 30), (30, 300), (300, 300)])
