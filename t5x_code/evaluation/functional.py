@@ -58,6 +58,8 @@ def _evaluate(request: Request, problems: Sequence[Problem], default_protocol: s
     problems = problems[: request.limit]
     name = request.protocol or default_protocol
     protocol = resolve_protocol(name, request.sampled)
+    if protocol.strips_prompts:
+        problems = [problem.stripped() for problem in problems]
     with SandboxPool(request.execution) as pool:
         judge = _Judge(pool, problems, request)
         started = time.monotonic()

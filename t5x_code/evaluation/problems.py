@@ -35,6 +35,13 @@ class Problem:
         """The program that a completion makes."""
         return (self.begins or self.prompt) + completion + self.suffix
 
+    def stripped(self) -> "Problem":
+        """The problem without white space at the ends of its prompt, which is the program's too; of a gap, as it is."""
+        if self.is_infill:
+            return self
+        blank = self.prompt[len(self.prompt.rstrip()) :]
+        return dataclasses.replace(self, prompt=self.prompt.strip(), answer=blank + self.answer)
+
     def program(self, completion: str) -> Program:
         """The program that a completion makes, and its tests."""
         if self.language != "python":

@@ -35,6 +35,7 @@ class Protocol:
     stop: StopRule | None
     max_new_tokens: int = 256
     ks: tuple[int, ...] = (1, 10, 100)
+    strips_prompts: bool = False  # white space at both ends; the newline before a body is left to the model
 
 
 _codex, _bigcode = at_strings(CODEX_STOPS), at_strings(BIGCODE_STOPS)
@@ -46,7 +47,7 @@ PROTOCOLS: dict[str, Protocol] = {
     "codegen2_pass1": Protocol(0.2, 0.95, 200, codegen_end, ks=(1,)),
     "codegen2_pass10": Protocol(0.6, 0.95, 200, codegen_end, ks=(10,)),
     "codegen2_pass100": Protocol(0.8, 0.95, 200, codegen_end, ks=(100,)),
-    "bigcode": Protocol(0.2, 0.95, 20, _bigcode, 512, ks=(1, 10)),
+    "bigcode": Protocol(0.2, 0.95, 20, _bigcode, 512, ks=(1, 10), strips_prompts=True),  # the harness's task humaneval
     "mbpp": Protocol(0.0, 1.0, 1, at_strings(MBPP_STOPS)),
     "modality_relative": Protocol(0.95, 0.8, 200, _codex),
     "infill": Protocol(0.0, 1.0, 1, None),  # ends at <eom> alone (CodeGen2 model card)

@@ -98,6 +98,18 @@ def test_infilling_answers_pass(pool, shared_data):
     assert len(failures(pool, lines[:100], lambda problem: ")")) == 100
 
 
+def test_stripped_prompts_are_the_bigcode_harness_own(pool):
+    problems = read_humaneval()
+    stripped = [problem.stripped() for problem in problems]
+    assert all(one.prompt == problem.prompt.strip() for one, problem in zip(stripped, problems, strict=True))
+    some = [stripped[number] for number in (0, 32, 38, 50)]  # the tests of the last three take names of the reference
+    assert failures(pool, some, lambda problem: problem.answer) == {}
+    # As there, a body without a line's end before it is no program.
+    assert len(failures(pool, some, lambda problem: problem.answer.lstrip("\n"))) == 4
+    gap = Problem("a", "x ", "y", "", (), suffix=" z", is_infill=True)
+    assert gap.stripped() == gap
+
+
 @pytest.mark.slow
 def test_single_line_answers_pass_at_every_isolation(shared_data):
     lines = read_infilling(str(shared_data / "HumanEval-SingleLineInfilling.jsonl.gz"))

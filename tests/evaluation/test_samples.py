@@ -1,6 +1,7 @@
 """Samples as a model's: what determines them, the file that keeps them, prompts that are cut to the context."""
 
 import dataclasses
+import json
 
 import jax
 import numpy as np
@@ -87,6 +88,22 @@ def test_a_digest_of_weights_sees_bits_places_and_shapes():
         over_mesh = jax.device_put(layers["a"], NamedSharding(mesh, PartitionSpec(None, None, "fsdp")))
         assert weights_digest({"a": over_mesh}) == weights_digest(layers)
     assert weights_digest({"a": layers["a"][::-1]}) != weights_digest(layers)
+
+
+def test_prompts_are_stripped_where_the_protocol_says_so(request_for, tmp_path):
+    sampled = dataclasses.replace(SAMPLED, num_samples=1)
+    hashes, programs = [], []
+    for protocol in ("bigcode", "codex"):
+        for file in tmp_path.iterdir():
+            file.unlink()
+        hashes.append(evaluate(request_for(limit=2, protocol=protocol, sampled=sampled))["made_with"]["problems"])
+    assert len({*hashes}) == 2
+    path = tmp_path / "samples.jsonl"
+    path.write_text(json.dumps({"task_id": "HumanEval/0", "completion": read_humaneval()[0].answer}))
+    for protocol in ("bigcode", "codex"):
+        given = request_for(model=None, samples=str(path), protocol=protocol)
+        programs.append(evaluate(given)["metrics"]["pass@1"])
+    assert programs == [0.0, 1.0]
 
 
 def test_what_cannot_be_drawn_leaves_no_file(request_for, model, tmp_path, shared_data):
