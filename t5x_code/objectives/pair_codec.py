@@ -61,8 +61,11 @@ class PairCodec:
     encode_continuation = encode
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of code; lines are indented from the first on."""
-        return restore_lines(self._marked_text(ids), *MARKS)
+        """Text of code, or of pairs one after the other: each part's lines are indented from its first on."""
+        pair = self.special_tokens.pair
+        is_end_N = np.isin(ids, (pair.begin, pair.comments, pair.python, self.special_tokens.eod))
+        parts = np.split(np.asarray(ids, np.int64), np.flatnonzero(is_end_N) + 1)
+        return "".join(restore_lines(self._marked_text(part), *MARKS) for part in parts)
 
     def decode_continuation(self, ids: Sequence[int], behind: str = "") -> str:
         """Text of what the model wrote; lines are indented from the level on that the prompt's code ends with."""

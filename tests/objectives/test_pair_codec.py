@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from t5x_code.data.sources import pairs
+from t5x_code.evaluation.teacher_forced import count_bytes
 from t5x_code.objectives.pair_codec import PairCodec, split_prompt
 from t5x_code.source_code.pairs import FunctionPair
 from t5x_code.tokens.tokenizer import Tokenizer
@@ -66,6 +67,18 @@ def test_code_without_a_docstring_goes_on_where_it_stands(tokenizer):
             ids = codec.encode(prompt).tolist()
             assert prompt + codec.decode_continuation(shown[len(ids) :], prompt) == "".join(code)
     assert codec.decode_continuation(codec.encode("return 1").tolist(), "def f():\n    ") == "return 1"
+
+
+@pytest.mark.parametrize("layout", ["pangu", "pycodegpt"])
+def test_a_row_of_pairs_has_the_bytes_of_its_texts(tokenizer, layout):
+    """What bits per byte divides by: no pair is indented from where the last one ended."""
+    codec, special = PairCodec(tokenizer, layout, None), tokenizer.special_tokens
+    signature, docstring, body = "def area(r):\n", "Area:\nin units.\n    m", "    if r:\n        return 3 * r * r\n"
+    prompt = f'{signature}    """Area:\n    in units.\n        m"""\n{body}'
+    one = [*codec.encode(prompt).tolist(), special.eod]
+    targets = np.array([one * 5, one * 5], np.int32)
+    assert codec.decode(one).count("\n") == (signature + docstring + body).count("\n")
+    assert count_bytes(codec, targets, np.ones_like(targets)) == 10 * len(signature + docstring + body)
 
 
 @pytest.mark.parametrize("end", ["\n", "", "  # a note\n", "\n\n"])
