@@ -1,6 +1,6 @@
 """From similarities to the figures of Logically Equivalent Code Selection, and the baselines that know no program.
 
-Ties count one half everywhere. Legend: P items.
+Ties count one half everywhere, and a similarity that is no number makes no number. Legend: P items.
 """
 
 import math
@@ -58,12 +58,14 @@ def selection_scores(
             for similarities, others in zip(similarities_P, others_P, strict=True)
             if accepted in similarities and others
         ]
-        add(f"{accepted}/accuracy_at_1", [max(0.0, 2 - rank) if rank < 2 else 0.0 for rank in ranks])
+        add(f"{accepted}/accuracy_at_1", [float(np.clip(2 - rank, 0, 1)) for rank in ranks])
         add(f"{accepted}/mrr", [1 / rank for rank in ranks])
     return metrics, intervals
 
 
 def _win(accepted: float, rejected: float) -> float:
+    if math.isnan(accepted) or math.isnan(rejected):  # of a diverged model, whose accuracy 0 would be taken for its own
+        return math.nan
     return 0.5 if accepted == rejected else float(accepted > rejected)
 
 

@@ -30,13 +30,17 @@ def draw_similarities(models: Mapping[str, Mapping[str, Sequence[float]]], title
     """Text of an SVG file.
 
     Args:
-        models: by model's name and kind of candidate, cosines in [-1, 1] to the query.
+        models: by model's name and kind of candidate, cosines in [-1, 1] to the query; what is no number is left out.
         title: stands above.
     """
+    models = {
+        name: {kind: [value for value in values if np.isfinite(value)] for kind, values in of_model.items()}
+        for name, of_model in models.items()
+    }
     kinds = list(dict.fromkeys(kind for of_model in models.values() for kind in of_model))
     kinds.sort(key=lambda kind: list(KIND_NAMES).index(kind) if kind in KIND_NAMES else len(KIND_NAMES))
     values = [value for of_model in models.values() for kind in of_model.values() for value in kind]
-    low = max(-1.0, np.floor(10 * min(values, default=0.0)) / 10)
+    low = float(np.clip(np.floor(10 * min(values, default=0.0)) / 10, -1.0, 0.9))  # all may be 1
     height = TOP + ROW * len(kinds) + BOTTOM
     inner = WIDTH - LABEL - 30
     parts = [

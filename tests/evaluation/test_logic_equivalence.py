@@ -90,6 +90,20 @@ def test_scores_are_those_counted_by_hand():
     assert all(low <= metrics[name] <= high for name, (low, high) in intervals.items())
 
 
+def test_a_diverged_model_has_no_accuracy():
+    items = [{"pos": math.nan, "obf": 0.5, "neg": 0.2, "lsh": 0.4}, {"pos": 0.9, "obf": 0.5, "neg": 0.2, "lsh": 0.4}]
+    metrics, _ = selection_scores(items, [[0.1], [0.1]])
+    assert {name for name, value in metrics.items() if math.isnan(value)} == {
+        "pos|neg", "pos|lsh", "mean", "pos/accuracy_at_1", "pos/mrr",
+    }  # fmt: skip
+    assert metrics["obf|neg"] == metrics["obf/accuracy_at_1"] == metrics["obf/mrr"] == 1
+
+
+@pytest.mark.parametrize("values", [[1.0, 1.0], [1.0000001], [math.nan], [math.nan, 0.5], []])
+def test_similarities_that_are_all_one_or_no_number_are_drawn(values):
+    assert "nan" not in draw_similarities({"model": {"pos": values}}, "t")
+
+
 def test_bags_of_tokens_equal_dense_vectors():
     rng = np.random.default_rng(0)
     codes = [rng.integers(0, 12, rng.integers(1, 30)) for _ in range(9)]
