@@ -52,6 +52,8 @@ def main(argv: list[str]) -> None:
     if results.get("not_attempted"):
         left_out = f"{len(results['not_attempted'])} problems have no sample and are left out"
         print(f"{left_out}; what follows is of {results['num_problems']}")
+    if results.get("truncated_prompts"):
+        print(f"{results['truncated_prompts']} prompts did not fit the model's context and were cut")
     width = max(30, *map(len, results["metrics"])) + 2
     for name, value in results["metrics"].items():
         low_high = results.get("confidence_95", {}).get(name)
