@@ -68,20 +68,27 @@ class SamplesFile:
                 with self._path.open("ab") as file:
                     file.truncate(len(self._lines))  # a line that a killed run left unfinished
         except OSError as error:
-            raise UserError(f"samples file {path} cannot be written: {error.strerror or error}") from error
+            raise self._unwritable(error) from error
 
     def add(self, samples: Sequence[tuple[str, str]]) -> None:
-        """Appends lines (task id, completion), and has them on the disk when it returns."""
+        """Appends lines (task id, completion), and has them on the disk when it returns.
+
+        Raises:
+            UserError: they cannot be written; what was there is there still.
+        """
         lines = [json.dumps({"task_id": task_id, "completion": text}) + "\n" for task_id, text in samples]
         data = "".join(lines).encode()
-        if self._in_bucket:
-            self._lines += data
-            self._path.write_bytes(self._lines)
-        else:
-            with self._path.open("ab") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+        try:
+            if self._in_bucket:
+                self._lines += data
+                self._path.write_bytes(self._lines)
+            else:
+                with self._path.open("ab") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+        except OSError as error:
+            raise self._unwritable(error) from error
         for task_id, text in samples:
             self.samples.setdefault(task_id, []).append(text)
 
@@ -109,12 +116,17 @@ class SamplesFile:
             kept += len(line)
         return data[:kept]
 
+    def _unwritable(self, error: OSError) -> UserError:
+        return UserError(f"samples file {self._path} cannot be written: {error.strerror or error}")
+
     def _compare(self, made_with: Mapping[str, Any]) -> None:
         described, advice = self._described, self._advice
         if self._path.exists() and self._path.stat().length:
             if not described.exists():
                 raise UserError(f"{self._path} has no {described.name} beside it, which says what made it; {advice}")
-            before = json.loads(described.read_text())
+            before = _parse_object(described.read_text())
+            if before is None:
+                raise UserError(f"{described}, which says what made {self._path}, is damaged; {advice}")
             differing = [n for n in sorted(before.keys() | made_with.keys()) if before.get(n) != made_with.get(n)]
             for name in differing:
                 if name != WEIGHTS:
@@ -134,9 +146,14 @@ class SamplesFile:
 
 
 def _parse(line: str) -> dict[str, str] | None:
-    try:
-        sample = json.loads(line)
-    except ValueError:
-        return None
-    is_sample = isinstance(sample, dict) and all(isinstance(sample.get(k), str) for k in ("task_id", "completion"))
+    sample = _parse_object(line)
+    is_sample = sample is not None and all(isinstance(sample.get(k), str) for k in ("task_id", "completion"))
     return sample if is_sample else None
+
+
+def _parse_object(text: str) -> dict[str, Any] | None:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None

@@ -1,7 +1,9 @@
 """Samples as a model's: what determines them, the file that keeps them, prompts that are cut to the context."""
 
 import dataclasses
+import errno
 import json
+import os
 
 import jax
 import numpy as np
@@ -185,6 +187,25 @@ def test_a_cut_inside_a_character_leaves_no_more_than_fits(model, room):
     between = Problem("a", "\U0001f600" * 20, "", "", (), suffix="\U0001f600" * 20, is_infill=True)
     gap = sample_problems.fit(model, between, room)
     assert len(infill_prompt(model, gap.prompt, gap.suffix)) <= room
+
+
+def test_a_samples_file_that_cannot_be_kept_says_so(tmp_path, monkeypatch):
+    path = tmp_path / "s.jsonl"
+    file = SamplesFile(str(path), {"seed": 0})
+    file.add([("a", "x")])
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(UserError, match=r"samples file .*s\.jsonl cannot be written: No space left"):
+            file.add([("b", "y")])
+    assert read_samples(str(path), "ab")["a"] == ["x"]
+    for damaged in ("", "[]", "{"):
+        (tmp_path / "s.jsonl.made_with.json").write_text(damaged)
+        with pytest.raises(UserError, match=r"made_with\.json, which says what made .*, is damaged; choose another"):
+            SamplesFile(str(path), {"seed": 0})
 
 
 def test_a_samples_file_keeps_whole_lines_only(tmp_path):
