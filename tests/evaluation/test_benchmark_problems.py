@@ -128,6 +128,18 @@ def test_mbpp_classes_modules_iterators_and_arguments_that_change_cross(pool, mb
     assert len(broken) == 4
 
 
+def test_types_of_plain_data_cross(pool):
+    """As in MBPP/533; what only looks like one stays where it is."""
+    tests = "assert keep([1, 'a', 2], int) == [1, 2] and keep(['a'], dict) == []\nassert kind() is tuple\n"
+    answer = (
+        "def keep(items, kind):\n    return [x for x in items if isinstance(x, kind)]\ndef kind():\n    return tuple\n"
+    )
+    problem = Problem("t/0", "", answer, tests, ("keep", "kind"))
+    assert failures(pool, [problem], lambda p: p.answer) == {}
+    fake = "    return type('tuple', (), {})\n"
+    assert failures(pool, [problem], lambda p: p.answer.replace("    return tuple\n", fake)) != {}
+
+
 def test_mbpp_prompts_are_the_harness_own(mbpp):
     """A test that ends in a quote would else end the docstring in four."""
     asked = '"""\n' + MBPP[3]["text"] + '\nassert sum("hello", 1) == "ello"\n"""\n'

@@ -107,6 +107,9 @@ class Wire:
             return self._encode(float(value))
         if isinstance(value, numbers.Complex):
             return ["complex", complex(value).real.hex(), complex(value).imag.hex()]
+        for name, plain in _TYPES.items():
+            if value is plain:
+                return ["type", name]
         return ["handle", *self._keep(value)]
 
     def decode(self, value: Any) -> Any:
@@ -135,11 +138,14 @@ class Wire:
         return _SCALARS[name](*parts)
 
 
+# Of plain data: MBPP/533 is asked for the items of a type.
+_TYPES = {kind.__name__: kind for kind in (bool, int, float, complex, str, bytes, list, tuple, dict, set, frozenset)}
 _COLLECTIONS = {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset}
 _SCALARS = {
     "int": lambda text: int(text, 16),
     "float": float.fromhex,
     "bytes": bytes.fromhex,
     "decimal": decimal.Decimal,
+    "type": lambda name: _TYPES[name],
     "complex": lambda real, imaginary: complex(float.fromhex(real), float.fromhex(imaginary)),
 }
