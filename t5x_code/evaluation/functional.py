@@ -91,11 +91,11 @@ def _draw(
     protocol = with_lengths_of(model, protocol, request.sampled)
     draws = plan_draws(model, problems, protocol, request.sampled)
     settings = made_with(model, draws, name)
-    file = SamplesFile(request.keep_samples, settings)
-    done = {task_id for task_id, texts in file.samples.items() if len(texts) >= protocol.num_samples}
-    for task_id in done:
-        judge.take([(task_id, text) for text in file.samples[task_id]])
-    draw_samples(model, draws, file, done, judge.take)
+    with SamplesFile(request.keep_samples, settings) as file:
+        done = {task_id for task_id, texts in file.samples.items() if len(texts) >= protocol.num_samples}
+        for task_id in done:
+            judge.take([(task_id, text) for text in file.samples[task_id]])
+        draw_samples(model, draws, file, done, judge.take)
     return {"protocol": name, "made_with": settings, "truncated_prompts": draws.truncated_prompts}
 
 

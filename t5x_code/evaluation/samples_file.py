@@ -4,11 +4,13 @@ Beside it lies what they were made with, so that a killed run goes on and anothe
 those of other settings are refused, those of other weights of the same name are set aside.
 """
 
+import fcntl
 import json
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import IO, Any, Self
 
 from etils import epath
 
@@ -43,7 +45,10 @@ def read_samples(path: str, known: Iterable[str]) -> Samples:
 
 
 class SamplesFile:
-    """Samples that this run makes: what is there already, and a way to add to it."""
+    """Samples that this run makes: what is there already, and a way to add to it; a context manager.
+
+    One process at a time adds to a local file: two would double its samples, and cut each other's lines off.
+    """
 
     def __init__(self, path: str, made_with: Mapping[str, Any], flag: str = "--output"):
         """Opens it, or starts it.
@@ -54,7 +59,8 @@ class SamplesFile:
             flag: that names the results, beside which this file lies; for messages.
 
         Raises:
-            UserError: the file there holds samples that were made otherwise, or nobody knows how, or cannot be written.
+            UserError: the file there holds samples that were made otherwise, or nobody knows how, or cannot be written,
+                or another process adds to it.
         """
         self._path = epath.Path(path)
         self._described = self._path.with_name(f"{self._path.name}.made_with.json")
@@ -63,12 +69,19 @@ class SamplesFile:
         self.samples: Samples = {}
         try:
             self._compare(json.loads(json.dumps(made_with)))
+            self._file = None if self._in_bucket else self._hold()
             self._lines = self._read()
-            if not self._in_bucket:
-                with self._path.open("ab") as file:
-                    file.truncate(len(self._lines))  # a line that a killed run left unfinished
+            if self._file is not None:
+                self._file.truncate(len(self._lines))  # a line that a killed run left unfinished
         except OSError as error:
             raise self._unwritable(error) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        if self._file is not None:
+            self._file.close()
 
     def add(self, samples: Sequence[tuple[str, str]]) -> None:
         """Appends lines (task id, completion), and has them on the disk when it returns.
@@ -79,14 +92,14 @@ class SamplesFile:
         lines = [json.dumps({"task_id": task_id, "completion": text}) + "\n" for task_id, text in samples]
         data = "".join(lines).encode()
         try:
-            if self._in_bucket:
+            if self._file is None:
                 self._lines += data
                 self._path.write_bytes(self._lines)
             else:
-                with self._path.open("ab") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
+                view = memoryview(data)
+                while view:
+                    view = view[self._file.write(view) :]
+                os.fsync(self._file.fileno())
         except OSError as error:
             raise self._unwritable(error) from error
         for task_id, text in samples:
@@ -101,6 +114,19 @@ class SamplesFile:
         """Removes it, with what it says of itself, once the results hold all of it."""
         for path in (self._path, self._described):
             path.unlink(missing_ok=True)
+
+    def _hold(self) -> IO[bytes]:
+        """The file, locked until it is closed; the system lets it go when the process ends, however."""
+        # Unbuffered, so that closing does not try to write again.
+        file = Path(self._path).open("ab", buffering=0)  # noqa: SIM115
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            raise UserError(f"another process adds to {self._path}; wait for it, or {self._advice}") from None
+        except OSError:  # some shared file systems have no locks
+            pass
+        return file
 
     def _read(self) -> bytes:
         """Takes in the whole lines; their bytes."""

@@ -28,15 +28,16 @@ def complete_file(
     records = hashlib.sha256(json.dumps([line.record for line in lines]).encode()).hexdigest()
     made_with = drawn_with(model, generation) | {"lines": records, "stop": list(stops)}
     path = epath.Path(output)
-    kept = SamplesFile(str(path.with_name(f"{path.name}.samples.jsonl")), made_with, flag="--output_file")
+    beside = str(path.with_name(f"{path.name}.samples.jsonl"))
     names = [str(number) for number in range(1, len(lines) + 1)]
-    done = {at for at, name in enumerate(names) if len(kept.samples.get(name, [])) >= generation.num_samples}
-    with tqdm(total=len(lines), initial=len(done), unit="prompt") as progress:
+    with SamplesFile(beside, made_with, flag="--output_file") as kept:
+        done = {at for at, name in enumerate(names) if len(kept.samples.get(name, [])) >= generation.num_samples}
+        with tqdm(total=len(lines), initial=len(done), unit="prompt") as progress:
 
-        def keep(texts: dict[int, list[str]]) -> None:
-            kept.complete({names[at]: completions for at, completions in texts.items()})
-            progress.update(len(texts))
+            def keep(texts: dict[int, list[str]]) -> None:
+                kept.complete({names[at]: completions for at, completions in texts.items()})
+                progress.update(len(texts))
 
-        complete_lines(model, lines, generation, at_strings(stops), done, keep)
-    write_completions(output, lines, [kept.samples[name] for name in names])
-    kept.remove()
+            complete_lines(model, lines, generation, at_strings(stops), done, keep)
+        write_completions(output, lines, [kept.samples[name] for name in names])
+        kept.remove()

@@ -4,6 +4,8 @@ import dataclasses
 import errno
 import json
 import os
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -189,6 +191,21 @@ def test_a_cut_inside_a_character_leaves_no_more_than_fits(model, room):
     assert len(infill_prompt(model, gap.prompt, gap.suffix)) <= room
 
 
+def test_one_process_at_a_time_adds_to_a_samples_file(tmp_path):
+    path = tmp_path / "s.jsonl"
+    program = "import sys; from t5x_code.evaluation.samples_file import SamplesFile; SamplesFile(sys.argv[1], {})"
+    command = [sys.executable, "-c", program, str(path)]
+    with SamplesFile(str(path), {}) as file:
+        file.add([("a", "x")])
+        with path.open("ab") as torn:  # as it looks to others in the middle of a line
+            torn.write(b'{"task')
+        second = subprocess.run(command, check=False, capture_output=True, text=True)
+        assert second.returncode and "another process adds to" in second.stderr
+        assert path.read_bytes().endswith(b'{"task')
+    assert subprocess.run(command, check=False).returncode == 0
+    assert not path.read_bytes().endswith(b'{"task')
+
+
 def test_a_samples_file_that_cannot_be_kept_says_so(tmp_path, monkeypatch):
     path = tmp_path / "s.jsonl"
     file = SamplesFile(str(path), {"seed": 0})
@@ -210,8 +227,8 @@ def test_a_samples_file_that_cannot_be_kept_says_so(tmp_path, monkeypatch):
 
 def test_a_samples_file_keeps_whole_lines_only(tmp_path):
     path = tmp_path / "s.jsonl"
-    file = SamplesFile(str(path), {"seed": 0})
-    file.add([("a", "x\u2028y\x85"), ("b", "\udc80")])
+    with SamplesFile(str(path), {"seed": 0}) as file:
+        file.add([("a", "x\u2028y\x85"), ("b", "\udc80")])
     with path.open("ab") as torn:
         torn.write(b'{"task_id": "c", "comp')
     file = SamplesFile(str(path), {"seed": 0})
