@@ -124,7 +124,7 @@ def _fitting(lines: list[str], model: TextModel, room: int) -> str:
     """The last lines that fit."""
     lines = lines[-room:]
     while lines:
-        num_tokens = len(model.tokenizer.encode("\n".join(lines)))
+        num_tokens = len(model.tokenizer.encode_prompt("\n".join(lines)))
         if num_tokens <= room:
             break
         # A line at a time would encode a long document hundreds of times.

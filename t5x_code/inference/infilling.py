@@ -56,6 +56,9 @@ class TextCodec(Protocol):
     def encode(self, text: str) -> np.ndarray:
         """Token ids of a text, without control tokens."""
 
+    def encode_prompt(self, text: str) -> np.ndarray:
+        """Token ids of a text that is to be gone on with, laid out as the model was trained on it."""
+
     def encode_continuation(self, text: str) -> np.ndarray:
         """Token ids of a text that goes on behind another."""
 
@@ -169,7 +172,7 @@ def infill(
 
 def left_to_right_prompt(model: TextModel, prompt: str) -> np.ndarray:
     """Ids of the prompt, led by what the model has learnt to begin with."""
-    return np.concatenate([np.array(model.begin, np.int32), model.tokenizer.encode(prompt)])
+    return np.concatenate([np.array(model.begin, np.int32), model.tokenizer.encode_prompt(prompt)])
 
 
 def infill_prompt(model: TextModel, prefix: str, suffix: str) -> np.ndarray:

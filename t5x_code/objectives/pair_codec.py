@@ -47,18 +47,22 @@ class PairCodec:
         return tuple(np.flatnonzero(~self.tables.allowed[CODE_MODALITY]).tolist())
 
     def encode(self, text: str) -> np.ndarray:
-        """Final ids [N] int32 of a prompt."""
+        """Final ids [N] int32 of a code, its docstrings among it."""
+        return self._ids(text, CODE_MODALITY)
+
+    # A prompt is no more than its function.
+    encode_continuation = encode
+
+    def encode_prompt(self, text: str) -> np.ndarray:
+        """Final ids [N] int32 of what is to be gone on with, laid out as a pair where it is a function's beginning."""
         function = split_prompt(text)
         if function is None:
-            return self._ids(text, CODE_MODALITY)
+            return self.encode(text)
         signature, docstring, body = function
         code = linearise_function(signature, body, *MARKS)
         signature_N, body_N = (self._marked_ids(part, CODE_MODALITY) for part in code)
         docstring_N = self._ids(docstring, TEXT_MODALITY)
         return TextToCode(layout=self.layout).prompt(docstring_N, signature_N, body_N, self.special_tokens)
-
-    # A prompt is no more than its function.
-    encode_continuation = encode
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of code, or of pairs one after the other: each part's lines are indented from its first on."""

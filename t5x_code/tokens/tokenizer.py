@@ -95,6 +95,8 @@ class Tokenizer:
         """Token ids [N] int32 of a text; nothing is added, control texts come out as ordinary text."""
         return np.array(self._tokenizer.encode(text, add_special_tokens=False).ids, dtype=np.int32)
 
+    encode_prompt = encode  # a plain tokenizer lays nothing out
+
     def encode_continuation(self, text: str) -> np.ndarray:
         """`encode` of a text that goes on behind another one: without the space that SentencePiece puts first."""
         if not self._leads_with_space:

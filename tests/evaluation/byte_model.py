@@ -25,7 +25,7 @@ class Bytes:
     def decode(self, ids, behind=""):
         return bytes(i for i in ids if i < 256).decode(errors="replace")
 
-    encode_continuation, decode_continuation = encode, decode
+    encode_prompt, encode_continuation, decode_continuation = encode, encode, decode
 
 
 def byte_model() -> TextModel:

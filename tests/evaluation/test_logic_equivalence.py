@@ -36,7 +36,7 @@ class ByteTokenizer:
     def decode(self, ids):
         return bytes(i for i in ids if i < 256).decode(errors="replace")
 
-    encode_continuation, decode_continuation = encode, decode
+    encode_prompt, encode_continuation, decode_continuation = encode, encode, decode
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ class ByteTokenizer:
     def decode(self, ids, behind=""):
         return bytes(i for i in ids if i < 256).decode(errors="replace")
 
-    encode_continuation, decode_continuation = encode, decode
+    encode_prompt, encode_continuation, decode_continuation = encode, encode, decode
 
 
 MODEL = TextModel(TransformerConfig(), None, ByteTokenizer(), begin=(EOD,))

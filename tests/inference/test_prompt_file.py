@@ -87,7 +87,7 @@ class CharacterTokenizer:
     def encode(self, text):
         return np.full(len(text), 9, np.int32)
 
-    encode_continuation = encode
+    encode_prompt, encode_continuation = encode, encode
 
 
 @pytest.mark.parametrize("record", [{"prompt": "x" * 10}, {"prefix": "x" * 5, "suffix": "x"}])

@@ -50,7 +50,7 @@ def test_a_begun_function_is_what_training_shows_of_it_and_goes_on_where_it_stan
     lines = BODY.splitlines(keepends=True)
     for number in range(len(lines)):
         prompt = SIGNATURE + DOCSTRING + "".join(lines[:number])
-        ids = codec.encode(prompt).tolist()
+        ids = codec.encode_prompt(prompt).tolist()
         assert ids == shown[: len(ids)], number
         rest = codec.decode_continuation(shown[len(ids) :], prompt)
         assert rest == "".join(lines[number:]), number
@@ -64,7 +64,7 @@ def test_code_without_a_docstring_goes_on_where_it_stands(tokenizer):
     for number in range(1, len(code)):
         before = "".join(code[:number])
         for prompt in (before, before[:-1]):  # the line's end is left to the model
-            ids = codec.encode(prompt).tolist()
+            ids = codec.encode_prompt(prompt).tolist()
             assert prompt + codec.decode_continuation(shown[len(ids) :], prompt) == "".join(code)
     assert codec.decode_continuation(codec.encode("return 1").tolist(), "def f():\n    ") == "return 1"
 
@@ -75,10 +75,18 @@ def test_a_row_of_pairs_has_the_bytes_of_its_texts(tokenizer, layout):
     codec, special = PairCodec(tokenizer, layout, None), tokenizer.special_tokens
     signature, docstring, body = "def area(r):\n", "Area:\nin units.\n    m", "    if r:\n        return 3 * r * r\n"
     prompt = f'{signature}    """Area:\n    in units.\n        m"""\n{body}'
-    one = [*codec.encode(prompt).tolist(), special.eod]
+    one = [*codec.encode_prompt(prompt).tolist(), special.eod]
     targets = np.array([one * 5, one * 5], np.int32)
     assert codec.decode(one).count("\n") == (signature + docstring + body).count("\n")
     assert count_bytes(codec, targets, np.ones_like(targets)) == 10 * len(signature + docstring + body)
+
+
+def test_a_code_is_code_whole_or_not(tokenizer):
+    """As its embedding is taken, or as a prompt is cut to the context."""
+    codec, control = PairCodec(tokenizer, "pangu", None), tokenizer.special_tokens.pair
+    for code in (SIGNATURE + DOCSTRING + BODY, SIGNATURE + DOCSTRING):
+        assert not {control.comments, control.python} & set(codec.encode(code).tolist())
+        assert codec.decode(codec.encode(code)) == code
 
 
 @pytest.mark.parametrize("end", ["\n", "", "  # a note\n", "\n\n"])

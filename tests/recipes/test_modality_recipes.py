@@ -72,7 +72,7 @@ def test_a_split_model_is_prompted_in_its_layout_and_writes_code_alone(run):
     model = opened(run)
     tables = model.tokenizer.tables
     assert model.config.vocab_size == tables.vocab_size == 1536 + len(tables.sources)
-    prompt = model.tokenizer.encode(PROMPT)
+    prompt = model.tokenizer.encode_prompt(PROMPT)
     pair = model.tokenizer.special_tokens.pair
     comments, python = (int(np.flatnonzero(prompt == token)[0]) for token in (pair.comments, pair.python))
     assert prompt[0] == pair.begin and python == len(prompt) - 1
@@ -86,7 +86,7 @@ def test_a_split_model_is_prompted_in_its_layout_and_writes_code_alone(run):
 def test_a_run_evaluates_itself_as_the_command_line_would(run_and_requests):
     run, (request,) = run_and_requests
     of_run, of_command = request.model, opened(run)
-    assert of_run.tokenizer.encode(PROMPT).tolist() == of_command.tokenizer.encode(PROMPT).tolist()
+    assert of_run.tokenizer.encode_prompt(PROMPT).tolist() == of_command.tokenizer.encode_prompt(PROMPT).tolist()
     assert of_run.forbidden_tokens == of_command.forbidden_tokens != ()
     assert of_run.begin == of_command.begin == ()
     assert of_run.config == of_command.config
