@@ -87,7 +87,7 @@ def read_infilling(data: str | None) -> list[Problem]:
             "give --data=HumanEval-SingleLineInfilling.jsonl.gz, or another of github.com/openai/human-eval-infilling "
             "(not the package of that name on PyPI: it is not theirs)"
         )
-    return _read(data, _humaneval_problem)
+    return _read(data, _infilling_problem)
 
 
 def read_mbpp(data: str | None, whole: bool = False) -> list[Problem]:
@@ -121,13 +121,22 @@ def read_multilingual(data: str | None) -> list[Problem]:
 
 
 def _humaneval_problem(record: dict[str, Any]) -> Problem:
+    if record.get("suffix"):
+        raise ValueError("it has a suffix; take --eval=infilling")
+    return _function_problem(record)
+
+
+def _infilling_problem(record: dict[str, Any]) -> Problem:
+    return dataclasses.replace(_function_problem(record), suffix=record["suffix"], is_infill=True)
+
+
+def _function_problem(record: dict[str, Any]) -> Problem:
+    """What HumanEval and HumanEval-Infilling have in common."""
     entry_point = record["entry_point"]
     ast.parse(record["test"])  # a SyntaxError here, and not when a model has written its answers
     return Problem(
         task_id=record["task_id"],
         prompt=record["prompt"],
-        suffix=record.get("suffix", ""),
-        is_infill="suffix" in record,
         answer=record["canonical_solution"],
         tests=f"{record['test']}\ncheck({entry_point})\n",
         from_program=(entry_point,),

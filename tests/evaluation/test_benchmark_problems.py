@@ -312,6 +312,7 @@ def test_a_bad_problem_is_named_by_its_number(tmp_path, change):
         ({"task_id": "T/1", "prompt": None}, "TypeError: prompt is None"),
         ({"task_id": "T/1", "canonical_solution": []}, r"TypeError: answer is \[\]"),
         ({"task_id": "T/1", "prompt": "\ud800"}, "UnicodeEncodeError"),
+        ({"task_id": "T/1", "suffix": "x"}, "ValueError: it has a suffix; take --eval=infilling"),
     ],
 )
 def test_problems_that_cannot_be_told_apart_or_shown_are_refused(tmp_path, change, reason):
@@ -326,6 +327,8 @@ def test_problems_that_cannot_be_told_apart_or_shown_are_refused(tmp_path, chang
     path.write_text(f"{json.dumps(record)}\n{json.dumps(record | change)}\n")
     with pytest.raises(UserError, match=rf"not in the benchmark's format \(problem 2, {reason}"):
         read_humaneval(str(path))
+    with pytest.raises(UserError, match=r"not in the benchmark's format \(problem 1, KeyError: 'suffix'"):
+        read_infilling(str(path))
 
 
 def test_a_file_without_problems_is_refused(tmp_path):
