@@ -1,4 +1,4 @@
-"""Benchmarks' own answers pass, wrong ones do not; formats, sub-problems and truncation."""
+"""Benchmarks' own answers pass, wrong ones do not; formats and sub-problems."""
 
 import gzip
 import json
@@ -10,8 +10,6 @@ from t5x_code.errors import UserError
 from t5x_code.evaluation.incremental import incremental_problems
 from t5x_code.evaluation.names import names_defined, names_from_program, names_taken
 from t5x_code.evaluation.problems import Problem, read_humaneval, read_infilling, read_mbpp, read_multilingual
-from t5x_code.evaluation.protocols import PROTOCOLS, codegen_end, resolve_protocol
-from t5x_code.evaluation.request import Sampled
 from t5x_code.evaluation.sandbox.isolation import ISOLATIONS, why_not
 from t5x_code.evaluation.sandbox.limits import Execution
 from t5x_code.evaluation.sandbox.pool import SandboxPool
@@ -255,28 +253,6 @@ def test_incremental_problems_give_a_line_more_each_time(pool, mbpp):
 def test_sub_problems_that_give_the_same_are_one():
     problem = Problem("t/0", "def f():\n", "    a = 1\n\n\n    return a\n\n", "f()", ("f",))
     assert [part.answer for part in incremental_problems(problem)] == [problem.answer, "\n\n    return a\n\n"]
-
-
-def test_codegen_cuts_as_its_released_code_does():
-    # The cases of CodeGen's own test_truncate.
-    text = "\nif len_a > len_b:\n    result = a\nelse:\n    result = b\n\n\n\n#"
-    assert text[: codegen_end(text)] == "\nif len_a > len_b:\n    result = a\nelse:\n    result = b"
-    assert codegen_end("    return 1\n") is None
-    twice = "    return 1\ndef a():\n    pass\ndef b():\n    pass\n"
-    assert twice[: codegen_end(twice)] == "    return 1\ndef a():\n    pass\n"
-    printed = "    return 1\nprint(1)\nprint(2)\n"
-    assert printed[: codegen_end(printed)] == "    return 1\nprint(1)\n"
-
-
-def test_protocols_by_name():
-    codegen2 = [PROTOCOLS[f"codegen2_pass{k}"] for k in (1, 10, 100)]
-    assert [p.temperature for p in codegen2] == [0.2, 0.6, 0.8] and {p.top_p for p in codegen2} == {0.95}
-    assert (PROTOCOLS["modality_relative"].top_p, PROTOCOLS["modality_relative"].temperature) == (0.8, 0.95)
-    assert resolve_protocol("greedy", Sampled(num_samples=3, temperature=0.5)).num_samples == 3
-    with pytest.raises(UserError, match="choose one of greedy"):
-        resolve_protocol("best", Sampled())
-    with pytest.raises(UserError, match="codegen2_pass10 estimates pass@10, for which num_samples must be 10 or more"):
-        resolve_protocol("codegen2_pass10", Sampled(num_samples=2))
 
 
 @pytest.mark.parametrize("read", [read_infilling, read_mbpp, read_multilingual])
