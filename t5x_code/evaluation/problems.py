@@ -27,13 +27,12 @@ class Problem:
     suffix: str = ""
     is_infill: bool = False  # asked for between the two; a suffix may be empty all the same, before the text's end
     group: str = ""  # problem that this one is a part of
-    begins: str = ""  # of a whole program, where that is not the prompt
     language: str = "python"
     stops: tuple[str, ...] = ()  # what ends an answer in a language other than Python, for which protocols are written
 
     def whole(self, completion: str) -> str:
         """The program that a completion makes."""
-        return (self.begins or self.prompt) + completion + self.suffix
+        return self.prompt + completion + self.suffix
 
     def stripped(self) -> "Problem":
         """The problem without white space at the ends of its prompt, which is the program's too; of a gap, as it is."""

@@ -134,7 +134,7 @@ def generate(
             inputs_PxT, pad_P = _left_pad([prompts[index] for index in indices], batch_size, slots)
             room = _first_room(config, generation.max_new_tokens, slots, batch_size * samples)
             prefilled = _prefill(config, room, decoding, inputs_PxT, pad_P)
-            ask = None if should_stop is None else _of_rows(should_stop, indices, samples)
+            ask = should_stop and (lambda row, tokens, of=indices: should_stop(of[row // samples], tokens))
             for first in range(0, generation.num_samples, samples):
                 sample_indices = range(first, first + samples)
                 rows = _start(generation, [numbers[index] for index in indices], sample_indices, pad_P, *prefilled)
@@ -145,13 +145,6 @@ def generate(
                         results[indices[prompt]].append(tokens)
             on_answers({index: results[index] for index in indices if index not in skip})
     return results
-
-
-def _of_rows(
-    should_stop: Callable[[int, list[int]], bool], indices: Sequence[int], samples: int
-) -> Callable[[int, list[int]], bool]:
-    """`should_stop` by the number of a row, of which each prompt has as many as samples."""
-    return lambda row, tokens: should_stop(indices[row // samples], tokens)
 
 
 def check_fits(num_tokens: int, max_new_tokens: int, context: int, name: str) -> None:
