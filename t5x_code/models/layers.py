@@ -96,7 +96,8 @@ class Projection(nn.Module):
         inner_spec = "".join(index for index in x_spec if index not in kernel_spec) + "r"
         inner = dot(f"{x_spec},{kernel_spec[:split]}r->{inner_spec}", x, a, x.dtype)
         adapted = dot(f"{inner_spec},r{kernel_spec[split:]}->{result}", inner, b, x.dtype)
-        return adapted * jnp.asarray(self.lora_alpha / rank, x.dtype)
+        # Not rounded to x's type, as a merge scales by it too; the product is, in the same pass over y.
+        return (adapted.astype(jnp.float32) * (self.lora_alpha / rank)).astype(x.dtype)
 
 
 class Mlp(nn.Module):
