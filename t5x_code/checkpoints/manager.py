@@ -18,6 +18,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
 
+from t5x_code.buckets import in_bucket
 from t5x_code.checkpoints.checksums import CHECKSUMS_FILE, find_damage, write_checksums
 from t5x_code.errors import UserError
 from t5x_code.parallel.meeting import barrier
@@ -153,7 +154,7 @@ def list_steps(folder: epath.PathLike) -> list[int]:
 
 def _is_unfinished(step: epath.Path) -> bool:
     """Whether a save has not ended that shows; on a disk it does not show before it ends."""
-    return "://" in str(step) and not any((step / name).exists() for name in (CHECKSUMS_FILE, COMMITTED_FILE))
+    return in_bucket(step) and not any((step / name).exists() for name in (CHECKSUMS_FILE, COMMITTED_FILE))
 
 
 def newest_good_step(folder: epath.PathLike) -> int | None:
@@ -233,4 +234,4 @@ def read_item(folder: epath.PathLike, step: int, item: str, abstract: Any) -> An
 def absolute_path(folder: epath.PathLike) -> epath.Path:
     """Orbax takes no relative path; a bucket's address is left as it is."""
     path = epath.Path(folder)
-    return path if "://" in str(path) else path.absolute()
+    return path if in_bucket(path) else path.absolute()

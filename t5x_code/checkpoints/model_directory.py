@@ -18,6 +18,7 @@ import numpy as np
 from etils import epath
 from jax.sharding import Mesh, SingleDeviceSharding
 
+from t5x_code.buckets import in_bucket
 from t5x_code.checkpoints.checksums import find_damage
 from t5x_code.checkpoints.manager import (
     EMA_PARAMS,
@@ -133,8 +134,7 @@ def write_model_directory(
     folder = epath.Path(folder)
     if folder.exists():
         raise UserError(f"{folder} exists; choose another folder or remove it")
-    in_bucket = "://" in str(folder)
-    unfinished = folder if in_bucket else folder.parent / f"{folder.name}.unfinished"
+    unfinished = folder if in_bucket(folder) else folder.parent / f"{folder.name}.unfinished"
     is_whole = False
     try:
         if unfinished.exists():
@@ -143,7 +143,7 @@ def write_model_directory(
         lazy = {path: _as_lazy(leaf) for path, leaf in leaves.items()}
         write_step(unfinished / CHECKPOINTS_FOLDER / "0", lazy, dtype, {"step": 0}, on_progress)
         start_run_directory(unfinished, description, lambda to: _copy_local(tokenizer_folder, to), {})
-        if not in_bucket:
+        if not in_bucket(folder):
             unfinished.rename(folder)
         is_whole = True
     except (OSError, ValueError) as error:  # TensorStore says ValueError of a full disk

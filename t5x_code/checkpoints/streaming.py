@@ -20,6 +20,7 @@ import orbax.checkpoint as ocp
 import tensorstore as ts
 from etils import epath
 
+from t5x_code.buckets import in_bucket
 from t5x_code.checkpoints.checksums import write_checksums
 from t5x_code.checkpoints.copying import THREADS, ahead, aligned_empty, copy_into
 from t5x_code.checkpoints.manager import METADATA, PARAMS, absolute_path
@@ -175,7 +176,7 @@ def _chunk_shape(path: str, shape: tuple[int, ...], itemsize: int) -> list[int]:
 
 def _spec(folder: epath.Path, path: str, use_ocdbt: bool, use_zarr3: bool) -> dict[str, Any]:
     """How TensorStore finds one array in Orbax's layout: its keys joined by dots."""
-    root = str(folder) if "://" in str(folder) else f"file://{urllib.parse.quote(str(absolute_path(folder)))}"
+    root = str(folder) if in_bucket(folder) else f"file://{urllib.parse.quote(str(absolute_path(folder)))}"
     name = _stored_name(path)
     kvstore = {"driver": "ocdbt", "base": f"{root}/", "path": f"{name}/"} if use_ocdbt else f"{root}/{name}/"
     return {"driver": "zarr3" if use_zarr3 else "zarr", "kvstore": kvstore}

@@ -13,6 +13,8 @@ import json
 import numpy as np
 from etils import epath
 
+from t5x_code.buckets import in_bucket
+
 INDEX_CHECKSUM_BYTES = 4
 
 
@@ -39,7 +41,7 @@ def map_tokens(folder: epath.Path) -> MappedTokens | None:
     Args:
         folder: of the zarr array.
     """
-    if "://" in str(folder):
+    if in_bucket(folder):
         return None
     try:
         metadata = json.loads((folder / "zarr.json").read_text())

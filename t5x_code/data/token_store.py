@@ -16,6 +16,7 @@ import numpy as np
 import tensorstore as ts
 from etils import epath
 
+from t5x_code.buckets import in_bucket
 from t5x_code.data.manifest import Manifest
 from t5x_code.data.mapped_tokens import MappedTokens, map_tokens
 from t5x_code.errors import UserError
@@ -140,4 +141,4 @@ def shard_folder(store: epath.Path, shard: int) -> epath.Path:
 def kvstore_url(path: epath.Path) -> str:
     """TensorStore's address of a path."""
     text = str(path)
-    return f"{text}/" if "://" in text else f"file://{urllib.parse.quote(str(path.resolve()))}/"
+    return f"{text}/" if in_bucket(path) else f"file://{urllib.parse.quote(str(path.resolve()))}/"

@@ -14,6 +14,7 @@ from typing import IO, Any, Self
 
 from etils import epath
 
+from t5x_code.buckets import in_bucket
 from t5x_code.errors import UserError
 from t5x_code.evaluation.gzipped_text import read_text
 from t5x_code.inference.output_file import write_whole
@@ -65,7 +66,7 @@ class SamplesFile:
         self._path = epath.Path(path)
         self._described = self._path.with_name(f"{self._path.name}.made_with.json")
         self._advice = f"choose another {flag} or remove the file"
-        self._in_bucket = "://" in path
+        self._in_bucket = in_bucket(path)
         self.samples: Samples = {}
         try:
             self._compare(json.loads(json.dumps(made_with)))

@@ -17,6 +17,7 @@ from etils import epath
 from jax.sharding import Mesh
 from tqdm import tqdm
 
+from t5x_code.buckets import in_bucket
 from t5x_code.checkpoints.model_directory import (
     CHECKPOINTS_FOLDER,
     TOKENIZER_FOLDER,
@@ -176,7 +177,7 @@ def local_folder(folder: str) -> Path:
     Raises:
         UserError: it lies in a bucket.
     """
-    if "://" in folder:
+    if in_bucket(folder):
         raise UserError(
             f"{folder} is a Hugging Face folder in a bucket; copy it to or from a local one by "
             "gcloud storage cp --recursive (model directories may lie in buckets)"

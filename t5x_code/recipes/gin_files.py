@@ -10,13 +10,14 @@ from etils import epath
 
 import gin
 import t5x_code
+from t5x_code.buckets import in_bucket
 from t5x_code.errors import UserError
 from t5x_code.recipes.recipe import Recipe
 
 # Recipes include each other as 'gin/models/x.gin': found from the working folder, else beside the installed package.
 SEARCH_PATHS = (".", str(Path(t5x_code.__file__).resolve().parent.parent))
 gin.add_config_file_search_path(SEARCH_PATHS[1])
-gin.config.register_file_reader(lambda path: epath.Path(path).open(), lambda path: "://" in path)
+gin.config.register_file_reader(lambda path: epath.Path(path).open(), in_bucket)
 
 
 def load_recipe(gin_files: Sequence[str], bindings: Sequence[str] = ()) -> tuple[Recipe, str]:
@@ -58,7 +59,7 @@ def load_recipe(gin_files: Sequence[str], bindings: Sequence[str] = ()) -> tuple
 
 def _find(path: str) -> epath.Path | None:
     """The file that gin reads for a path."""
-    places = [epath.Path(path)] if "://" in path else [epath.Path(root) / path for root in SEARCH_PATHS]
+    places = [epath.Path(path)] if in_bucket(path) else [epath.Path(root) / path for root in SEARCH_PATHS]
     return next((place for place in places if place.is_file()), None)
 
 

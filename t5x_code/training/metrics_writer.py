@@ -16,6 +16,7 @@ from typing import Any
 
 from etils import epath
 
+from t5x_code.buckets import in_bucket
 from t5x_code.errors import UserError
 from t5x_code.training.lines_file import LinesFile
 from t5x_code.training.tensorboard_file import TensorBoardFile
@@ -42,7 +43,7 @@ class MetricsWriter:
         if damaged:
             say(f"warning: {self._file} had {damaged} damaged lines; they are left out")
         lines = [line for step, line in steps_and_lines if step is not None and step <= first_step]
-        local = "://" not in str(model_dir)
+        local = not in_bucket(model_dir)
         try:
             self._lines = LinesFile(self._file, lines, appends=local)
         except OSError as error:

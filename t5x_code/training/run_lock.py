@@ -9,6 +9,7 @@ from typing import IO, Self
 
 from etils import epath
 
+from t5x_code.buckets import in_bucket
 from t5x_code.errors import RunAgain
 
 LOCK_FILE = ".lock"
@@ -21,7 +22,7 @@ class RunLock:
     """
 
     def __init__(self, model_dir: epath.PathLike):
-        self._folder = None if "://" in str(model_dir) else Path(model_dir)
+        self._folder = None if in_bucket(model_dir) else Path(model_dir)
         self._file: IO[bytes] | None = None
 
     def __enter__(self) -> Self:

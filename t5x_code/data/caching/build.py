@@ -20,6 +20,7 @@ from pathlib import Path
 from etils import epath
 from tqdm import tqdm
 
+from t5x_code.buckets import in_bucket
 from t5x_code.data.caching.document_hash import SHARD_TEXT_BYTES, document_hash, num_shards_for, split_of_document
 from t5x_code.data.caching.shard_writer import ShardSummary, token_dtype, write_shard
 from t5x_code.data.caching.spool import Spool
@@ -170,15 +171,15 @@ def _progress(what: str, total: int | None, show: bool) -> Iterator[Callable[[in
 def temporary_folder(target: epath.Path, seen_by_all: bool = False) -> Iterator[epath.Path | Path]:
     """A folder beside the target, gone afterwards, as are those of killed processes of this machine. For a bucket it is
     on the local disk, or in the bucket where other machines have to see it."""
-    if _is_remote(target) and seen_by_all:
-        in_bucket = target.parent / f".{target.name}.making.{uuid.uuid4().hex[:8]}"
+    if in_bucket(target) and seen_by_all:
+        shared = target.parent / f".{target.name}.making.{uuid.uuid4().hex[:8]}"
         try:
-            yield in_bucket
+            yield shared
         finally:
-            if in_bucket.exists():
-                in_bucket.rmtree()
+            if shared.exists():
+                shared.rmtree()
         return
-    if _is_remote(target):
+    if in_bucket(target):
         with tempfile.TemporaryDirectory(prefix="t5x_code.") as folder:
             yield Path(folder)
         return
@@ -198,7 +199,7 @@ def temporary_folder(target: epath.Path, seen_by_all: bool = False) -> Iterator[
 
 def publish(built: epath.Path | Path, target: epath.Path) -> None:
     """Moves a finished store into place; into a bucket file by file, the manifests last."""
-    if _is_remote(target):
+    if in_bucket(target):
         if target.exists():
             target.rmtree()
         for file in sorted(walk(epath.Path(built)), key=lambda file: (file.name == MANIFEST_FILE, str(file))):
@@ -210,10 +211,6 @@ def publish(built: epath.Path | Path, target: epath.Path) -> None:
     if target.exists():
         os.rename(target, old)
     os.rename(built, target)
-
-
-def _is_remote(path: epath.Path) -> bool:
-    return "://" in str(path)
 
 
 def _is_running(process: str) -> bool:

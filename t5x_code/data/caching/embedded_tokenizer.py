@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from etils import epath
 
+from t5x_code.buckets import in_bucket
 from t5x_code.data.caching.document_hash import document_hash, split_of_document
 from t5x_code.data.declarations import TRAIN, TaskDeclaration
 from t5x_code.data.document import plain_text, text_of, to_bytes
@@ -47,7 +48,7 @@ def embedded_tokenizer(root: epath.PathLike, tasks: Sequence[TaskDeclaration]) -
 
 def _publish(tokenizer: Tokenizer, folder: epath.Path) -> None:
     """Puts a tokenizer's folder in its place whole; in a bucket its file of that name appears whole, as the last."""
-    if "://" in str(folder):
+    if in_bucket(folder):
         tokenizer.save(folder)
         return
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}")

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from etils import epath
 
+from t5x_code.buckets import in_bucket
 from t5x_code.errors import UserError
 
 WILDCARDS = "*?["
@@ -55,7 +56,7 @@ def _find_files(pattern: str, suffixes: Sequence[str]) -> list[SourceFile]:
 
 def walk(folder: epath.Path, above: tuple[str, ...] = ()) -> Iterator[epath.Path]:
     """Every file below a folder, but for hidden files and folders, and links to nothing or to a folder `above`."""
-    is_local = "://" not in str(folder)
+    is_local = not in_bucket(folder)
     here = os.path.realpath(folder) if is_local else str(folder)
     if here in above:
         return
@@ -89,6 +90,6 @@ def _glob(head: epath.Path, rest: str) -> list[epath.Path]:
     """Files below `head`. Only local folders are searched through all depths (`**`): a bucket's could be millions."""
     if "**" not in rest:
         return [path for path in head.glob(rest) if path.is_file()] if head.exists() else []
-    if "://" in str(head):
+    if in_bucket(head):
         raise UserError(f"{head}/{rest}: ** is not searched for in a bucket; write one * per level")
     return [epath.Path(path) for path in pathlib.Path(head).glob(rest) if path.is_file()]
