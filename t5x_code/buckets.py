@@ -1,8 +1,57 @@
-"""What is in a bucket: paths such as gs://bucket/run, where nothing is appended to, renamed as a folder or locked."""
+"""Buckets: which paths lie in one, such as gs://bucket/run, and what keeps a machine from it, for now or for good."""
+
+import traceback
 
 from etils import epath
 
+from t5x_code.errors import RunAgain
+
+SCHEMES = {"gcsfs": "gs", "s3fs": "s3"}  # by the package that goes to a bucket
+# Names of classes, as the packages that they come from may be absent: Python's own, and those of aiohttp (gcsfs),
+# botocore (s3fs) and google.auth.
+NETWORK_ERRORS = {
+    "ConnectionError",
+    "TimeoutError",
+    "gaierror",
+    "ClientConnectionError",
+    "HTTPClientError",
+    "TransportError",
+}
+
 
 def in_bucket(path: epath.PathLike) -> bool:
-    """Whether a path is an address in a bucket."""
+    """Whether a path is an address in a bucket, where nothing is appended to, renamed as a folder or locked."""
     return "://" in str(path)
+
+
+def why_no_bucket(error: Exception) -> str | None:
+    """What keeps this machine from a bucket for good, in a line; None where an error is of another kind."""
+    text = " ".join(str(error).split())
+    for package, scheme in SCHEMES.items():
+        if isinstance(error, ImportError) and package in text:
+            return f"{scheme}:// needs {package}: pip install '{'t5x_code[gcp]' if scheme == 'gs' else package}'"
+    if getattr(error, "code", None) in (400, 401, 403) or text.startswith("Forbidden: "):
+        return (
+            f"the bucket refuses ({text[:200]}); is its name right, and are you logged in (gcloud auth "
+            "application-default login) with access to it?"
+        )
+    return None
+
+
+def why_unreachable(error: BaseException | None) -> str | None:
+    """What keeps this machine from a bucket for now, such as a network that is down, in a line; None where an error is
+    of another kind. Errors of files that were made into a UserError are looked through."""
+    while error is not None:
+        frames = traceback.walk_tb(error.__traceback__)
+        packages = {frame.f_globals.get("__name__", "").partition(".")[0] for frame, _ in frames}
+        if NETWORK_ERRORS.intersection(kind.__name__ for kind in type(error).__mro__):
+            for package in packages.intersection(SCHEMES):
+                reason = " ".join(str(error).split())[:200] or type(error).__name__
+                return f"{SCHEMES[package]}:// cannot be reached: {reason}"
+        error = error.__cause__
+    return None
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether what was wrong may be right when the same command is run again."""
+    return isinstance(error, RunAgain) or why_unreachable(error) is not None

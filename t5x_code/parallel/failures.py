@@ -18,7 +18,8 @@ import jax
 # The store has no public name, as meeting.py says.
 from jax._src import distributed
 
-from t5x_code.errors import EXIT_BAD_INPUT, FailedTogether, UserError
+from t5x_code.buckets import may_pass
+from t5x_code.errors import EXIT_BAD_INPUT, EXIT_RUN_AGAIN, FailedTogether, UserError
 
 LOOK_SECONDS = 1.0  # between two looks of a process, or more, so that all together do not look too often
 LOOKS_PER_SECOND = 200
@@ -30,8 +31,8 @@ FAILED, HEARD = "t5x_code/failed/", "t5x_code/heard/"  # keys of the store, one 
 class FailureWatch:
     """A context manager around all that the processes of a run do together; with one process it does nothing.
 
-    A UserError inside is told to the others, which print it and end with code 2, and is raised as `FailedTogether` when
-    they have heard it.
+    A UserError inside is told to the others, which print it and end with the code that it ends this process with, and
+    is raised as `FailedTogether` when they have heard it.
     """
 
     def __init__(self):
@@ -50,7 +51,9 @@ class FailureWatch:
         self._over.set()
         self._thread.join()
         if isinstance(error, UserError):
-            _write(FAILED, f"process {jax.process_index()} ({socket.gethostname()}): {' '.join(str(error).split())}")
+            who = f"process {jax.process_index()} ({socket.gethostname()})"
+            code = EXIT_RUN_AGAIN if may_pass(error) else EXIT_BAD_INPUT
+            _write(FAILED, f"{code} {who}: {' '.join(str(error).split())}")
             self._hear()
             raise FailedTogether(str(error)) from error
 
@@ -58,9 +61,10 @@ class FailureWatch:
         while not self._over.wait(self._look_seconds):
             told = _read(FAILED)
             if told:
-                print(f"error: {told[0]}", file=sys.stderr, flush=True)
+                code, _, message = told[0].partition(" ")
+                print(f"error: {message}", file=sys.stderr, flush=True)
                 self._hear()
-                os._exit(EXIT_BAD_INPUT)  # the main thread waits for what will not come
+                os._exit(int(code))  # the main thread waits for what will not come
 
     def _hear(self) -> None:
         """Says that this process has heard of a failure.

@@ -14,11 +14,14 @@ import jax
 # The store has no public name; its three calls here are used by Orbax and JAX's own tools alike.
 from jax._src import distributed
 
+from t5x_code.buckets import may_pass
 from t5x_code.errors import RunAgain, UserError
 
 Result = TypeVar("Result")
 Facts = dict[str, str]
+Verdict = tuple[bool, str]  # whether what is wrong may pass, and what it is
 NEVER_SAME = "host"  # a fact that only names the process
+PASSES = "passes"
 
 
 def agree(name: str, facts: Facts, seconds: int) -> None:
@@ -43,16 +46,16 @@ def in_every_process(name: str, make: Callable[[], Result], seconds: int) -> Res
 
     Raises:
         UserError: of this process or another.
-        RunAgain: not all came in time.
+        RunAgain: likewise, where what was wrong may pass; or not all came in time.
     """
     if jax.process_count() == 1:
         return make()
-    result, error = None, ""
+    result, error, passes = None, "", False
     try:
         result = make()
-    except UserError as own:
-        error = str(own)
-    _meet(name, {NEVER_SAME: socket.gethostname(), "error": error}, _first_error, seconds)
+    except (UserError, RunAgain) as own:
+        error, passes = str(own), may_pass(own)
+    _meet(name, {NEVER_SAME: socket.gethostname(), "error": error, PASSES: str(passes)}, _first_error, seconds)
     return result
 
 
@@ -61,22 +64,22 @@ def first_alone(name: str, make: Callable[[], Result], seconds: int) -> Result:
 
     Raises:
         UserError: process 0's, in all; or this process' own.
-        RunAgain: process 0 is not done in time.
+        RunAgain: likewise, where what was wrong may pass; or process 0 is not done in time.
     """
     if jax.process_count() == 1:
         return make()
     if jax.process_index() == 0:
-        error = ""
+        error, passes = "", False
         try:
             return make()
         except BaseException as own:
-            error = str(own) or type(own).__name__
+            error, passes = str(own) or type(own).__name__, may_pass(own)
             raise
         finally:
-            _publish(f"{name}/done", json.dumps(error))
-    error = json.loads(_read(f"{name}/done", seconds, 0))
+            _publish(f"{name}/done", json.dumps([passes, error]))
+    passes, error = json.loads(_read(f"{name}/done", seconds, 0))
     if error:
-        raise UserError(f"process 0: {error}")
+        raise (RunAgain if passes else UserError)(f"process 0: {error}")
     return make()
 
 
@@ -95,19 +98,19 @@ def barrier(name: str, seconds: int) -> None:
         raise RunAgain(f"not every process came to '{name}' within {seconds} s: {reason}") from error
 
 
-def _meet(name: str, own: Facts, judge: Callable[[list[Facts]], str], seconds: int) -> None:
+def _meet(name: str, own: Facts, judge: Callable[[list[Facts]], Verdict], seconds: int) -> None:
     """Process 0 hears all and judges; its verdict, where it is not empty, is raised in every process."""
     _publish(f"{name}/{jax.process_index()}", json.dumps(own))
     if jax.process_index() == 0:
         try:
             heard = [json.loads(_read(f"{name}/{index}", seconds, index)) for index in range(jax.process_count())]
-            verdict = [False, judge(heard)]
+            verdict = judge(heard)
         except RunAgain as missing:
-            verdict = [True, str(missing)]
+            verdict = True, str(missing)
         _publish(f"{name}/verdict", json.dumps(verdict))
-    someone_is_missing, message = json.loads(_read(f"{name}/verdict", 2 * seconds, 0))
+    passes, message = json.loads(_read(f"{name}/verdict", 2 * seconds, 0))
     if message:
-        raise (RunAgain if someone_is_missing else UserError)(message)
+        raise (RunAgain if passes else UserError)(message)
 
 
 def _publish(key: str, value: str) -> None:
@@ -123,8 +126,8 @@ def _read(key: str, seconds: int, publisher: int) -> str:
         ) from error
 
 
-def _first_difference(facts: list[Facts]) -> str:
-    """One line on the first process that is not like process 0; empty where all are alike."""
+def _first_difference(facts: list[Facts]) -> Verdict:
+    """Says the first process that is not like process 0; nothing where all are alike."""
     first = facts[0]
     for index, other in enumerate(facts):
         for name in first:
@@ -132,13 +135,16 @@ def _first_difference(facts: list[Facts]) -> str:
                 mine, theirs = _differing_lines(first[name], other[name])
                 there = f"{theirs!r} in process {index} ({other[NEVER_SAME]})"
                 here = f"{mine!r} in process 0 ({first[NEVER_SAME]})"
-                return f"{name} is {there} but {here}; start all with the same command, code and data"
-    return ""
+                return False, f"{name} is {there} but {here}; start all with the same command, code and data"
+    return False, ""
 
 
-def _first_error(outcomes: list[Facts]) -> str:
-    failed = [(index, outcome) for index, outcome in enumerate(outcomes) if outcome["error"]]
-    return "".join(f"process {index} ({of_one[NEVER_SAME]}): {of_one['error']}" for index, of_one in failed[:1])
+def _first_error(outcomes: list[Facts]) -> Verdict:
+    for index, outcome in enumerate(outcomes):
+        if outcome["error"]:
+            message = f"process {index} ({outcome[NEVER_SAME]}): {outcome['error']}"
+            return outcome[PASSES] == str(True), message
+    return False, ""
 
 
 def _differing_lines(one: str, other: str) -> tuple[str, str]:

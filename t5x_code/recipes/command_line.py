@@ -4,28 +4,17 @@ import contextlib
 import logging
 import os
 import sys
-import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from absl import flags
 from absl import logging as absl_logging
 
+from t5x_code.buckets import why_no_bucket, why_unreachable
 from t5x_code.errors import EXIT_BAD_INPUT, EXIT_RUN_AGAIN, FailedTogether, RunAgain, UserError
 
 HELP = ("--help", "-h", "-help", "--helpfull")
 EXIT_INTERRUPTED = 130  # as of a shell's command that Ctrl-C ends
-SCHEMES = {"gcsfs": "gs", "s3fs": "s3"}  # by the package that goes to a bucket
-# Names of classes, as the packages that they come from may be absent: Python's own, and those of aiohttp (gcsfs),
-# botocore (s3fs) and google.auth.
-NETWORK_ERRORS = {
-    "ConnectionError",
-    "TimeoutError",
-    "gaierror",
-    "ClientConnectionError",
-    "HTTPClientError",
-    "TransportError",
-}
 
 
 def run(main: Callable[[list[str]], None]) -> NoReturn:
@@ -76,34 +65,6 @@ def _exit_at_once(code: int) -> NoReturn:
         with contextlib.suppress(OSError):
             stream.flush()
     os._exit(code)
-
-
-def why_no_bucket(error: Exception) -> str | None:
-    """What keeps this machine from a bucket for good, in a line; None where an error is of another kind."""
-    text = " ".join(str(error).split())
-    for package, scheme in SCHEMES.items():
-        if isinstance(error, ImportError) and package in text:
-            return f"{scheme}:// needs {package}: pip install '{'t5x_code[gcp]' if scheme == 'gs' else package}'"
-    if getattr(error, "code", None) in (400, 401, 403) or text.startswith("Forbidden: "):
-        return (
-            f"the bucket refuses ({text[:200]}); is its name right, and are you logged in (gcloud auth "
-            "application-default login) with access to it?"
-        )
-    return None
-
-
-def why_unreachable(error: BaseException | None) -> str | None:
-    """What keeps this machine from a bucket for now, such as a network that is down, in a line; None where an error is
-    of another kind. Errors of files that were made into a UserError are looked through."""
-    while error is not None:
-        frames = traceback.walk_tb(error.__traceback__)
-        packages = {frame.f_globals.get("__name__", "").partition(".")[0] for frame, _ in frames}
-        if NETWORK_ERRORS.intersection(kind.__name__ for kind in type(error).__mro__):
-            for package in packages.intersection(SCHEMES):
-                reason = " ".join(str(error).split())[:200] or type(error).__name__
-                return f"{SCHEMES[package]}:// cannot be reached: {reason}"
-        error = error.__cause__
-    return None
 
 
 def silence_tracebacks() -> None:

@@ -4,20 +4,23 @@ import json
 import os
 import shlex
 import signal
+import subprocess
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from t5x_code.data.builtin_tasks import declaration_for
+from t5x_code.data.caching import child
 from t5x_code.data.caching.build import build_store
 from t5x_code.data.caching.document_hash import document_hash, split_of
 from t5x_code.data.caching.embedded_tokenizer import embedded_tokenizer, sample_documents
 from t5x_code.data.caching.ensure import build_in_child_process, ensure_store, rebuild_command
 from t5x_code.data.manifest import Manifest
 from t5x_code.data.token_store import TokenStore
-from t5x_code.errors import UserError
+from t5x_code.errors import RunAgain, UserError
 from t5x_code.tokens import train_bpe
 
 TEXTS = [f"def f{i}(x):\n    return x + {i}\n" * 3 for i in range(200)]
@@ -87,6 +90,25 @@ def test_the_childs_complaint_reaches_the_caller(tmp_path, task, tokenizer):
     with pytest.raises(UserError, match=r"no readable document \(1 not JSON\)"):
         build_in_child_process(task, tokenizer, tmp_path / "out")
     assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("error", "expected", "says"),
+    [
+        ("ConnectionError('no route')", RunAgain, "gs:// cannot be reached: no route"),
+        ("OSError('Forbidden: b/x')", UserError, "the bucket refuses .*Forbidden: b/x"),
+    ],
+)
+def test_a_bucket_that_the_child_cannot_reach(tmp_path, task, tokenizer, monkeypatch, error, expected, says):
+    """What may pass is not said to be bad input, after which nobody starts the run again."""
+    of_gcsfs = {"__name__": "gcsfs.core"}
+    exec(f"def build_store(*arguments):\n    raise {error}", of_gcsfs)
+    monkeypatch.setattr(child, "build_store", of_gcsfs["build_store"])
+    monkeypatch.setattr(
+        subprocess, "run", lambda command, **options: SimpleNamespace(returncode=child.main(Path(command[-1])))
+    )
+    with pytest.raises(expected, match=says):
+        build_in_child_process(task, tokenizer, tmp_path / "out")
 
 
 def test_a_killed_child_leaves_nothing_that_is_read(tmp_path, task, tokenizer):

@@ -17,21 +17,31 @@ PROGRAM = """
     def main(argv):
         start_processes(HostsConfig(heartbeat_seconds=100))
         with FailureWatch():
-            if str(jax.process_index()) in argv[1:]:
-                raise UserError("the disk is full")
+            if str(jax.process_index()) in argv[1]:
+                try:
+                    exec(f"raise {argv[2]}", {"__name__": "gcsfs.core"})
+                except OSError as error:
+                    raise UserError("the folder cannot be written") from error
             time.sleep(90)
 
     command_line.run(main)
 """
+AWAY = "TimeoutError"
 
 
-@pytest.mark.parametrize("failing", ["0", "1", "01"])
-def test_an_error_in_one_ends_all(failing):
+@pytest.mark.parametrize(
+    ("failing", "error", "code"), [("0", "OSError", 2), ("1", "OSError", 2), ("01", "OSError", 2), ("1", AWAY, 75)]
+)
+def test_an_error_in_one_ends_all(failing, error, code):
+    """All with one code: launchers start none of them again where one says that its input is bad."""
     began = time.monotonic()
-    ended = run_two(PROGRAM, *failing)
+    ended = run_two(PROGRAM, failing, error)
     assert time.monotonic() - began < 60
-    assert [process.returncode for process in ended] == [2, 2], ended
+    assert [process.returncode for process in ended] == [code, code], ended
     for index, process in zip("01", ended, strict=True):
         told = f"process {failing} ({socket.gethostname()}): "
         (line,) = [line for line in process.stderr.splitlines() if line.startswith("error: ")]
-        assert line == f"error: {'' if index in failing else told}the disk is full"
+        said = "the folder cannot be written"
+        if error == AWAY and index in failing:
+            said = "gs:// cannot be reached: TimeoutError; run the same command again"
+        assert line == f"error: {'' if index in failing else told}{said}"

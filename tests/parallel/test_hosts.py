@@ -111,12 +111,19 @@ MEETING = """
             raise UserError("no such file")
         return index
 
+    def cut_off_in(which):
+        if index == which:
+            raise RunAgain("gs:// is away")
+        return index
+
     attempt(lambda: agree("same", {"x": "1"}, 30))
     attempt(lambda: agree("differs", {"x": "a\\nb" if index else "a\\nc"}, 30))
     attempt(lambda: in_every_process("all well", lambda: index, 30))
     attempt(lambda: in_every_process("one fails", lambda: fail_in(1), 30))
     attempt(lambda: first_alone("first fails", lambda: fail_in(0), 30))
     attempt(lambda: first_alone("first", lambda: index, 30))
+    attempt(lambda: in_every_process("one is cut off", lambda: first_alone("cut off", lambda: cut_off_in(0), 30), 30))
+    attempt(lambda: in_every_process("another is", lambda: cut_off_in(1), 30))
     if index == 0:
         attempt(lambda: agree("missed", {}, 1))
         attempt(lambda: barrier("missed", 1))
@@ -129,11 +136,13 @@ def test_two_processes_meet():
     first, second = (json.loads(ended.stdout) for ended in run_two(MEETING))
     host = socket.gethostname()
     for index, said in enumerate((first, second)):
-        same, differs, all_well, one_fails, first_fails, first_done, *missed = said
+        same, differs, all_well, one_fails, first_fails, first_done, cut_off, another, *missed = said
         assert (same, all_well, first_done) == (None, index, index)
         assert differs.startswith(f"UserError: x is 'b' in process 1 ({host}) but 'c' in process 0 ({host}); start all")
         assert one_fails == f"UserError: process 1 ({host}): no such file"
         assert first_fails == f"UserError: {'process 0: ' if index else ''}no such file"
-    assert len(missed) == 0 and len(first) == 8
-    assert first[6] == "RunAgain: process 1 did not say 'missed' within 1 s: it is slow, stuck or gone"
-    assert first[7].startswith("RunAgain: not every process came to 'missed' within 1 s")
+        assert cut_off == f"RunAgain: process 0 ({host}): gs:// is away"
+        assert another == f"RunAgain: process 1 ({host}): gs:// is away"
+    assert len(missed) == 0 and len(first) == 10
+    assert first[8] == "RunAgain: process 1 did not say 'missed' within 1 s: it is slow, stuck or gone"
+    assert first[9].startswith("RunAgain: not every process came to 'missed' within 1 s")

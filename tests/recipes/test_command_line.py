@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from t5x_code.recipes.command_line import why_no_bucket
+from t5x_code.buckets import why_no_bucket
 
 
 class AnsweredError(Exception):

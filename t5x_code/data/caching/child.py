@@ -4,9 +4,10 @@ import json
 import sys
 from pathlib import Path
 
+from t5x_code.buckets import why_no_bucket, why_unreachable
 from t5x_code.data.caching.build import build_store
 from t5x_code.data.declarations import TaskDeclaration
-from t5x_code.errors import EXIT_BAD_INPUT, UserError
+from t5x_code.errors import EXIT_BAD_INPUT, EXIT_RUN_AGAIN, UserError
 from t5x_code.tokens.tokenizer import Tokenizer
 
 REQUEST_FILE = "request.json"
@@ -19,19 +20,23 @@ def write_request(folder: Path, task: TaskDeclaration, root: str) -> None:
 
 
 def read_error(folder: Path) -> str | None:
-    """The message of the UserError that ended the child, if one did."""
+    """What ended the child, if it could say so."""
     file = folder / ERROR_FILE
     return file.read_text() if file.exists() else None
 
 
 def main(folder: Path) -> int:
-    """Does what the request says; returns the exit code."""
+    """Does what the request says; returns the exit code, as of a command line."""
     request = json.loads((folder / REQUEST_FILE).read_text())
     try:
         build_store(TaskDeclaration.from_json(request["task"]), Tokenizer.load(str(folder)), request["root"])
-    except UserError as error:
-        (folder / ERROR_FILE).write_text(str(error))
-        return EXIT_BAD_INPUT
+    except Exception as error:
+        away = why_unreachable(error)
+        reason = away or why_no_bucket(error) or (str(error) if isinstance(error, UserError) else None)
+        if reason is None:
+            raise
+        (folder / ERROR_FILE).write_text(reason)
+        return EXIT_RUN_AGAIN if away else EXIT_BAD_INPUT
     return 0
 
 

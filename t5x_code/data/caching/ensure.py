@@ -17,7 +17,7 @@ from t5x_code.data.caching.store_fingerprints import what_changed
 from t5x_code.data.declarations import SPLITS, TaskDeclaration
 from t5x_code.data.manifest import Manifest
 from t5x_code.data.sources.seqio_task import SEQIO
-from t5x_code.errors import UserError
+from t5x_code.errors import EXIT_RUN_AGAIN, RunAgain, UserError
 from t5x_code.tokens.tokenizer import Tokenizer
 
 Builder = Callable[[TaskDeclaration, Tokenizer, epath.PathLike], epath.Path]
@@ -29,6 +29,7 @@ def build_in_child_process(task: TaskDeclaration, tokenizer: Tokenizer, root: ep
 
     Raises:
         UserError: as build_store, or the process was killed.
+        RunAgain: a bucket could not be reached.
     """
     with tempfile.TemporaryDirectory(prefix="t5x_code.") as folder:
         request = Path(folder)
@@ -38,7 +39,7 @@ def build_in_child_process(task: TaskDeclaration, tokenizer: Tokenizer, root: ep
         status = subprocess.run(command, env=_environment(), check=False).returncode
         message = child.read_error(request)
     if message:
-        raise UserError(message)
+        raise (RunAgain if status == EXIT_RUN_AGAIN else UserError)(message)
     if status < 0:
         raise UserError(
             f"making token store {task.name} was stopped by {signal.Signals(-status).name}; nothing was left in "
