@@ -47,5 +47,5 @@ def refuse_uneven_rows(length: int, mesh: Mesh | AbstractMesh) -> None:
 
 def is_plainly_causal(recipe: Recipe) -> bool:
     """Whether each token sees exactly the tokens of its row up to itself, in every row of every objective."""
-    only_causal = all(isinstance(objective, CausalLM) for objective, _ in recipe.data.objectives)
+    only_causal = all(isinstance(objective, CausalLM) for objective in recipe.data.every_objective)
     return only_causal and not recipe.data.isolate_documents and not any(recipe.model.window_pattern)

@@ -58,6 +58,12 @@ class DataConfig:
         """A task's objectives with their shares."""
         return dict(self.task_objectives).get(task, self.objectives)
 
+    @property
+    def every_objective(self) -> tuple[Objective | PackingObjective, ...]:
+        """Those of all tasks."""
+        groups = (self.objectives, *(objectives for _, objectives in self.task_objectives))
+        return tuple(objective for objectives in groups for objective, _ in objectives)
+
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
@@ -74,9 +80,7 @@ class Recipe:
     initialize_from: str | None = None
 
     def __post_init__(self):
-        of_tasks = [objectives for _, objectives in self.data.task_objectives]
-        used = [objective for objectives in (self.data.objectives, *of_tasks) for objective, _ in objectives]
-        if self.loss.contrastive and not any(isinstance(objective, NtpPlus) for objective in used):
+        if self.loss.contrastive and not any(isinstance(objective, NtpPlus) for objective in self.data.every_objective):
             raise UserError("LossConfig.contrastive needs rows with codes: use the objective NtpPlus, or set it to 0")
         if self.data.length > self.model.max_length:
             raise UserError(

@@ -8,6 +8,7 @@ import pytest
 
 from t5x_code.errors import UserError
 from t5x_code.models.attention import choice
+from t5x_code.objectives.prefix_lm import PrefixLM
 from t5x_code.parallel.mesh import make_mesh
 from t5x_code.recipes.attention_choice import settle_attention
 from t5x_code.recipes.gin_files import load_recipe
@@ -53,6 +54,9 @@ def test_cudnn_is_told_of_a_plain_causal_mask_and_of_no_other(recipes, one_h100)
     assert settle_attention(causal, one_h100).attention == "cudnn_causal"
     with pytest.raises(UserError, match="lets every token see all tokens before it"):
         settle_attention(with_attention(mixed, "cudnn_causal"), one_h100)
+    of_one_task = (("python_docs", ((PrefixLM(), 1.0),)),)
+    in_part = dataclasses.replace(causal, data=dataclasses.replace(causal.data, task_objectives=of_one_task))
+    assert settle_attention(in_part, one_h100).attention == "tokamax"
     one_h100.shape["sequence"] = 2
     assert settle_attention(causal, one_h100).attention == "tokamax"
     with pytest.raises(UserError, match="takes whole rows, not 1024 queries of 2048"):
