@@ -5,7 +5,7 @@ import dataclasses
 from jax.sharding import AbstractMesh, Mesh
 
 from t5x_code.errors import UserError
-from t5x_code.models.attention.choice import AUTO, choose, why_not
+from t5x_code.models.attention.choice import AUTO, choose, refuse_unknown, why_not
 from t5x_code.models.attention.dispatch import case_of
 from t5x_code.models.config import TransformerConfig
 from t5x_code.objectives.causal_lm import CausalLM
@@ -20,6 +20,7 @@ def settle_attention(recipe: Recipe, mesh: Mesh) -> TransformerConfig:
             divide its rows.
     """
     refuse_uneven_rows(recipe.data.length, mesh)
+    refuse_attention(recipe)
     model = recipe.model
     queries = recipe.data.length // mesh.shape["sequence"]
     case = case_of(mesh.devices.flat[0], queries, recipe.data.length, model.head_dim, model.dtype)
@@ -27,12 +28,17 @@ def settle_attention(recipe: Recipe, mesh: Mesh) -> TransformerConfig:
     # Only a recipe knows that its mask is causal and nothing else: then cuDNN needs no array to say so.
     if model.attention == AUTO and name in ("tokamax", "cudnn") and is_plainly_causal(recipe):
         name = "cudnn_causal" if why_not("cudnn_causal", case) is None else name
-    if name == "cudnn_causal" and not is_plainly_causal(recipe):
+    return dataclasses.replace(model, attention=name)
+
+
+def refuse_attention(recipe: Recipe) -> None:
+    """Raises a UserError where the recipe names an attention that computes its rows on no device."""
+    refuse_unknown(recipe.model.attention)
+    if recipe.model.attention == "cudnn_causal" and not is_plainly_causal(recipe):
         raise UserError(
             "TransformerConfig.attention is 'cudnn_causal', which lets every token see all tokens before it, but this "
             f"recipe's rows do not: set ISOLATE_DOCUMENTS=False and CausalLM alone, or attention to {AUTO!r}"
         )
-    return dataclasses.replace(model, attention=name)
 
 
 def refuse_uneven_rows(length: int, mesh: Mesh | AbstractMesh) -> None:

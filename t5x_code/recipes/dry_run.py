@@ -9,9 +9,9 @@ from jax.sharding import AbstractMesh, Mesh
 
 from t5x_code.errors import UserError
 from t5x_code.models.decoder import count_params, init_params, logical_axes
-from t5x_code.parallel.mesh import MESH_AXES, mesh_shape
+from t5x_code.parallel.mesh import MESH_AXES, make_mesh, mesh_shape
 from t5x_code.parallel.rules import param_shardings
-from t5x_code.recipes.attention_choice import refuse_uneven_rows
+from t5x_code.recipes.attention_choice import refuse_attention, refuse_uneven_rows, settle_attention
 from t5x_code.recipes.memory import (
     GIB,
     MemoryEstimate,
@@ -19,6 +19,7 @@ from t5x_code.recipes.memory import (
     estimate_memory,
     largest_fitting_microbatch,
 )
+from t5x_code.recipes.mixture import refuse_unknown_tasks
 from t5x_code.recipes.recipe import Recipe
 from t5x_code.recipes.vocabulary import NoTokenizer, split_without_data
 from t5x_code.training.batch_size import batch_size_at, batch_sizes_of
@@ -31,9 +32,12 @@ def describe(recipe: Recipe, resolved: str) -> str:
     Where the recipe's mesh names its sizes, they are taken instead of the devices attached here.
 
     Raises:
-        UserError: the mesh does not divide the batches, the rows or the parameters.
+        UserError: an unknown mixture, an attention that cannot compute the rows, or a mesh that does not divide the
+            batches, the rows or the parameters.
     """
+    refuse_unknown_tasks(recipe.data)
     shape = planned_mesh(recipe)
+    _refuse_attention(recipe)
     recipe, vocabulary = _with_split_model(recipe)
     _refuse_uneven(recipe, shape)
     estimate, microbatch = recipe_memory(recipe, shape)
@@ -59,6 +63,13 @@ def _refuse_uneven(recipe: Recipe, shape: tuple[int, int, int, int]) -> None:
     refuse_uneven_rows(recipe.data.length, mesh)
     shapes = jax.eval_shape(functools.partial(init_params, recipe.model), jax.random.key(0))
     param_shardings(logical_axes(recipe.model), shapes, mesh)
+
+
+def _refuse_attention(recipe: Recipe) -> None:
+    """As `_refuse_uneven`, of the attention; what only devices can tell, where the recipe is planned for those here."""
+    refuse_attention(recipe)
+    if -1 in recipe.mesh.sizes:
+        settle_attention(recipe, make_mesh(recipe.mesh))
 
 
 def refuse_uneven_batches(recipe: Recipe, mesh: Mesh | AbstractMesh) -> None:

@@ -8,6 +8,7 @@ from etils import epath
 
 from t5x_code.data.builtin_tasks import declaration_for
 from t5x_code.data.declarations import MixtureDeclaration
+from t5x_code.errors import UserError
 from t5x_code.recipes.recipe import DataConfig
 from t5x_code.training.metrics_writer import say
 
@@ -24,6 +25,16 @@ def resolve_mixture(config: DataConfig) -> MixtureDeclaration:
         return declaration_for(mixture, config.stores)
     say(f"no DATA given for the mixture {mixture}: using the embedded {EMBEDDED_MIXTURE}")
     return declaration_for(EMBEDDED_MIXTURE)
+
+
+def refuse_unknown_tasks(config: DataConfig) -> None:
+    """Raises a UserError where the mixture names what there is not. Stores, which may lie in a bucket, are looked at
+    only for a name that nothing else knows."""
+    for name in [config.mixture] if isinstance(config.mixture, str) else [name for name, _ in config.mixture]:
+        try:
+            declaration_for(name)
+        except UserError:
+            declaration_for(name, config.stores)
 
 
 def falls_back(config: DataConfig) -> bool:

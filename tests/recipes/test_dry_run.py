@@ -23,6 +23,12 @@ ON_16 = ["gin/codegen2_1b.gin", "gin/meshes/tpu_v5e_16.gin"]
         (["MeshConfig.fsdp=-2"], "mesh sizes must be positive"),
         (["MeshConfig.num_slices=2"], "set MeshConfig.data to a multiple of it"),
         (["MeshConfig.sequence=3", "MeshConfig.fsdp=4", "BATCH_SIZE=240"], "SEQUENCE_LENGTH 2048 does not divide"),
+        (["MIXTURE='stack_pil'"], "unknown task or mixture stack_pil; did you mean stack_pile"),
+        (["MIXTURE=(('python_stdlib', 1.0), ('mine', 1.0))"], "unknown task or mixture mine"),
+        (["MIXTURE='jsonl:'"], "jsonl: has no path"),
+        (["TransformerConfig.attention='flash'"], "TransformerConfig.attention is 'flash': choose one of auto, splash"),
+        (["TransformerConfig.attention='cudnn_causal'"], "lets every token see all tokens before it"),
+        (["TransformerConfig.attention='splash'", "MeshConfig.fsdp=-1"], "'splash', which is a kernel for TPUs"),
     ],
 )
 def test_what_training_refuses_is_refused(bindings, message):
@@ -34,6 +40,15 @@ def test_what_training_refuses_is_refused(bindings, message):
 def test_a_recipe_that_fits_is_described():
     recipe, resolved = load_recipe(ON_16)
     assert "mesh             data 1 x fsdp 16" in describe(recipe, resolved)
+
+
+def test_what_is_planned_for_other_devices_and_stores_elsewhere_is_described(tmp_path):
+    recipe, resolved = load_recipe(ON_16, ["TransformerConfig.attention='splash'", "DATA='gs://nowhere/stores'"])
+    assert "attention = 'splash'" in describe(recipe, resolved)
+    (tmp_path / "mine" / "train").mkdir(parents=True)
+    recipe, resolved = load_recipe(ON_16, ["MIXTURE='mine'", f"DATA='{tmp_path}'"])
+    with pytest.raises(UserError, match="is not finished"):  # it is looked for there
+        describe(recipe, resolved)
 
 
 def test_memory_is_that_of_the_rows_not_of_the_longest_that_the_model_reads():

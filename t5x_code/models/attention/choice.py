@@ -43,14 +43,19 @@ def choose(name: str, case: AttentionCase) -> str:
     Raises:
         UserError: there is none of that name, or it cannot compute this case; says why.
     """
-    if name not in NAMES:
-        raise UserError(f"TransformerConfig.attention is {name!r}: choose one of {', '.join(NAMES)}")
+    refuse_unknown(name)
     if name == AUTO:
         return next(candidate for candidate in CANDIDATES if _suits(candidate, case))
     reason = why_not(name, case)
     if reason is not None:
         raise UserError(f"TransformerConfig.attention is {name!r}, which {reason}; set it to {AUTO!r}")
     return name
+
+
+def refuse_unknown(name: str) -> None:
+    """Raises a UserError unless there is an implementation of that name."""
+    if name not in NAMES:
+        raise UserError(f"TransformerConfig.attention is {name!r}: choose one of {', '.join(NAMES)}")
 
 
 def why_not(name: str, case: AttentionCase) -> str | None:
