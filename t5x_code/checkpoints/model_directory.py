@@ -37,6 +37,7 @@ from t5x_code.models.vocabulary import resize_vocabulary
 from t5x_code.parallel.rules import param_shardings
 
 MODEL_FILE, TOKENIZER_FOLDER, CHECKPOINTS_FOLDER = "model.json", "tokenizer", "checkpoints"
+MODALITY = "modality"  # in a description's `extra`: the tables of a vocabulary that is split by modality
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,15 +206,18 @@ def load_initial_params(
     of the old ones. Adapters are left out where only this run has them.
 
     Raises:
-        UserError: no model there, or its parameters have other shapes; names the first that differs.
+        UserError: no model there, its vocabulary is split in another way, or its parameters have other shapes; names
+            the first that differs.
     """
-    there = read_description(folder).config
-    copies_rows = split is not None and there.vocab_size <= split.base_vocab_size
+    description = read_description(folder)
+    there = description.config
+    _refuse_other_split(folder, description, split)
+    copies_rows = is_split_here(description, split)
     base = dataclasses.replace(config, vocab_size=split.base_vocab_size) if copies_rows else config
     if not there.lora_rank:
         base = dataclasses.replace(base, lora_rank=0)
     if base.vocab_size < there.vocab_size:
-        sizes = f"a vocabulary of {there.vocab_size}, this recipe of {config.vocab_size}"
+        sizes = f"a vocabulary of {there.vocab_size}, this recipe of {base.vocab_size}"
         raise UserError(f"cannot start from {folder}: it has {sizes}; set TransformerConfig.vocab_size")
     alike = dataclasses.replace(base, vocab_size=there.vocab_size, vocab_multiple=there.vocab_multiple)
     theirs, ours = _shapes(there), _shapes(alike)
@@ -228,6 +232,26 @@ def load_initial_params(
         resize = functools.partial(resize_vocabulary, config=base, old_size=there.vocab_size)
         params = jax.jit(resize, out_shardings=shardings)(params)
     return split_params(base, params, split.sources) if copies_rows else params
+
+
+def is_split_here(description: ModelDescription, split: VocabularySplit | None) -> bool:
+    """Whether `split` splits the vocabulary of a model that has one for text and code so far."""
+    return split is not None and MODALITY not in description.extra
+
+
+def _refuse_other_split(folder: epath.PathLike, there: ModelDescription, split: VocabularySplit | None) -> None:
+    """Raises a UserError where rows of a split vocabulary would be taken for those of other tokens."""
+    tables = there.extra.get(MODALITY)
+    if tables is None:
+        return
+    if split is None or (split.base_vocab_size, split.sources) != (tables["base_vocab_size"], tuple(tables["sources"])):
+        rows = f"{len(tables['sources'])} rows for code beside {tables['base_vocab_size']}"
+        here = "not" if split is None else f"otherwise ({len(split.sources)} beside {split.base_vocab_size})"
+        raise UserError(
+            f"cannot start from {folder}: its vocabulary is split by modality ({rows}), this recipe's {here}; set "
+            f"MODALITY_SEPARATION={tables['separation']!r} and its TOKENIZER, or make it a plain model by "
+            "launch/convert.py export --plain and import"
+        )
 
 
 def _refuse_other_meaning(folder: epath.PathLike, there: TransformerConfig, ours: TransformerConfig) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from etils import epath
 
 from t5x_code.checkpoints.model_directory import (
+    MODALITY,
     TOKENIZER_FOLDER,
     read_description,
     read_model_directory,
@@ -18,8 +19,6 @@ from t5x_code.checkpoints.model_directory import (
 )
 from t5x_code.errors import UserError
 from t5x_code.models.modality import plain_params
-
-MODALITY = "modality"
 
 
 def write_plain_model(source: epath.PathLike, target: epath.PathLike, step: int | None = None) -> None:

@@ -21,7 +21,12 @@ from t5x_code.checkpoints.manager import (
     read_metadata,
     set_aside_newer,
 )
-from t5x_code.checkpoints.model_directory import CHECKPOINTS_FOLDER, load_initial_params, read_description
+from t5x_code.checkpoints.model_directory import (
+    CHECKPOINTS_FOLDER,
+    is_split_here,
+    load_initial_params,
+    read_description,
+)
 from t5x_code.checkpoints.replica import newest_replica, read_replica, replica_folder
 from t5x_code.errors import UserError
 from t5x_code.models.config import TransformerConfig
@@ -110,16 +115,17 @@ def find_start(
 def _describe_origin(initialize_from: str, model: TransformerConfig, split: VocabularySplit | None) -> str:
     """Whose parameters a run starts from, and what was made of them."""
     origin = f"started from the parameters of {initialize_from}"
-    there = read_description(initialize_from).config
+    description = read_description(initialize_from)
+    there = description.config
     before, now = ({name: getattr(config, name) for name in ADAPTED_FIELDS} for config in (there, model))
     if before != now:
         origin += f", whose recipe differs: {_describe_changes(before, now)}"
     old_size = there.vocab_size
-    is_split_here = split is not None and old_size <= split.base_vocab_size
-    new_size = split.base_vocab_size if is_split_here else model.vocab_size
+    copies_rows = is_split_here(description, split)
+    new_size = split.base_vocab_size if copies_rows else model.vocab_size
     if old_size != new_size:
         origin += f"; {new_size - old_size} new tokens start as the mean of its {old_size}"
-    if is_split_here:
+    if copies_rows:
         origin += f"; {len(split.sources)} rows for code are copies"
     return origin
 

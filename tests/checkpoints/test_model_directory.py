@@ -10,6 +10,7 @@ import pytest
 
 from t5x_code.checkpoints.manager import Checkpoint, CheckpointWriter
 from t5x_code.checkpoints.model_directory import (
+    MODALITY,
     ModelDescription,
     abstract_params,
     load_initial_params,
@@ -28,7 +29,7 @@ from t5x_code.parallel.mesh import MeshConfig, make_mesh
 CONFIG = TransformerConfig(
     num_layers=1, model_dim=16, num_heads=2, num_kv_heads=2, head_dim=8, mlp_dim=32, vocab_size=64, rotary_dim=4
 )
-DESCRIPTION = ModelDescription(CONFIG, begin_document=False, extra={"modality": [1, 2]})
+DESCRIPTION = ModelDescription(CONFIG, begin_document=False, extra={"numbers": [1, 2]})
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +115,32 @@ def test_words_that_a_split_adds_start_as_the_mean_and_their_rows_for_code_as_co
         for new, old in zip(rows_of_tokens(got), rows_of_tokens(params), strict=True):
             check_grown_by_means(new, old, 70)
             np.testing.assert_array_equal(new[70:77], new[np.array(sources)])
+
+
+def test_a_split_vocabulary_starts_none_that_is_split_otherwise(params, tokenizer, tmp_path):
+    """64 rows: 50 of all tokens and 14 of code. Two more tokens move the latter; without a split they mean nothing."""
+    tables = {"separation": "partial", "base_vocab_size": 50, "sources": list(range(14))}
+    description = dataclasses.replace(DESCRIPTION, extra={MODALITY: tables})
+    write_model_directory(tmp_path / "split", description, jax.device_get(params), tokenizer)
+
+    def start(config, split):
+        return load_initial_params(tmp_path / "split", config, split=split)
+
+    def split_of(base: int, sources: range) -> VocabularySplit:
+        return VocabularySplit(base, tuple(sources), np.ones((2, base + len(sources)), bool), (1,))
+
+    same = split_of(50, range(14))
+    jax.tree.map(np.testing.assert_array_equal, start(CONFIG, same), params)
+    grown = dataclasses.replace(CONFIG, vocab_size=66)
+    for config, split in ((grown, split_of(52, range(14))), (CONFIG, split_of(50, range(1, 15))), (grown, None)):
+        with pytest.raises(UserError, match=r"14 rows for code beside 50\), this .* MODALITY_SEPARATION='partial'"):
+            start(config, split)
+
+
+def test_a_model_that_is_larger_than_what_is_split_is_refused(written):
+    split = VocabularySplit(60, tuple(range(10)), np.ones((2, 70), bool), (1,))
+    with pytest.raises(UserError, match="it has a vocabulary of 64, this recipe of 60"):
+        load_initial_params(written, dataclasses.replace(CONFIG, vocab_size=70), split=split)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
