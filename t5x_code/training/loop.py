@@ -144,8 +144,8 @@ def train(
             config.local_replicas,
         )
         if is_writer():
+            lock.acquire(makes_folder=True)  # before anything is written that may be another run's by now
             start_run_directory(config.model_dir, files.description, files.save_tokenizer, files.texts)
-            lock.acquire()
             say(start.origin)
         steps = _Steps(
             jit_train_step(parts, start.state),

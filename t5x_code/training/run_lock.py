@@ -34,17 +34,18 @@ class RunLock:
         if self._file is not None:
             self._file.close()
 
-    def acquire(self) -> None:
-        """Takes the lock, if it is not held here and the folder is there.
+    def acquire(self, makes_folder: bool = False) -> None:
+        """Takes the lock, if it is not held here and the folder is there, or is to be made.
 
         Raises:
             RunAgain: another process holds it; on a shared disk that of a host that was lost may, for a minute or two.
         """
-        if self._file is not None or self._folder is None or not self._folder.is_dir():
+        if self._file is not None or self._folder is None or not (makes_folder or self._folder.is_dir()):
             return
         try:
+            self._folder.mkdir(parents=True, exist_ok=True)
             file = (self._folder / LOCK_FILE).open("ab+", buffering=0)
-        except OSError:  # read-only or full: writing what matters says so
+        except OSError:  # read-only, full or no folder: writing what matters says so
             return
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

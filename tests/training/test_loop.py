@@ -17,6 +17,8 @@ from t5x_code.errors import RunAgain, UserError
 from t5x_code.training.loop import LoopConfig, RunData, RunFiles, train
 from t5x_code.training.losses import LossConfig
 from t5x_code.training.optimizer import OptimizerConfig
+from t5x_code.training.resume import find_start
+from t5x_code.training.run_lock import RunLock
 from t5x_code.training.schedules import ScheduleConfig
 
 TIMINGS = {"tokens_per_second", "seconds_per_step", "input_wait_share"}
@@ -161,6 +163,23 @@ def test_one_run_at_a_time_in_a_folder(run, tmp_path, make_rows):
 
     assert run(tmp_path / "run", train_steps=2, evaluation=evaluation) == 2 and len(refused) == 1
     assert run(tmp_path / "run", train_steps=3) == 3
+
+
+def test_of_two_that_start_in_a_new_folder_the_second_writes_nothing(run, tmp_path, monkeypatch):
+    """Neither finds the folder when it begins; one is quicker to compile."""
+    folder = tmp_path / "run"
+    quicker = contextlib.ExitStack()
+
+    def find_start_slowly(*arguments):
+        folder.mkdir()
+        (folder / "config.gin").write_text("# the other's\n")
+        quicker.enter_context(RunLock(folder))
+        return find_start(*arguments)
+
+    monkeypatch.setattr("t5x_code.training.loop.find_start", find_start_slowly)
+    with quicker, pytest.raises(RunAgain, match=r"trains in .*run already"):
+        run(folder)
+    assert (folder / "config.gin").read_text() == "# the other's\n"
 
 
 def test_a_damaged_line_of_metrics_ends_no_run(run, tmp_path, capsys):
