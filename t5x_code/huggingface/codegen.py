@@ -69,7 +69,7 @@ def find_mp_num(hf: HfConfig) -> int:
 def tensor_rules(config: TransformerConfig, hf: HfConfig) -> tuple[TensorRule, ...]:
     """Which tensor holds which parameter."""
     mp_num, layer, attention = find_mp_num(hf), "transformer.h.{}.", "layers/attention/"
-    if mp_num < 1 or config.num_heads % mp_num:
+    if not isinstance(mp_num, int) or mp_num < 1 or config.num_heads % mp_num:
         raise UserError(f"mp_num {mp_num} does not divide the {config.num_heads} heads; choose another --mp_num")
     qkv = [attention + name + "/kernel" for name in ("query", "value", "key")]
     return (

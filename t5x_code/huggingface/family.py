@@ -44,7 +44,7 @@ def read_config(family: Family, hf: HfConfig) -> TransformerConfig:
         raise UserError(f"config.json has model_type {model_type!r}, not {wanted}; choose another --family")
     try:
         return family.config_from_hf(hf)
-    except TypeError as error:  # a text where a number belongs
+    except (TypeError, ValueError, AttributeError, ArithmeticError) as error:  # a text where a number belongs, no heads
         raise UserError(f"config.json cannot be read as {family.name}'s: {error}") from error
 
 
@@ -133,6 +133,8 @@ def read_rope(hf: HfConfig) -> dict[str, Any]:
         UserError: a kind of scaling that the decoder does not have.
     """
     parameters = hf.get("rope_parameters") or {}
+    for said in (hf, parameters):
+        refuse_unless(said, "partial_rotary_factor", 1.0)
     scaling = hf.get("rope_scaling") or parameters
     kind = scaling.get("rope_type", scaling.get("type", "default"))
     base = float(parameters.get("rope_theta", hf.get("rope_theta", 10_000.0)))

@@ -31,5 +31,6 @@ def test_mp_num_is_found_in_this_order():
 
 def test_an_mp_num_that_does_not_divide_the_heads_is_refused():
     model = random_torch_model("codegen", 0)
-    with pytest.raises(UserError, match=r"mp_num 7 does not divide the \d+ heads"):
-        our_model("codegen", model.config.to_dict() | {"mp_num": 7}, tensors_of(model))
+    for mp_num in (7, "four"):
+        with pytest.raises(UserError, match=rf"mp_num {mp_num} does not divide the \d+ heads"):
+            our_model("codegen", model.config.to_dict() | {"mp_num": mp_num}, tensors_of(model))
