@@ -29,6 +29,8 @@ def read_token_ids(folder: Path, hf: HfConfig, tokenizer: Tokenizer | None) -> d
         named = json.loads(path.read_text()) if path.is_file() else {}
     except ValueError as error:
         raise UserError(f"{path} is not JSON ({error}); download it again") from error
+    if not isinstance(named, dict):
+        raise UserError(f"{path} is no JSON object; download it again")
     found = {name: named.get(name, hf.get(name)) for name in NAMES}
     kept = {name: value for name, value in found.items() if _ids(value)}
     begin = list(tokenizer.begin_tokens) if tokenizer is not None else []

@@ -54,7 +54,7 @@ def read_torch_file(path: Path, whole: np.ndarray) -> dict[str, np.ndarray]:
                 raise UserError(f"{path} was written on a big-endian machine; save it anew as safetensors")
             storages = _find_storages(path, whole, archive, prefix + "data/")
             found = _TensorUnpickler(archive.read(name), storages, path).load()
-    except (zipfile.BadZipFile, ValueError, EOFError) as error:
+    except (zipfile.BadZipFile, ValueError, EOFError, OSError, RuntimeError) as error:  # a bit may say: encrypted
         raise UserError(
             f"{path} is damaged, or in torch's format before 1.6 ({error}); download it again, or as safetensors"
         ) from error

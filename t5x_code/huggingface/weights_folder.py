@@ -31,7 +31,7 @@ class WeightsFolder(Mapping[str, np.ndarray]):
             folder: holds `model.safetensors` or `pytorch_model.bin`, or shards of one and its `.index.json`.
 
         Raises:
-            UserError: no such folder or file, a shard that is missing or damaged.
+            UserError: no such folder or file, a shard that is missing, damaged or of another checkpoint.
         """
         folder = Path(folder)
         if not folder.is_dir():
@@ -41,7 +41,14 @@ class WeightsFolder(Mapping[str, np.ndarray]):
         files, read = _find_files(folder)
         for file in files:
             self._maps.append(_map(folder / file))
-            self._tensors |= read(folder / file, np.frombuffer(self._maps[-1], np.uint8))
+            tensors = read(folder / file, np.frombuffer(self._maps[-1], np.uint8))
+            for name in tensors.keys() & self._tensors.keys():
+                if not np.array_equal(tensors[name], self._tensors[name]):
+                    raise UserError(
+                        f"{folder} has two tensors {name}, which differ, one of them in {file}; are files of two "
+                        "checkpoints mixed? Download it again"
+                    )
+            self._tensors |= tensors
 
     def release(self) -> None:
         """Gives back the memory of what has been read so far; it is read again where it is used again."""

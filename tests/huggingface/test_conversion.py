@@ -183,6 +183,10 @@ def name_a_missing_shard(folder):
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
 
 
+def list_of_token_ids(folder):
+    (folder / "generation_config.json").write_text("[1]")
+
+
 def code_in_a_pickle(folder):
     remove_weights(folder)
     torch.save({"transformer.wte.weight": pickle.Pickler}, folder / "pytorch_model.bin")
@@ -201,6 +205,7 @@ BROKEN = [
     (remove_weights, "has neither model.safetensors"),
     (cut_weights, "model.safetensors is damaged"),
     (name_a_missing_shard, "has no model-00001-of-00002.safetensors"),
+    (list_of_token_ids, "generation_config.json is no JSON object"),
     (code_in_a_pickle, "holds the Python object"),
     (change_config(vocab_size=100), "has 261 tokens, its config.json says vocab_size 100"),
     (change_config(model_type="mamba"), "model_type 'mamba', which is no known family"),

@@ -147,9 +147,24 @@ def index_that_leads_out(folder):
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"t": "../secret"}}))
 
 
+def shard_of_another(folder):
+    write(folder)
+    safetensors.numpy.save_file({"t0": TENSORS["t1"]}, folder / "model-00003-of-00003.safetensors")
+
+
+def flipped_bit_of_the_archive(folder):
+    """Of what says in which way the pickle is packed."""
+    torch.save({"weight": torch.ones(2)}, folder / "pytorch_model.bin")
+    content = bytearray((folder / "pytorch_model.bin").read_bytes())
+    content[content.index(b"PK\x01\x02") + 10] ^= 2
+    (folder / "pytorch_model.bin").write_bytes(content)
+
+
 @pytest.mark.parametrize(
     ("make", "says"),
     [
+        (shard_of_another, "has two tensors .*, which differ, one of them in model-00003-of-00003.safetensors"),
+        (flipped_bit_of_the_archive, "is damaged, or in torch's format before 1.6"),
         (remove_shard, "has no model-00002-of-00003"),
         (cut_shard, "model-00002-of-00003.safetensors is damaged"),
         (empty_index, "index.json is damaged"),
