@@ -19,7 +19,7 @@ flags.DEFINE_string("model_dir", None, "A training run's folder.")
 
 
 def main(argv: list[str]) -> None:
-    """Prints the curve, then the table."""
+    """Prints the curve, then the table, if there has been a validation."""
     if FLAGS.model_dir is None or len(argv) > 1:
         raise UserError("give --model_dir, the folder of a training run")
     metrics = epath.Path(FLAGS.model_dir) / "metrics.jsonl"
@@ -33,9 +33,10 @@ def main(argv: list[str]) -> None:
     print(f"training loss, nats per token, of {FLAGS.model_dir}")
     print(draw_curve([record["step"] for record in trained], [record["loss"] for record in trained]))
     stores = read_run_stores(FLAGS.model_dir)
-    unigrams = {task: held_out_unigrams(folder) for task, folder in stores.folders.items()}
+    evaluated = {name.split("/")[1] for record in records for name in record if name.startswith("validation/")}
+    unigrams = {task: held_out_unigrams(folder) for task, folder in stores.folders.items() if task in evaluated}
     print()
-    print(validation_table(records, unigrams, stores.shares))
+    print(validation_table(records, unigrams, stores.shares) if evaluated else "no validation so far")
 
 
 def held_out_unigrams(store_folder: str) -> np.ndarray:
