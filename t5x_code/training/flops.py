@@ -1,9 +1,10 @@
 """How many floating-point operations a token costs, and what share of the hardware's peak a run reaches.
 
 Convention, stated wherever a utilisation (MFU) is printed: 6 per parameter that multiplies (embedding lookups are not
-products, the head's is), plus causal attention's two products over half of the keys, forward and backward. A parameter
-that is not trained, beside adapters, counts 4, as it needs no gradient; of a head that is split by modality the entries
-that no target competes with count nothing. Recomputed layers (remat) do not count: the model's work, not the machine's.
+products, the head's is), plus causal attention's two products over half of the keys, or what a window leaves of them,
+forward and backward. A parameter that is not trained, beside adapters, counts 4, as it needs no gradient; of a head
+that is split by modality the entries that no target competes with count nothing. Recomputed layers (remat) do not
+count: the model's work, not the machine's.
 """
 
 import functools
@@ -37,12 +38,15 @@ def train_flops_per_token(
 
 
 def attention_flops_per_token(config: TransformerConfig, length: int | None = None) -> float:
-    """Scores and weighted sum, forward (2 products) and backward (4), over half of the keys of each window."""
+    """Scores and weighted sum, forward (2 products) and backward (4), over the keys that a token sees on average.
+
+    Those are half of the row, and of a window W in a row of L all but its first half: W - W^2 / 2L.
+    """
     windows = [*config.window_of_layer, *[0] * config.top_query_layer]
     length = config.max_length if length is None else length
     keys = [min(window, length) if window else length for window in windows]
     width = config.num_heads * config.head_dim
-    return sum(6 * 2 * width * seen / 2 for seen in keys)
+    return sum(6 * 2 * width * (seen - seen * seen / (2 * length)) for seen in keys)
 
 
 def recomputed_flops_per_token(config: TransformerConfig, length: int | None = None) -> float:

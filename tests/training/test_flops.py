@@ -3,11 +3,14 @@
 import dataclasses
 
 import jax
+import numpy as np
+import pytest
 
 from t5x_code.models.config import TransformerConfig
 from t5x_code.models.modality import VocabularySplit, split_config
 from t5x_code.tokens.modality import CODE_MODALITY, ModalityTables
 from t5x_code.training.flops import (
+    attention_flops_per_token,
     eight_bit_flops_per_token,
     peak_flops,
     recomputed_flops_per_token,
@@ -27,8 +30,15 @@ def test_counted_by_hand():
     assert train_flops_per_token(CONFIG) == 6 * (LAYERS + HEAD) + ATTENTION
     half = CONFIG.max_length // 2
     assert train_flops_per_token(CONFIG, length=half) == 6 * (LAYERS + HEAD) + ATTENTION / 2
-    windowed = dataclasses.replace(CONFIG, window_pattern=(4,))
-    assert train_flops_per_token(CONFIG) - train_flops_per_token(windowed) == ATTENTION * 6 / 10
+    windowed = dataclasses.replace(CONFIG, window_pattern=(4,))  # of 10 keys 3.2 are seen on average, instead of 5
+    assert train_flops_per_token(CONFIG) - train_flops_per_token(windowed) == pytest.approx(ATTENTION * 1.8 / 5)
+
+
+def test_a_window_is_seen_whole_behind_its_first_tokens():
+    length, window = 16384, 4096
+    seen = np.minimum(np.arange(length) + 1, window).mean()  # the keys up to each token, within the window
+    config = dataclasses.replace(CONFIG, window_pattern=(window,), max_length=length)
+    assert attention_flops_per_token(config) == pytest.approx(3 * (2 + 4) * 2 * (2 * 4) * seen, rel=1e-3)
 
 
 def test_what_is_made_again_and_what_has_eight_bits():
