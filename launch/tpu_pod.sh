@@ -49,12 +49,14 @@ slice_state() { tpu describe "$name" "--format=value(state)" 2> /dev/null || tru
 
 # Every worker runs it detached, so that a dropped connection does not end it; its exit code is left in a file.
 run="echo \$\$ > pid; ~/venv/bin/python launch/train.py --exit_code_when_stopped=75 $(printf '%q ' "$@")>> ~/run.log 2>&1; echo \$? > exit_code"
+# What an earlier start left running is ended before its pid goes with the folder: it holds the chips.
 # The images' Python is older than we need: uv takes one that fits, or fetches it. Some images have pip, but no venv.
-install='rm -rf ~/t5x_code && mkdir ~/t5x_code && cd ~/t5x_code && tar -xzf ~/t5x_code.tar.gz && '\
+install='{ [ ! -f ~/t5x_code/pid ] || kill -9 -- -$(cat ~/t5x_code/pid) 2> /dev/null || true; } && '\
+'rm -rf ~/t5x_code && mkdir ~/t5x_code && cd ~/t5x_code && tar -xzf ~/t5x_code.tar.gz && '\
 '{ [ -x ~/uv/bin/uv ] || python3 -m pip install -q --target ~/uv uv || '\
 '{ python3 -m venv ~/uv && ~/uv/bin/pip install -q uv; }; } && '\
 '~/uv/bin/uv venv -q --seed --allow-existing --python ">=3.11,<3.14" ~/venv && ~/venv/bin/pip install -q ".[tpu,gcp]"'
-start='cd ~/t5x_code && { [ ! -f pid ] || kill -9 -- -$(cat pid) 2> /dev/null; rm -f pid exit_code; } ; '\
+start='cd ~/t5x_code && rm -f pid exit_code; '\
 "setsid nohup bash -c $(printf '%q' "$run") > /dev/null 2>&1 < /dev/null & until [ -f pid ]; do sleep 0.1; done"
 follow='cd ~/t5x_code && tail -n 20 -s 0.2 -F --pid="$(cat pid)" ~/run.log; [ ! -f exit_code ] || echo "exit code $(cat exit_code)"'
 

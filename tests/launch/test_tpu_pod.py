@@ -1,6 +1,7 @@
 """launch/tpu_pod.sh against a gcloud that records what it is asked and fails on demand."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -66,6 +67,18 @@ def test_a_slice_that_is_there_is_taken(pod):
     pod()
     ended, verbs, _ = pod()
     assert ended.returncode == 0 and verbs.count("create") == 1 and "taking the slice" in ended.stderr
+
+
+def test_what_runs_on_a_slice_that_is_there_is_ended_first(pod):
+    pod()
+    earlier = subprocess.Popen(["sleep", "100"], start_new_session=True)
+    (pod.home / "t5x_code/pid").write_text(f"{earlier.pid}\n")
+    try:
+        ended, _, _ = pod()
+        assert ended.returncode == 0, ended.stderr
+        assert earlier.wait(timeout=5) == -signal.SIGKILL
+    finally:
+        earlier.kill()
 
 
 def test_preempted_is_made_again_and_started_again(pod):
