@@ -53,7 +53,7 @@ def test_a_dry_run_prints_the_command(tmp_path, place):
     ended = outside_a_job(tmp_path, *arguments, code=1)
     assert ended.returncode == 0
     assert ended.stdout.strip() == (
-        r"srun --kill-on-bad-exit=1 python launch/train.py --exit_code_when_stopped=75 --gin_file=x "
+        r"srun --kill-on-bad-exit=0 --wait=300 python launch/train.py --exit_code_when_stopped=75 --gin_file=x "
         r"--gin.MODEL_DIR=\'/a\ b\'"
     )
 
@@ -118,13 +118,13 @@ def slurm(tmp_path):
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.mark.slow
-def test_two_tasks_train_as_one_run(slurm, tmp_path):
-    corpus, run, log = tmp_path / "corpus", tmp_path / "run", tmp_path / "log"
+def submit(slurm: dict[str, str], folder: Path, *settings: str) -> tuple[int, str]:
+    """Runs a job of two tasks to its end; its exit code and its log."""
+    corpus, log = folder / "corpus", folder / "log"
     shutil.copytree(Path(os.__file__).parent / "json", corpus)
-    environment = {**slurm, "JAX_PLATFORMS": "cpu", "T5X_CODE_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT)}
+    environment = {**slurm, "JAX_PLATFORMS": "cpu", "T5X_CODE_CACHE": str(folder / "cache"), "PYTHONPATH": str(ROOT)}
     options = ["--ntasks-per-node=2", "--gpus-per-task=0", "--cpus-per-task=1", f"--output={log}", "--wait"]
-    settings = [f"MIXTURE='text_files:{corpus}'", f"MODEL_DIR='{run}'", "TRAIN_STEPS=3", "LOG_PERIOD=1"]
+    settings = (f"MIXTURE='text_files:{corpus}'", f"MODEL_DIR='{folder}/run'", *settings)
     recipe = ["--gin_file=gin/quickstart.gin", "--gin_file=gin/models/tiny.gin", *(f"--gin.{s}" for s in settings)]
     ended = subprocess.run(
         ["sbatch", *options, "launch/slurm.sbatch", *recipe],
@@ -134,7 +134,20 @@ def test_two_tasks_train_as_one_run(slurm, tmp_path):
         text=True,
         timeout=240,
     )
-    said = log.read_text() if log.exists() else ""
-    assert ended.returncode == 0, ended.stdout + ended.stderr + said
+    return ended.returncode, ended.stdout + ended.stderr + (log.read_text() if log.exists() else "")
+
+
+@pytest.mark.slow
+def test_bad_input_is_not_queued_again(slurm, tmp_path):
+    """Whichever task says so first."""
+    code, said = submit(slurm, tmp_path, "OptimizerConfig.name='adamwx'")
+    assert code == 2 and said.count("error: OptimizerConfig.name is 'adamwx'") == 2, said
+    assert "queued again" not in said
+
+
+@pytest.mark.slow
+def test_two_tasks_train_as_one_run(slurm, tmp_path):
+    code, said = submit(slurm, tmp_path, "TRAIN_STEPS=3", "LOG_PERIOD=1")
+    assert code == 0, said
     assert "2 cpu devices in 2 processes" in said and said.count("step 3/3") == 1
-    assert (run / "checkpoints/3").is_dir()
+    assert (tmp_path / "run/checkpoints/3").is_dir()
