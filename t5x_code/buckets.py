@@ -1,10 +1,11 @@
 """Buckets: which paths lie in one, such as gs://bucket/run, and what keeps a machine from it, for now or for good."""
 
+import re
 import traceback
 
 from etils import epath
 
-from t5x_code.errors import RunAgain
+from t5x_code.errors import RunAgain, UserError
 
 SCHEMES = {"gcsfs": "gs", "s3fs": "s3"}  # by the package that goes to a bucket
 # Names of classes, as the packages that they come from may be absent: Python's own, and those of aiohttp (gcsfs),
@@ -17,6 +18,8 @@ NETWORK_ERRORS = {
     "HTTPClientError",
     "TransportError",
 }
+# What TensorStore says when it has tried for a quarter of an hour; an error of another kind it does not try again.
+TRIED_AGAIN = re.compile(r"All \d+ retry attempts failed: (.*)")
 
 
 def in_bucket(path: epath.PathLike) -> bool:
@@ -48,6 +51,9 @@ def why_unreachable(error: BaseException | None) -> str | None:
             for package in packages.intersection(SCHEMES):
                 reason = " ".join(str(error).split())[:200] or type(error).__name__
                 return f"{SCHEMES[package]}:// cannot be reached: {reason}"
+        tried = TRIED_AGAIN.search(" ".join(str(error).split()))
+        if tried and not isinstance(error, UserError):  # which would cite it
+            return f"the bucket cannot be reached: {tried[1][:200]}"
         error = error.__cause__
     return None
 

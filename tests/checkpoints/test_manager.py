@@ -12,6 +12,7 @@ import numpy as np
 import optax
 import pytest
 
+from t5x_code.buckets import why_unreachable
 from t5x_code.checkpoints.checksums import CHECKSUMS_FILE, find_damage
 from t5x_code.checkpoints.manager import (
     Checkpoint,
@@ -191,6 +192,20 @@ def test_a_full_disk_is_named_whichever_file_meets_it(tmp_path, monkeypatch):
     ):
         writer.save(1, make_checkpoint(1))
     assert list_steps(tmp_path / "run") == []
+
+
+def test_a_bucket_that_is_away_for_long_is_one_to_come_back_to(tmp_path, monkeypatch):
+    """As TensorStore says it."""
+
+    def away(folder):
+        raise ValueError(
+            "ABORTED: All 32 retry attempts failed: CURL error Could not connect to server: [curl_code='7']"
+        )
+
+    monkeypatch.setattr("t5x_code.checkpoints.manager.write_checksums", away)
+    with pytest.raises(UserError) as caught, CheckpointWriter(tmp_path / "run") as writer:
+        writer.save(1, make_checkpoint(1))
+    assert why_unreachable(caught.value).startswith("the bucket cannot be reached: CURL error Could not connect")
 
 
 def test_a_relative_folder_will_do(tmp_path, monkeypatch):
