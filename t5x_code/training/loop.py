@@ -286,7 +286,8 @@ def _refuse_divergence(config: LoopConfig, step: int, record: dict[str, float]) 
     if in_a_row >= config.max_skipped_in_a_row:
         raise UserError(
             f"loss or gradient was not finite for {in_a_row} steps in a row, up to step {step}; the parameters are as "
-            f"before them: resume {config.model_dir} with a lower LEARNING_RATE or another SEED"
+            f"before them: resume {config.model_dir} with a lower LEARNING_RATE, or with another SEED and "
+            "ACCEPT_CHANGED_DATA=True"
         )
 
 

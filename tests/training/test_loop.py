@@ -227,9 +227,18 @@ def test_a_checkpoint_wins_over_the_model_to_start_from(run, never_stopped, tmp_
 
 
 def test_a_run_that_diverges_gives_up(run, tmp_path):
-    with pytest.raises(UserError, match=r"not finite for 2 steps in a row, up to step 2"):
+    with pytest.raises(UserError, match=r"not finite for 2 steps in a row, up to step 2; .* ACCEPT_CHANGED_DATA=True"):
         run(tmp_path / "run", loss_weight=np.inf, max_skipped_in_a_row=2)
     assert not list_steps(tmp_path / "run" / "checkpoints")
+
+
+def test_a_run_that_diverged_goes_on_as_it_is_told(run, tmp_path):
+    folder, lower = tmp_path / "run", dataclasses.replace(OPTIMIZER, schedule=ScheduleConfig(peak=1e-4))
+    assert run(folder, train_steps=2) == 2
+    with pytest.raises(UserError, match="not finite"):
+        run(folder, loss_weight=np.inf, max_skipped_in_a_row=2)
+    assert run(folder, train_steps=3, optimizer=lower) == 3
+    assert run(folder, train_steps=4, fingerprint={"seed": "1"}, accept_changed_data=True) == 4
 
 
 @pytest.mark.parametrize(
