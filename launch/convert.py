@@ -9,7 +9,7 @@ import tempfile
 from absl import flags
 from etils import epath
 
-from t5x_code.checkpoints.model_directory import TOKENIZER_FOLDER
+from t5x_code.checkpoints.model_directory import MODALITY, TOKENIZER_FOLDER
 from t5x_code.checkpoints.plain_model import write_plain_model
 from t5x_code.errors import UserError
 from t5x_code.huggingface.conversion import DTYPES, export_model, import_model
@@ -43,6 +43,8 @@ def main(argv: list[str]) -> None:
             description = export_model(f"{folder}/plain", FLAGS.target, *options)
     else:
         description = export_model(FLAGS.source, FLAGS.target, *options, step=FLAGS.step)
+        if MODALITY in description.extra:
+            print(f"{FLAGS.target} has rows for code that no tokenizer gives: without --plain it reads all as text")
     if not (epath.Path(FLAGS.source) / ("" if argv[1] == "import" else TOKENIZER_FOLDER) / TOKENIZER_FILE).exists():
         print(f"{FLAGS.source} has no {TOKENIZER_FILE}: put one there before text is read or written")
     print(f"{FLAGS.target}: {description.family}, {count_params(description.config):,} parameters")

@@ -49,7 +49,9 @@ def test_a_separated_model_is_exported_as_a_plain_one(separation, script, pairs,
     assert f"modality separation {separation}: " in trained.err and "of 1,536 rows doubled" in trained.err
     assert ("forms of Python's words that it lacks" in trained.err) == (separation == "partial")
     ended = script("convert.py", "export", f"--source={tmp_path / 'run'}", f"--target={tmp_path / 'hf'}", "--plain")
-    assert ended.code == 0, ended.err
+    assert ended.code == 0 and "reads all as text" not in ended.out, ended.err
+    ended = script("convert.py", "export", f"--source={tmp_path / 'run'}", f"--target={tmp_path / 'split'}")
+    assert ended.code == 0 and "without --plain it reads all as text" in ended.out
 
     description, params = read_model_directory(tmp_path / "run")
     tables = ModalityTables.from_json(description.extra["modality"])
