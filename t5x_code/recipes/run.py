@@ -12,8 +12,13 @@ import jax
 from etils import epath
 
 import t5x_code
-from t5x_code.checkpoints.manager import absolute_path
-from t5x_code.checkpoints.model_directory import TOKENIZER_FOLDER, ModelDescription
+from t5x_code.checkpoints.manager import absolute_path, list_steps
+from t5x_code.checkpoints.model_directory import (
+    CHECKPOINTS_FOLDER,
+    TOKENIZER_FOLDER,
+    ModelDescription,
+    read_description,
+)
 from t5x_code.errors import RunAgain, UserError
 from t5x_code.models.attention.choice import AUTO
 from t5x_code.models.modality import split_config
@@ -65,6 +70,7 @@ def train_recipe(recipe: Recipe, resolved: str, command: str) -> int:
     model = settle_attention(recipe, mesh)
     refuse_uneven_batches(recipe, mesh)
     check_memory(recipe)
+    _refuse_no_model(recipe)
     index, count = rows_of_process(mesh)
     if is_writer():
         say(describe_mesh(recipe, mesh))
@@ -104,6 +110,13 @@ def train_recipe(recipe: Recipe, resolved: str, command: str) -> int:
             raise
         reason = " ".join(str(error).split())[:200]
         raise RunAgain(f"process {jax.process_index()} lost the others: {reason}") from error
+
+
+def _refuse_no_model(recipe: Recipe) -> None:
+    """Raises a UserError where there is no model to start from: before stores are made, which may take hours."""
+    begun = list_steps(epath.Path(recipe.loop.model_dir) / CHECKPOINTS_FOLDER) or recipe.loop.local_replicas
+    if recipe.initialize_from is not None and not begun:
+        read_description(recipe.initialize_from)
 
 
 def _texts(data: recipe_inputs.Inputs, resolved: str, command: str) -> dict[str, str]:

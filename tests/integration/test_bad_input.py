@@ -44,6 +44,12 @@ def test_a_recipe_that_cannot_be(script, tiny, tmp_path, bindings, says):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_model_to_start_from_is_looked_for_before_stores_are_made(script, tiny, tmp_path):
+    bindings = (f"DATA='{tmp_path}/stores'", "INITIALIZE_FROM='/no/such/model'")
+    refused(script("train.py", *tiny(tmp_path / "run", *bindings)), "/no/such/model is no model directory")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("name", "arguments", "says"),
     [
