@@ -45,6 +45,6 @@ def evaluate(
             sums, counts = part if sums is None else jax.tree.map(jnp.add, (sums, counts), part)
         if sums is None:
             continue
-        for metric in REPORTED & sums.keys():
+        for metric in sorted(REPORTED & sums.keys()):
             results[f"validation/{name}/{metric}"] = float(ratio(sums[metric], counts[metric]))
     return results
