@@ -7,6 +7,7 @@ import signal
 import subprocess
 import threading
 import time
+import tracemalloc
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +15,7 @@ import pytest
 
 from t5x_code.data.builtin_tasks import declaration_for
 from t5x_code.data.caching import child
+from t5x_code.data.caching import embedded_tokenizer as tokenizer_module
 from t5x_code.data.caching.build import build_store
 from t5x_code.data.caching.document_hash import document_hash, split_of
 from t5x_code.data.caching.embedded_tokenizer import embedded_tokenizer, sample_documents
@@ -151,6 +153,17 @@ def test_the_sample_is_the_lowest_hashes_within_its_size(task):
     size = sum(len(text) for text in expected[:50])
     assert sample_documents(task, size) == expected[:50]
     assert sample_documents(task, size + 9) == [*expected[:50], expected[50][:9]]
+
+
+def test_a_sample_remembers_only_its_own_documents(monkeypatch, task):
+    texts = [f"document {i}" for i in range(20_000)]
+    monkeypatch.setattr(tokenizer_module, "read_documents", lambda task, skipped: iter(texts + texts))
+    tracemalloc.start()
+    sample = sample_documents(task, 1000)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(sample) == len(set(sample)) and sum(map(len, sample)) == 1000
+    assert peak < 1 << 20
 
 
 def test_one_large_document_leaves_no_sample_empty(tmp_path):

@@ -99,7 +99,9 @@ def sample_documents(task: TaskDeclaration, num_bytes: int) -> list[str]:
         heapq.heappush(kept, (-int.from_bytes(digest, "big"), digest, data))
         total += len(data)
         while total - len(kept[0][2]) >= num_bytes:
-            total -= len(heapq.heappop(kept)[2])
+            _, dropped, data = heapq.heappop(kept)
+            seen.remove(dropped)  # it would be dropped again; a set of the whole corpus would outgrow memory
+            total -= len(data)
     sample = [data for _, _, data in sorted(kept, reverse=True)]
     if total > num_bytes:
         sample[-1] = sample[-1][: num_bytes - total]
