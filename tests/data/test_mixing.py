@@ -53,11 +53,21 @@ def test_a_schedule_is_followed_and_then_held():
     mixing = plan_mixing(["code", "text"], [((0, 0.0), (last, 1.0)), ((0, 1.0), (last, 0.0))])
     for row in (last // 4, last // 2, 3 * last // 4, last):
         selected = [mixing.select(row + i) for i in range(200)]
-        rate = (row / BLOCK // 1 + 0.5) * BLOCK / last
-        assert abs(np.mean([stream == 0 for stream, _ in selected]) - min(rate, 1)) < 0.01
+        assert abs(np.mean([stream == 0 for stream, _ in selected]) - min(row / last, 1)) < 0.01
     expected = last / 2  # the area under the ramp
     stream, index = mixing.select(last + 10**12)
     assert (stream, index) == (0, last + 10**12 - expected)
+
+
+def test_a_schedule_shorter_than_a_block_is_followed_too():
+    rates = (0.7, ((0, 0.3), (9000, 0.1)), ((0, 0.0), (4000, 0.01)))  # the first two as in the README
+    streams = selections(rates, range(2 * BLOCK))[:, 0]
+    rows = np.arange(2 * BLOCK) + 0.5
+    rates_3xR = np.stack([np.full(2 * BLOCK, 0.7), np.interp(rows, *zip(*rates[1], strict=True)), rows / 4e5])
+    rates_3xR[2] = np.minimum(rates_3xR[2], 0.01)
+    for stream, shares in enumerate(rates_3xR / rates_3xR.sum(axis=0)):
+        assert np.abs(np.cumsum(streams == stream) - np.cumsum(shares)).max() < 4
+    assert 0 in selections((((0, 1.0), (4000, 0.0)), 1.0), range(100))[:, 0]
 
 
 @pytest.mark.parametrize(
@@ -66,7 +76,7 @@ def test_a_schedule_is_followed_and_then_held():
         ((1.0, -0.5), "stream s1: rate"),
         ((1.0, float("nan")), "stream s1: rate"),
         ((1.0, 0.0), "stream s1: rate 0.0 must be above 0"),
-        ((((0, 1.0), (20_000, 0.0)), ((0, 2.0), (15_000, 0.0))), "all rates of the mixture are 0 near row 25000"),
+        ((((0, 1.0), (20_000, 0.0)), ((0, 2.0), (15_000, 0.0))), "all rates of the mixture are 0 near row 20100"),
         ((1.0, 1e-9), "stream s1 has a rate below"),
         ((((5, 1.0), (5, 2.0)), 1.0), "stream s0: a rate schedule is"),
         (((), 1.0), "stream s0: a rate schedule is"),
