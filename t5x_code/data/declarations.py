@@ -5,6 +5,7 @@ rows from the stores of its tasks.
 """
 
 import dataclasses
+import math
 from typing import Any
 
 from t5x_code.errors import UserError
@@ -80,12 +81,12 @@ class MixtureDeclaration:
 
 
 def check_rate(rate: Rate, where: str) -> None:
-    """Refuses rates that cannot be drawn from: negative, all zero, or a schedule whose rows do not ascend."""
+    """Refuses rates that cannot be drawn from: negative, endless, all zero, or a schedule whose rows do not ascend."""
     if isinstance(rate, int | float):
-        if not rate > 0:
-            raise UserError(f"{where}: rate {rate} must be above 0")
+        if not 0 < rate < math.inf:
+            raise UserError(f"{where}: rate {rate} must be above 0 and finite")
         return
     rows = [row for row, _ in rate]
     values = [value for _, value in rate]
-    if not rows or rows != sorted(set(rows)) or min(values) < 0 or max(values) == 0:
+    if not rows or rows != sorted(set(rows)) or not all(0 <= value < math.inf for value in values) or max(values) == 0:
         raise UserError(f"{where}: a rate schedule is ((row, rate), ..) with ascending rows and rates of 0 or more")

@@ -77,6 +77,8 @@ def test_a_schedule_shorter_than_a_block_is_followed_too():
         ((1.0, float("nan")), "stream s1: rate"),
         ((1.0, 0.0), "stream s1: rate 0.0 must be above 0"),
         ((((0, 1.0), (20_000, 0.0)), ((0, 2.0), (15_000, 0.0))), "all rates of the mixture are 0 near row 20100"),
+        ((1.0, float("inf")), "stream s1: rate"),
+        ((1.0, ((0, float("nan")), (5, 1.0))), "stream s1: a rate schedule is"),
         ((1.0, 1e-9), "stream s1 has a rate below"),
         ((((5, 1.0), (5, 2.0)), 1.0), "stream s0: a rate schedule is"),
         (((), 1.0), "stream s0: a rate schedule is"),
