@@ -42,6 +42,7 @@ def test_jsonl_plain_and_compressed_are_the_same(tmp_path):
 def test_bad_lines_are_counted_by_reason(tmp_path):
     bad = [
         b"{broken\n",
+        b"[" * 100_000 + b"\n",
         b"\n",
         b'"no object"\n',
         b'{"other": 1}\n',
@@ -54,7 +55,7 @@ def test_bad_lines_are_counted_by_reason(tmp_path):
     texts, skipped = read(f"jsonl:{tmp_path}")
     assert texts == ["good\n"]
     assert skipped == {
-        "not JSON": 1,
+        "not JSON": 2,
         "no field text": 2,
         "field text is not text": 1,
         "empty": 1,

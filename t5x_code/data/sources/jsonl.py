@@ -36,7 +36,7 @@ def fields(source: SourceDeclaration, names: Sequence[str], skipped: Counter) ->
                 texts = tuple(record[name] for name in names)
             except UnicodeDecodeError:
                 skipped["not UTF-8"] += 1
-            except ValueError:
+            except (ValueError, RecursionError):  # the latter of brackets without end
                 skipped["not JSON"] += bool(line.strip())
             except (KeyError, TypeError, IndexError):
                 skipped[f"no field {' or '.join(names)}"] += 1
