@@ -18,6 +18,7 @@ import tokenizers
 from etils import epath
 
 from t5x_code.errors import UserError
+from t5x_code.tokens.long_text import LONG_TEXT, encode_in_pieces
 from t5x_code.tokens.python_words import takes_forms, with_forms
 from t5x_code.tokens.special_tokens import (
     EOD_TEXTS,
@@ -134,8 +135,14 @@ class Tokenizer:
         return frozenset(number for number, token in added.items() if token.special)
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """`encode` of each text, on all cores."""
-        encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        """`encode` of each text, on all cores; a long one is not given to the tokenizer at once."""
+        others = iter(self._encode_at_once([text for text in texts if len(text) <= LONG_TEXT]))
+        return [
+            encode_in_pieces(text, self._encode_at_once) if len(text) > LONG_TEXT else next(others) for text in texts
+        ]
+
+    def _encode_at_once(self, texts: list[str]) -> list[np.ndarray]:
+        encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         return [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
 
     def encode_marked_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
