@@ -1,6 +1,7 @@
-"""Documents on disk between reading and tokenizing, in buckets by the head of their hash: sorting one bucket at a time
+"""Documents on disk between reading and tokenizing, in buckets by the head of their hash: sorting one shard at a time
 sorts them all, whatever the corpus' size."""
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -22,10 +23,7 @@ class Spool:
 
     def add(self, digest: bytes, text: bytes) -> None:
         """Appends a document."""
-        file = self._files[part_of(digest, NUM_BUCKETS)]
-        file.write(digest)
-        file.write(len(text).to_bytes(LENGTH_BYTES, "little"))
-        file.write(text)
+        _write(self._files[part_of(digest, NUM_BUCKETS)], digest, text)
         self.num_bytes += len(text)
 
     def finish(self) -> None:
@@ -34,18 +32,36 @@ class Spool:
             file.close()
 
     def sorted_shards(self, num_shards: int) -> Iterator[list[tuple[bytes, bytes]]]:
-        """For each shard in turn its (hash, text) in ascending order, duplicates included; reads each bucket once."""
-        buckets_per_shard = max(1, NUM_BUCKETS // num_shards)
-        shards_per_bucket = max(1, num_shards // NUM_BUCKETS)
+        """For each shard in turn its (hash, text) in ascending order, duplicates included; no more is in memory. Can be
+        called once."""
+        if num_shards > NUM_BUCKETS:
+            for path in self._paths:
+                for part in _split(path, num_shards):
+                    yield sorted(_read(part))
+                    part.unlink()
+            return
+        buckets_per_shard = NUM_BUCKETS // num_shards
         for first in range(0, NUM_BUCKETS, buckets_per_shard):
-            documents = [
-                document for path in self._paths[first : first + buckets_per_shard] for document in _read(path)
-            ]
-            documents.sort()
-            shards: list[list[tuple[bytes, bytes]]] = [[] for _ in range(shards_per_bucket)]
-            for document in documents:
-                shards[part_of(document[0], num_shards) % shards_per_bucket].append(document)
-            yield from shards
+            paths = self._paths[first : first + buckets_per_shard]
+            yield sorted(document for path in paths for document in _read(path))
+
+
+def _split(bucket: Path, num_shards: int) -> list[Path]:
+    """Replaces the file of a bucket of several shards by a file for each of these."""
+    num_parts = num_shards // NUM_BUCKETS
+    parts = [bucket.with_suffix(f".{number}") for number in range(num_parts)]
+    with contextlib.ExitStack() as stack:
+        files = [stack.enter_context(part.open("wb")) for part in parts]
+        for digest, text in _read(bucket):
+            _write(files[part_of(digest, num_shards) % num_parts], digest, text)
+    bucket.unlink()
+    return parts
+
+
+def _write(file: BinaryIO, digest: bytes, text: bytes) -> None:
+    file.write(digest)
+    file.write(len(text).to_bytes(LENGTH_BYTES, "little"))
+    file.write(text)
 
 
 def _read(path: Path) -> Iterator[tuple[bytes, bytes]]:
