@@ -8,10 +8,12 @@ import os
 import pickle
 import random
 import socket
+import threading
 
 import numpy as np
 import pytest
 
+from t5x_code.data import token_store
 from t5x_code.data.builtin_tasks import declaration_for
 from t5x_code.data.caching import build
 from t5x_code.data.caching.build import build_store
@@ -135,6 +137,28 @@ def test_damage_is_refused(tmp_path, task, tokenizer):
     (folder / MANIFEST_FILE).unlink()
     with pytest.raises(UserError, match="is not finished"):
         TokenStore.open(folder)
+
+
+def test_a_stores_files_are_asked_for_at_once(tmp_path, task, tokenizer, monkeypatch):
+    """In a bucket each answer takes tens of milliseconds, and a large store has thousands of files."""
+    folder = build_store(task, tokenizer, tmp_path / "out", show_progress=False, shard_text_bytes=4000) / "train"
+    waiting, several = [], threading.Event()
+
+    def slow(function):
+        def wait_for_others(*arguments):
+            waiting.append(arguments)
+            if len(waiting) > 3:
+                several.set()
+            assert several.wait(10)
+            return function(*arguments)
+
+        return wait_for_others
+
+    monkeypatch.setattr(token_store, "size_and_crc", slow(token_store.size_and_crc))
+    store = TokenStore.open(folder, verify=True)
+    waiting.clear(), several.clear()
+    monkeypatch.setattr(store, "document_ends", slow(store.document_ends))
+    assert store.document_lengths().sum() == store.manifest.num_tokens
 
 
 def test_a_failed_build_leaves_what_was_there(tmp_path, task, tokenizer, monkeypatch):
