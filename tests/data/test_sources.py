@@ -4,13 +4,19 @@ import gzip
 import inspect
 import json
 import sysconfig
+import threading
+import types
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from etils import epath
 
 from t5x_code.data.builtin_tasks import PYTHON_DOCS, PYTHON_STDLIB, declaration_for
-from t5x_code.data.sources.source import read_documents, source_fingerprint
+from t5x_code.data.declarations import SourceDeclaration
+from t5x_code.data.sources import jsonl
+from t5x_code.data.sources.files import SourceFile
+from t5x_code.data.sources.source import HASHED_BYTES, read_documents, source_fingerprint, source_kind
 from t5x_code.errors import UserError
 
 
@@ -98,6 +104,25 @@ def test_links_are_followed_but_not_in_circles(tmp_path):
     (tmp_path / "a/gone.py").symlink_to("nowhere.py")
     texts, skipped = read(f"text_files:{tmp_path}")
     assert sorted(texts) == ["a", "a", "b", "b"] and not skipped  # each once where it lies, once by a link
+
+
+def test_a_buckets_files_are_asked_for_at_once(monkeypatch):
+    """Each answer takes tens of milliseconds, and a corpus has thousands of files."""
+    waiting, several = [], threading.Event()
+
+    def slow_stat(path):
+        waiting.append(path)
+        if len(waiting) > 3:
+            several.set()
+        assert several.wait(10)
+        return types.SimpleNamespace(length=HASHED_BYTES, mtime=len(path.name))
+
+    paths = [epath.Path(f"gs://bucket/{'x' * number}.jsonl") for number in range(1, 9)]
+    files = [SourceFile(path.name, path) for path in paths]
+    monkeypatch.setattr(type(paths[0]), "stat", slow_stat)
+    monkeypatch.setattr(jsonl, "find_files", lambda *arguments: files)
+    state = source_kind(SourceDeclaration("jsonl")).state(SourceDeclaration("jsonl"))
+    assert state == [[path.name, HASHED_BYTES, len(path.name)] for path in paths]
 
 
 def test_parquet_filters_by_language(tmp_path):

@@ -1,10 +1,13 @@
 """Finding the files of a source, locally or in a bucket, and reading text without guessing."""
 
 import dataclasses
+import itertools
 import os
 import pathlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 from etils import epath
 
@@ -12,6 +15,8 @@ from t5x_code.buckets import in_bucket
 from t5x_code.errors import UserError
 
 WILDCARDS = "*?["
+THREADS = 32
+Result = TypeVar("Result")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,13 +65,20 @@ def walk(folder: epath.Path, above: tuple[str, ...] = ()) -> Iterator[epath.Path
     here = os.path.realpath(folder) if is_local else str(folder)
     if here in above:
         return
-    for path in folder.iterdir():
-        if path.name.startswith("."):
-            continue
-        if path.is_dir():
+    paths = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    for path, is_folder in zip(paths, of_each(lambda path: path.is_dir(), paths), strict=True):
+        if is_folder:
             yield from walk(path, (*above, here))
         elif not is_local or path.is_file():
             yield path
+
+
+def of_each(function: Callable[[epath.Path], Result], paths: Sequence[epath.Path]) -> list[Result]:
+    """The function of each path; of many in a bucket at once, which answers in tens of milliseconds."""
+    if not paths or not in_bucket(paths[0]):
+        return list(map(function, paths))
+    with ThreadPoolExecutor(THREADS) as pool:
+        return list(pool.map(function, paths))
 
 
 def read_text(path: epath.Path, skipped: Counter) -> Iterator[str]:
@@ -89,7 +101,8 @@ def _before_wildcard(pattern: str) -> str:
 def _glob(head: epath.Path, rest: str) -> list[epath.Path]:
     """Files below `head`. Only local folders are searched through all depths (`**`): a bucket's could be millions."""
     if "**" not in rest:
-        return [path for path in head.glob(rest) if path.is_file()] if head.exists() else []
+        paths = list(head.glob(rest)) if head.exists() else []
+        return list(itertools.compress(paths, of_each(lambda path: path.is_file(), paths)))
     if in_bucket(head):
         raise UserError(f"{head}/{rest}: ** is not searched for in a bucket; write one * per level")
     return [epath.Path(path) for path in pathlib.Path(head).glob(rest) if path.is_file()]

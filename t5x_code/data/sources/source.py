@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 
+from etils import epath
+
 from t5x_code.data.declarations import SourceDeclaration, TaskDeclaration
 from t5x_code.data.document import Document, edit_texts, text_of
 from t5x_code.data.manifest import fingerprint_of
@@ -21,7 +23,7 @@ from t5x_code.data.sources import (
     text_files,
     tfds,
 )
-from t5x_code.data.sources.files import WILDCARDS, SourceFile
+from t5x_code.data.sources.files import WILDCARDS, SourceFile, of_each
 from t5x_code.errors import UserError
 from t5x_code.objectives.ntp_plus import CODE_KINDS
 from t5x_code.objectives.text_to_code import PAIR_KINDS
@@ -44,19 +46,18 @@ class SourceKind:
 def _state_of_files(files: Callable[[SourceDeclaration], list[SourceFile]]) -> Callable[[SourceDeclaration], list]:
     def state(source: SourceDeclaration) -> list:
         found = files(source)
-        stats = [file.path.stat() for file in found]
+        paths = [file.path for file in found]
+        stats = of_each(lambda path: path.stat(), paths)
         small = sum(stat.length for stat in stats) < HASHED_BYTES
-        return [
-            [file.name, stat.length, _content_hash(file) if small else stat.mtime]
-            for file, stat in zip(found, stats, strict=True)
-        ]
+        known_by = of_each(_content_hash, paths) if small else [stat.mtime for stat in stats]
+        return [[file.name, stat.length, known] for file, stat, known in zip(found, stats, known_by, strict=True)]
 
     return state
 
 
-def _content_hash(file: SourceFile) -> str:
+def _content_hash(path: epath.Path) -> str:
     try:
-        return hashlib.blake2b(file.path.read_bytes(), digest_size=16).hexdigest()
+        return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
     except OSError:
         return "not readable"
 
