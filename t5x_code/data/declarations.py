@@ -90,3 +90,8 @@ def check_rate(rate: Rate, where: str) -> None:
     values = [value for _, value in rate]
     if not rows or rows != sorted(set(rows)) or not all(0 <= value < math.inf for value in values) or max(values) == 0:
         raise UserError(f"{where}: a rate schedule is ((row, rate), ..) with ascending rows and rates of 0 or more")
+
+
+def scaled(rate: Rate, share: float) -> Rate:
+    """The rate, times a constant."""
+    return tuple((row, value * share) for row, value in rate) if isinstance(rate, tuple) else rate * share

@@ -8,7 +8,7 @@ import numpy as np
 from etils import epath
 
 from t5x_code.data.caching.ensure import build_in_child_process, ensure_store
-from t5x_code.data.declarations import TRAIN, VALIDATION, MixtureDeclaration, TaskDeclaration
+from t5x_code.data.declarations import TRAIN, VALIDATION, MixtureDeclaration, TaskDeclaration, scaled
 from t5x_code.data.loader import build_rows, data_fingerprint, evaluation_batches, iterate_batches
 from t5x_code.data.streams import PackedRows, Stream, plan_rows
 from t5x_code.data.token_store import TokenStore
@@ -161,7 +161,7 @@ def _streams(
             task.name,
             readers[task.name],
             objective,
-            _scale(rate, share / sum(share for _, share in config.objectives_of(task.name))),
+            scaled(rate, share / sum(share for _, share in config.objectives_of(task.name))),
         )
         for task, rate in mixture.rates
         for name, (objective, share) in _named(config.objectives_of(task.name))
@@ -195,9 +195,3 @@ def description_extra(inputs: Inputs) -> dict[str, dict]:
     layout, tables = pair_layout(inputs), inputs.layout.modality
     pairs = {PAIRS: {"layout": layout}} if layout else {}
     return pairs | ({MODALITY: tables.to_json()} if tables else {})
-
-
-def _scale(rate: float | tuple[tuple[int, float], ...], share: float) -> float | tuple[tuple[int, float], ...]:
-    if isinstance(rate, tuple):
-        return tuple((row, value * share) for row, value in rate)
-    return rate * share

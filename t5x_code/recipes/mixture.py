@@ -7,7 +7,7 @@ from pathlib import Path
 from etils import epath
 
 from t5x_code.data.builtin_tasks import declaration_for
-from t5x_code.data.declarations import MixtureDeclaration
+from t5x_code.data.declarations import MixtureDeclaration, Rate, TaskDeclaration, scaled
 from t5x_code.errors import UserError
 from t5x_code.recipes.recipe import DataConfig
 from t5x_code.training.metrics_writer import say
@@ -19,12 +19,20 @@ def resolve_mixture(config: DataConfig) -> MixtureDeclaration:
     """The mixture that is trained on: the recipe's, or the embedded one where the recipe's data is not given."""
     mixture = config.mixture
     if not isinstance(mixture, str):
-        rates = [(task, rate) for name, rate in mixture for task in declaration_for(name, config.stores).tasks]
-        return MixtureDeclaration("of the recipe", tuple(rates))
+        parts = [(declaration_for(name, config.stores), rate) for name, rate in mixture]
+        return MixtureDeclaration(
+            "of the recipe", tuple(pair for part, rate in parts for pair in _share_out(part, rate))
+        )
     if not falls_back(config):
         return declaration_for(mixture, config.stores)
     say(f"no DATA given for the mixture {mixture}: using the embedded {EMBEDDED_MIXTURE}")
     return declaration_for(EMBEDDED_MIXTURE)
+
+
+def _share_out(part: MixtureDeclaration, rate: Rate) -> list[tuple[TaskDeclaration, Rate]]:
+    """A rate by the tasks of what it is given to: those of a mixture share it by their own rates, as SeqIO's do."""
+    total = sum(own for _, own in part.rates)  # constants: schedules are of recipes alone
+    return [(task, scaled(rate, own / total)) for task, own in part.rates]
 
 
 def refuse_unknown_tasks(config: DataConfig) -> None:
