@@ -2,13 +2,18 @@
 
 The files are zarr3's sharding codec with raw inner chunks. Where these lie one after another, as TensorStore writes
 them, a file begins with its tokens as they are, and what it holds further (an index of the inner chunks) can be passed
-over. The system keeps what it has memory for and drops it again. Anything else than that layout is left to TensorStore.
+over. The system keeps what it has memory for and drops it again. Anything else than that layout is left to TensorStore,
+as are files beyond those that a process may hold open: a mapped file is an open one, and 100 GB of text are a thousand.
 
 Shape legend: C inner chunks of a file, F tokens that a file has room for, N bytes of a file.
 """
 
+import contextlib
 import dataclasses
 import json
+import os
+import resource
+from typing import BinaryIO
 
 import numpy as np
 from etils import epath
@@ -36,7 +41,7 @@ class MappedTokens:
 
 
 def map_tokens(folder: epath.Path) -> MappedTokens | None:
-    """Maps a shard's tokens; None where they are in a bucket or lie in another layout.
+    """Maps a shard's tokens; None where they are in a bucket, lie in another layout or are too many files.
 
     Args:
         folder: of the zarr array.
@@ -67,7 +72,10 @@ def map_tokens(folder: epath.Path) -> MappedTokens | None:
 def _map_file(path: epath.Path, dtype: np.dtype, held: int, per_chunk: int, num_chunks: int) -> np.ndarray | None:
     """The first `held` tokens of a file, if its inner chunks lie in their order."""
     try:
-        bytes_N = np.memmap(path, np.uint8, "r")
+        with path.open("rb") as file:
+            if _is_crowded(file):
+                return None
+            bytes_N = np.memmap(file, np.uint8, "r")
     except (OSError, ValueError):  # absent, or empty
         return None
     index_bytes = num_chunks * 16
@@ -80,3 +88,15 @@ def _map_file(path: epath.Path, dtype: np.dtype, held: int, per_chunk: int, num_
     if (index_Cx2[:used, 0] != starts_C).any() or (index_Cx2[:used, 1] != chunk_bytes).any():
         return None
     return np.asarray(bytes_N[: held * dtype.itemsize]).view(dtype)
+
+
+def _is_crowded(file: BinaryIO) -> bool:
+    """Whether the process holds half of the files open that it may, after asking for all that the system grants; the
+    other half is for others."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # some systems grant less than they say
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    next_number = os.dup(file.fileno())  # the lowest that is free, which the mapped file will get
+    os.close(next_number)
+    return soft != resource.RLIM_INFINITY and next_number >= soft // 2

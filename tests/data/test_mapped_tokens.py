@@ -1,6 +1,8 @@
 """Mapped tokens are what TensorStore reads, whatever the span; another layout than ours is left to it."""
 
 import json
+import os
+import resource
 
 import numpy as np
 import pytest
@@ -44,6 +46,24 @@ def test_every_span_is_what_was_written(write, dtype, num_tokens):
         for stop in (start, start + 1, start + INNER, start + 2 * PER_FILE, num_tokens):
             stop = min(stop, num_tokens)
             np.testing.assert_array_equal(mapped[start:stop], tokens_N[start:stop])
+
+
+def test_mapped_files_leave_room_for_others(write, monkeypatch):
+    """A mapped file is an open one."""
+    folder = write(np.ones(3 * PER_FILE, np.uint16))
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (before[1] - 1, before[1]))
+        assert map_tokens(folder) is not None
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (before[1], before[1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    highest = max(map(int, os.listdir("/dev/fd"))) + 30
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (2 * highest, 2 * highest))
+    monkeypatch.setattr(resource, "setrlimit", lambda *_: None)
+    mapped = [map_tokens(folder) for _ in range(highest)]
+    assert mapped[0] is not None and mapped[-1] is None
+    assert max(map(int, os.listdir("/dev/fd"))) < highest
 
 
 @settings(max_examples=30, deadline=None)
