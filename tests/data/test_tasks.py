@@ -156,10 +156,11 @@ def test_tfds_is_read_and_known_by_its_version(tmp_path, tokenizer):
     expected = {tuple(tokenizer.encode(text.replace("\r\n", "\n"))) for text in TEXTS}
     found = store_documents(folder / "train") | store_documents(folder / "validation")
     assert {document[:-1] for document in found} == expected
-    with pytest.raises(UserError, match="no field code; it has"):
-        build_store(
-            declaration_for(f"tfds:tiny_texts?data_dir={tmp_path}/tfds&field=code").tasks[0], tokenizer, tmp_path
-        )
+    for field, message in (("code", "no field code; it has"), ("label", "field label is not text")):
+        with pytest.raises(UserError, match=message):
+            build_store(
+                declaration_for(f"tfds:tiny_texts?data_dir={tmp_path}/tfds&field={field}").tasks[0], tokenizer, tmp_path
+            )
     with pytest.raises(UserError, match="does not load"):
         build_store(declaration_for(f"tfds:no_such_set?data_dir={tmp_path}/tfds").tasks[0], tokenizer, tmp_path)
 

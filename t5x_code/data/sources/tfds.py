@@ -23,8 +23,11 @@ def documents(source: SourceDeclaration, text_field: str, skipped: Counter) -> I
     except (ValueError, AssertionError) as error:
         raise UserError(f"tfds:{source.path} is not ready to read ({error}); download and prepare it first") from error
     for example in dataset.as_numpy_iterator():
+        text = example[text_field]
+        if not isinstance(text, bytes):
+            raise UserError(f"tfds:{source.path}: field {text_field} is not text; it has {', '.join(features)}")
         try:
-            yield example[text_field].decode("utf-8")
+            yield text.decode("utf-8")
         except UnicodeDecodeError:
             skipped["not UTF-8"] += 1
 
