@@ -9,6 +9,7 @@ The layouts are described in t5x_code/source_code/problem_layouts.py, the file i
 import csv
 import gzip
 import json
+import os
 from pathlib import Path
 
 from absl import flags
@@ -30,7 +31,7 @@ def main(argv: list[str]) -> None:
     if not (LAYOUT.value and SOURCE.value and OUTPUT.value) or len(argv) > 1:
         raise UserError("give --layout, --source and --output")
     output = Path(OUTPUT.value)
-    partial = output.with_name(f"{output.name}.partial")
+    partial = output.with_name(f".{output.name}.{os.getpid()}")
     num_problems = num_solutions = 0
     try:
         with gzip.open(partial, "wt") if output.suffix == ".gz" else partial.open("w") as file:

@@ -76,8 +76,11 @@ def test_the_command_writes_what_is_read(codenet, tmp_path):
     command = [sys.executable, str(ROOT / "launch/problems.py"), "--layout=codenet"]
     command += [f"--source={codenet}", f"--output={output}"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    anothers = output.with_name("problems.jsonl.gz.partial")  # of a process that writes the same file
+    anothers.write_text("half")
     subprocess.run(command, check=True, capture_output=True, env=environment)
     assert list(read_problems(output)) == [Problem("codenet_p00001::python", "python", ("x = 1\n", "x = 2\n"))]
+    assert anothers.read_text() == "half"
     bad = subprocess.run([*command[:-2], f"--source={tmp_path}", command[-1]], capture_output=True, env=environment)
     assert bad.returncode == 2 and b"is no CodeNet" in bad.stderr and b"Traceback" not in bad.stderr
     shutil.rmtree(codenet / "data")
