@@ -50,7 +50,7 @@ OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace a store of that name.
 
 def main(argv: list[str]) -> None:
     """Makes the stores of --task."""
-    if TASK.value is None or OUTPUT.value is None:
+    if not TASK.value or not OUTPUT.value:
         raise UserError("--task and --output are needed, as in --task=python_stdlib --output=CACHE_DIR")
     if len(argv) > 1:
         raise UserError(f"unexpected argument {argv[1]}; flags are written --name=value")

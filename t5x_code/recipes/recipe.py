@@ -49,6 +49,8 @@ class DataConfig:
         for name, objectives in (("objectives", self.objectives), *self.task_objectives):
             if not objectives or min(share for _, share in objectives) <= 0:
                 raise UserError(f"DataConfig: {name} has {objectives}: write ((@CausalLM(), 1.0), ..), shares above 0")
+        if self.stores == "":
+            raise UserError("DATA is empty: name the folder of token stores, or set None")
         for name, least in (("eval_batches", 0), ("eval_batch_size", 1), ("threads", 0)):
             value = getattr(self, name)
             if value is not None and value < least:
