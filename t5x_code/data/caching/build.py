@@ -183,18 +183,27 @@ def temporary_folder(target: epath.Path, seen_by_all: bool = False) -> Iterator[
         with tempfile.TemporaryDirectory(prefix="t5x_code.") as folder:
             yield Path(folder)
         return
-    parent = Path(target).parent
-    parent.mkdir(parents=True, exist_ok=True)
-    ours = f".{target.name}.making.{socket.gethostname()}"  # a shared disk's other machines number processes alike
-    for leftover in parent.glob(f"{glob.escape(ours)}.*"):
-        if not _is_running(leftover.name.rpartition(".")[2]):
-            shutil.rmtree(leftover, ignore_errors=True)
-    folder = parent / f"{ours}.{uuid.uuid4().hex[:8]}.{os.getpid()}"
-    folder.mkdir()
+    remove_leftovers(target)
+    folder = Path(target).with_name(f"{_making(target)}.{uuid.uuid4().hex[:8]}.{os.getpid()}")
+    folder.mkdir(parents=True)
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_leftovers(target: epath.Path) -> None:
+    """Removes what killed processes of this machine left beside a local store that they were making."""
+    if _is_remote(target):
+        return
+    for leftover in Path(target).parent.glob(f"{glob.escape(_making(target))}.*"):
+        if not _is_running(leftover.name.rpartition(".")[2]):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _making(target: epath.Path) -> str:
+    """How names of a store's temporary folders begin: a shared disk's other machines number processes alike."""
+    return f".{target.name}.making.{socket.gethostname()}"
 
 
 def publish(built: epath.Path | Path, target: epath.Path) -> None:

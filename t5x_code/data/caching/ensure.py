@@ -13,6 +13,7 @@ from etils import epath
 
 from t5x_code.data.builtin_tasks import spell
 from t5x_code.data.caching import child
+from t5x_code.data.caching.build import remove_leftovers
 from t5x_code.data.caching.store_fingerprints import what_changed
 from t5x_code.data.declarations import SPLITS, TaskDeclaration
 from t5x_code.data.manifest import Manifest
@@ -36,7 +37,13 @@ def build_in_child_process(task: TaskDeclaration, tokenizer: Tokenizer, root: ep
         tokenizer.save(request)
         child.write_request(request, task, str(root))
         command = [sys.executable, "-m", child.__name__, folder]
-        status = subprocess.run(command, env=_environment(), check=False).returncode
+        process = subprocess.Popen(command, env=_environment())
+        try:
+            status = process.wait()
+        finally:  # also at Ctrl-C
+            process.kill()
+            process.wait()
+            remove_leftovers(epath.Path(root) / task.name)
         message = child.read_error(request)
     if message:
         raise (RunAgain if status == EXIT_RUN_AGAIN else UserError)(message)
