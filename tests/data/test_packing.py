@@ -96,9 +96,10 @@ def test_parts_and_groups_come_back(tmp_path, monkeypatch, shard_text_bytes):
     task = TaskDeclaration("quiz", SourceDeclaration("quiz"), validation_fraction=0.3)
     folder = build_store(task, tokenizer, tmp_path, show_progress=False, shard_text_bytes=shard_text_bytes)
     layout = Layout(128, tokenizer.special_tokens)
-    found, groups = [], {}
+    found, groups, num_bytes = [], {}, 0
     for split in SPLITS:
         store = TokenStore.open(folder / split)
+        num_bytes += store.manifest.num_bytes
         rows = plan_rows(Stream("quiz/quiz", "quiz", store, Quiz()), layout, 0)
         assert document_table(store).part_lengths_Q.sum() + store.manifest.num_documents == store.manifest.num_tokens
         for number in range(rows.rows_per_epoch):
@@ -113,5 +114,6 @@ def test_parts_and_groups_come_back(tmp_path, monkeypatch, shard_text_bytes):
                     groups.setdefault(piece.group, set()).add(split)
     expected = [[[part.kind, part.text] for part in document.parts] for document in quizzes()]
     assert sorted(map(json.dumps, found)) == sorted(map(json.dumps, expected))
+    assert num_bytes == sum(len(text.encode()) for document in expected for _, text in document)
     assert len(groups) == 20 and all(len(splits) == 1 for splits in groups.values())
     assert set().union(*groups.values()) == set(SPLITS)

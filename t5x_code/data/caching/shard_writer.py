@@ -120,7 +120,8 @@ def _kept_documents(
         if benchmark is not None:
             decontaminated[benchmark] += 1
             continue
-        counts["bytes"] += len(data)
+        parts = [part.text for part in document.parts] if parted else [document]
+        counts["bytes"] += sum(len(text.encode("utf-8")) for text in parts)  # `data` holds more than texts
         yield document, len(data)
 
 
