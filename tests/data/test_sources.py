@@ -69,6 +69,17 @@ def test_bad_lines_are_counted_by_reason(tmp_path):
     }
 
 
+def test_pairs_are_the_same_with_any_line_ends(tmp_path):
+    code = "def f(x):\n    if x:\n        return 1\n    return 2\n"
+    found = []
+    for number, end in enumerate(("\n", "\r\n", "\r")):
+        pair = {"docstring": "One thing.\nAnother.".replace("\n", end), "code": code.replace("\n", end)}
+        (tmp_path / f"{number}.jsonl").write_text(json.dumps(pair) + "\n")
+        documents, _ = read(f"jsonl_pairs:{tmp_path}/{number}.jsonl")
+        found += documents
+    assert found == [found[0]] * 3
+
+
 @pytest.mark.parametrize("suffix", [".gz", ".zst"])
 def test_a_cut_archive_is_refused(tmp_path, suffix):
     zstandard = pytest.importorskip("zstandard")

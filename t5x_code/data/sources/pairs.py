@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from t5x_code.data.declarations import SourceDeclaration
 from t5x_code.data.document import Part, PartedDocument, holds_marks
+from t5x_code.data.preprocessors import normalize_newlines
 from t5x_code.data.sources import jsonl, python_stdlib
 from t5x_code.data.sources.files import read_text
 from t5x_code.objectives.text_to_code import BODY, DOCSTRING, SIGNATURE
@@ -20,7 +21,7 @@ def library_documents(source: SourceDeclaration, text_field: str, skipped: Count
     """The pairs of the standard library's modules."""
     for file in python_stdlib.files(source):
         for text in read_text(file.path, skipped):
-            for pair in extract_pairs(text.replace("\r\n", "\n"), skipped):
+            for pair in extract_pairs(normalize_newlines(text), skipped):
                 yield from _document(pair, skipped)
 
 
@@ -28,9 +29,9 @@ def jsonl_documents(source: SourceDeclaration, text_field: str, skipped: Counter
     """One pair per line. Of code that is one function with a docstring of its own, that docstring is taken out."""
     fields = (source.option("docstring", "docstring"), source.option("code", "code"))
     for docstring, code in jsonl.fields(source, fields, skipped):
-        code = code.replace("\r\n", "\n")
+        code = normalize_newlines(code)  # before the lines become marks
         signature, body = split_code(code if code.endswith("\n") else code + "\n")
-        yield from _document(FunctionPair(docstring.replace("\r\n", "\n"), signature, body), skipped)
+        yield from _document(FunctionPair(normalize_newlines(docstring), signature, body), skipped)
 
 
 def _document(pair: FunctionPair, skipped: Counter) -> Iterator[PartedDocument]:
