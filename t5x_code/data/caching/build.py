@@ -194,7 +194,7 @@ def temporary_folder(target: epath.Path, seen_by_all: bool = False) -> Iterator[
 
 def remove_leftovers(target: epath.Path) -> None:
     """Removes what killed processes of this machine left beside a local store that they were making."""
-    if _is_remote(target):
+    if in_bucket(target):
         return
     for leftover in Path(target).parent.glob(f"{glob.escape(_making(target))}.*"):
         if not _is_running(leftover.name.rpartition(".")[2]):
