@@ -9,7 +9,6 @@ import threading
 import time
 import tracemalloc
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -106,9 +105,18 @@ def test_a_bucket_that_the_child_cannot_reach(tmp_path, task, tokenizer, monkeyp
     of_gcsfs = {"__name__": "gcsfs.core"}
     exec(f"def build_store(*arguments):\n    raise {error}", of_gcsfs)
     monkeypatch.setattr(child, "build_store", of_gcsfs["build_store"])
-    monkeypatch.setattr(
-        subprocess, "run", lambda command, **options: SimpleNamespace(returncode=child.main(Path(command[-1])))
-    )
+
+    class InThisProcess:
+        def __init__(self, command, **options):
+            self.status = child.main(Path(command[-1]))
+
+        def wait(self):
+            return self.status
+
+        def kill(self):
+            pass
+
+    monkeypatch.setattr(subprocess, "Popen", InThisProcess)
     with pytest.raises(expected, match=says):
         build_in_child_process(task, tokenizer, tmp_path / "out")
 
