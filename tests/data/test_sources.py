@@ -164,6 +164,14 @@ def test_missing_and_empty_sources_are_refused(tmp_path):
         read(f"text_files:{tmp_path}")
 
 
+def test_where_a_field_is_missing_its_option_is_named(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"content": "x = 1"}\n')
+    with pytest.raises(UserError, match=r"1 no field text\); name it, as in jsonl:PATH\?field=content"):
+        read(f"jsonl:{tmp_path}/a.jsonl")
+    with pytest.raises(UserError, match=r"\); name them, as in jsonl_pairs:PATH\?docstring=doc&code=body"):
+        read(f"jsonl_pairs:{tmp_path}/a.jsonl")
+
+
 def test_the_standard_library_comes_without_its_tests():
     texts = set(read_documents(PYTHON_STDLIB, Counter()))
     root = Path(sysconfig.get_paths()["stdlib"])

@@ -135,8 +135,13 @@ def readable_documents(task: TaskDeclaration, skipped: Counter) -> Iterator[Docu
 def no_readable_document(task: TaskDeclaration, skipped: Counter) -> UserError:
     """What is raised where a whole source has none."""
     reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items())) or "it is empty"
+    kind, advice = task.source.kind, ""
+    if any(reason.startswith("no field") for reason in skipped):
+        is_pairs = kind == "jsonl_pairs"
+        advice = f"; name {'them' if is_pairs else 'it'}, as in {kind}:PATH?"
+        advice += "docstring=doc&code=body" if is_pairs else "field=content"
     return UserError(
-        f"task {task.name}: its source {task.source.kind}:{task.source.path} has no readable document ({reasons})"
+        f"task {task.name}: its source {kind}:{task.source.path} has no readable document ({reasons}){advice}"
     )
 
 
