@@ -82,7 +82,7 @@ def declaration_for(name: str, stores: epath.PathLike | None = None) -> MixtureD
         known = [*MIXTURES, *TASKS, *(f"{kind}:PATH" for kind in PATH_KINDS)]
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {close[0]}? " if close else ""
-        raise UserError(f"unknown task or mixture {name}; {hint}There are {', '.join(known)}")
+        raise UserError(f"unknown task or mixture {name}; {hint}there are {', '.join(known)}")
     return _single(task)
 
 

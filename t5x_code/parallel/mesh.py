@@ -45,9 +45,8 @@ def mesh_shape(config: MeshConfig, num_devices: int) -> tuple[int, int, int, int
     shape = tuple(num_devices // known if size == -1 else size for size in sizes)
     if math.prod(shape) != num_devices:
         needed = f"{known} devices" if -1 not in sizes else f"a multiple of {known} devices"
-        raise UserError(
-            f"mesh needs {needed} ({_describe(sizes)}) but {num_devices} are attached; {_advice(sizes, num_devices)}"
-        )
+        attached = f"{num_devices} {'is' if num_devices == 1 else 'are'} attached"
+        raise UserError(f"mesh needs {needed} ({_describe(sizes)}) but {attached}; {_advice(sizes, num_devices)}")
     if shape[0] % config.num_slices:
         raise UserError(
             f"mesh of {config.num_slices} slices: set MeshConfig.data to a multiple of it, it is {shape[0]}"

@@ -142,11 +142,16 @@ def describe_mesh(recipe: Recipe, mesh: Mesh) -> str:
     sizes = tuple(mesh.shape.values())
     estimate, _ = recipe_memory(recipe, sizes)
     state = estimate.parameters + estimate.optimizer
+    device = f"{mesh.devices.flat[0].device_kind} device"
     return (
-        f"{mesh.size} {mesh.devices.flat[0].device_kind} devices{slices} in {jax.process_count()} processes; "
+        f"{_count(mesh.size, device)}{slices} in {_count(jax.process_count(), 'process', 'processes')}; "
         f"mesh {' x '.join(axes) or 'of one device'}; per device {state / GIB:.3f} GiB of parameters and optimizer, "
         f"about {estimate.total / GIB:.3f} GiB in all"
     )
+
+
+def _count(number: int, one: str, several: str | None = None) -> str:
+    return f"{number:,} {one if number == 1 else several or f'{one}s'}"
 
 
 def _memory_lines(estimate: MemoryEstimate) -> list[str]:

@@ -31,7 +31,7 @@ def refused(ended, says: str) -> None:
         (["MIXTURE='code_ln'"], "unknown task or mixture code_ln; did you mean code_nl"),
         (["MIXTURE='text_files:/no/such/folder'"], "no file at /no/such/folder"),
         (["TransformerConfig.vocab_size=1000"], r"8192 tokens but the model's vocabulary is 1000; set"),
-        (["MeshConfig.fsdp=3"], r"mesh needs 3 devices .* but 1 are attached"),
+        (["MeshConfig.fsdp=3"], r"mesh needs 3 devices .* but 1 is attached"),
         (["MICROBATCH_SIZE=3"], "MICROBATCH_SIZE 3 does not divide the batch"),
         (["TransformerConfig.max_length=64"], "rows of 128 tokens are longer than the model's context of 64"),
         (["DataConfig.objectives=((@CausalLM(), 0.0),)"], "shares above 0"),
