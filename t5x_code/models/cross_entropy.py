@@ -104,13 +104,15 @@ def cross_entropy(
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _sums(static: _Static, x: jax.Array, kernel: jax.Array, bias: jax.Array, tokens: _Tokens) -> tuple[jax.Array, ...]:
-    """Sums without gradients: what runs in evaluation."""
-    return _over_devices(static, False, x, kernel, bias, tokens)[0]
+def _sums(
+    static: _Static, x_BxLxD: jax.Array, kernel_DxV: jax.Array, bias_V: jax.Array, tokens: _Tokens
+) -> tuple[jax.Array, ...]:
+    """The sums alone, without gradients: what evaluation runs."""
+    return _over_devices(static, False, x_BxLxD, kernel_DxV, bias_V, tokens)[0]
 
 
-def _sums_forward(static, x, kernel, bias, tokens):
-    sums, gradients = _over_devices(static, True, x, kernel, bias, tokens)
+def _sums_forward(static, x_BxLxD, kernel_DxV, bias_V, tokens):
+    sums, gradients = _over_devices(static, True, x_BxLxD, kernel_DxV, bias_V, tokens)
     return sums, gradients
 
 
@@ -123,15 +125,15 @@ def _sums_backward(static, gradients, cotangents):
 _sums.defvjp(_sums_forward, _sums_backward)
 
 
-def _over_devices(static: _Static, with_gradients: bool, x, kernel, bias, tokens: _Tokens):
-    """Runs `_chunk_loop` on each device's part.
+def _over_devices(static: _Static, with_gradients: bool, x_BxLxD, kernel_DxV, bias_V, tokens: _Tokens):
+    """Runs `_chunk_loop` on each device's shard.
 
     Returns:
         (total, z-loss, correct), and (dx, dkernel, dbias) or ().
     """
     loop = functools.partial(_chunk_loop, static, with_gradients)
     if static.mesh is None:
-        return loop(x, kernel, bias, tokens)
+        return loop(x_BxLxD, kernel_DxV, bias_V, tokens)
     names = static.mesh.axis_names
     batch = tuple(axis for axis in BATCH_AXES if axis in names)
     length, embed, vocabulary = (axis if axis in names else None for axis in (LENGTH_AXIS, EMBED_AXIS, VOCABULARY_AXIS))
@@ -145,61 +147,87 @@ def _over_devices(static: _Static, with_gradients: bool, x, kernel, bias, tokens
         in_specs=(of_token, of_kernel, of_bias, of_tokens),
         out_specs=(of_sums, (of_token, of_kernel, of_bias) if with_gradients else ()),
         check_vma=False,
-    )(x, kernel, bias, tokens)
+    )(x_BxLxD, kernel_DxV, bias_V, tokens)
 
 
-def _chunk_loop(static: _Static, with_gradients: bool, x, kernel, bias, tokens: _Tokens):
-    """One device's share of `_over_devices`: a scan over chunks of tokens, then the sums over devices."""
+def _chunk_loop(static: _Static, with_gradients: bool, x_BxLxD, kernel_DxV, bias_V, tokens: _Tokens):
+    """One device's part of `_over_devices`: a scan over chunks of its tokens, then the sums over all devices."""
     names = static.mesh.axis_names if static.mesh is not None else ()
-    D = x.shape[-1]
+    D = x_BxLxD.shape[-1]
     vocabulary = VOCABULARY_AXIS if VOCABULARY_AXIS in names else None
-    kernel_DxV = kernel.astype(x.dtype)
+    head_DxV = kernel_DxV.astype(x_BxLxD.dtype)
     if EMBED_AXIS in names:
-        kernel_DxV = jax.lax.all_gather(kernel_DxV, EMBED_AXIS, axis=0, tiled=True)
-    V = kernel_DxV.shape[1]
-    first_entry = jax.lax.axis_index(vocabulary) * V if vocabulary else 0
-
-    def one_chunk(carry, chunk):
-        sums, dkernel_DxV, dbias_V = carry
-        x_CxD, targets_C, weights_C, modality_C = chunk
-        allowed = tokens.allowed_2xV[0] if modality_C is None else tokens.allowed_2xV[modality_C]
-        logits_CxV = jnp.where(allowed, dot("cd,dv->cv", x_CxD, kernel_DxV, jnp.float32) + bias, MASKED)
-        column_C = targets_C - first_entry  # of the target; another device's where it lies outside
-        is_here_C = (column_C >= 0) & (column_C < V)
-        highest_C = _pmax(logits_CxV.max(-1), vocabulary)
-        exp_CxV = jnp.exp(logits_CxV - highest_C[:, None])
-        exp_sum_C = _psum(exp_CxV.sum(-1), vocabulary)
-        # A gather, as a masked sum would read all logits once more.
-        picked_C = jnp.take_along_axis(logits_CxV, jnp.clip(column_C, 0, V - 1)[:, None], axis=1)[:, 0]
-        target_logit_C = _psum(jnp.where(is_here_C, picked_C, 0), vocabulary)
-        logsumexp_C = highest_C + jnp.log(exp_sum_C)
-        z_loss_C = static.z_loss * jnp.square(logsumexp_C)
-        terms = (logsumexp_C - target_logit_C + z_loss_C, z_loss_C, target_logit_C == highest_C)
-        sums = tuple(total + (weights_C * term).sum() for total, term in zip(sums, terms, strict=True))
-        if not with_gradients:
-            return (sums, dkernel_DxV, dbias_V), None
-        of_exp_C = weights_C * (1 + 2 * static.z_loss * logsumexp_C) / exp_sum_C
-        of_target_CxV = jnp.where(jnp.arange(V) == column_C[:, None], weights_C[:, None], 0)
-        dlogits_CxV = exp_CxV * of_exp_C[:, None] - of_target_CxV
-        dbias_V += jnp.ones_like(weights_C) @ dlogits_CxV  # a product sums columns faster than a reduction
-        dlogits_CxV = dlogits_CxV.astype(x.dtype)
-        dkernel_DxV += dot("cd,cv->dv", x_CxD, dlogits_CxV, jnp.float32)
-        dx_CxD = _psum(dot("cv,dv->cd", dlogits_CxV, kernel_DxV, jnp.float32), vocabulary).astype(x.dtype)
-        return (sums, dkernel_DxV, dbias_V), dx_CxD
-
+        head_DxV = jax.lax.all_gather(head_DxV, EMBED_AXIS, axis=0, tiled=True)
+    V = head_DxV.shape[1]
+    one_chunk = functools.partial(_one_chunk, static, with_gradients, vocabulary, head_DxV, bias_V, tokens.allowed_2xV)
     zero = jnp.float32(0)
     zeros = (jnp.zeros((D, V), jnp.float32), jnp.zeros(V, jnp.float32)) if with_gradients else (None, None)
-    chunks = _split((x, *tokens[:3]), static.chunk)
-    (sums, dkernel_DxV, dbias_V), dx = jax.lax.scan(one_chunk, ((zero, zero, zero), *zeros), chunks)
+    chunks = _split((x_BxLxD, *tokens[:3]), static.chunk)
+    (sums, dhead_DxV, dbias_V), dx = jax.lax.scan(one_chunk, ((zero, zero, zero), *zeros), chunks)
     token_axes = tuple(axis for axis in (*BATCH_AXES, LENGTH_AXIS) if axis in names)
     sums = tuple(_psum(total, token_axes) for total in sums)
     if not with_gradients:
         return sums, ()
-    dx = dx.reshape(-1, D)[: x.size // D].reshape(x.shape)
+    dx_BxLxD = dx.reshape(-1, D)[: x_BxLxD.size // D].reshape(x_BxLxD.shape)
     if EMBED_AXIS in names:
-        dkernel_DxV = jax.lax.psum_scatter(dkernel_DxV, EMBED_AXIS, scatter_dimension=0, tiled=True)
-    dkernel = _psum(dkernel_DxV, tuple(axis for axis in token_axes if axis != EMBED_AXIS))
-    return sums, (dx, dkernel.astype(kernel.dtype), _psum(dbias_V, token_axes).astype(bias.dtype))
+        dhead_DxV = jax.lax.psum_scatter(dhead_DxV, EMBED_AXIS, scatter_dimension=0, tiled=True)
+    dkernel_DxV = _psum(dhead_DxV, tuple(axis for axis in token_axes if axis != EMBED_AXIS))
+    return sums, (dx_BxLxD, dkernel_DxV.astype(kernel_DxV.dtype), _psum(dbias_V, token_axes).astype(bias_V.dtype))
+
+
+def _one_chunk(
+    static: _Static,
+    with_gradients: bool,
+    vocabulary: str | None,
+    head_DxV: jax.Array,
+    bias_V: jax.Array,
+    allowed_2xV: jax.Array,
+    carry: tuple,
+    chunk: tuple,
+) -> tuple[tuple, jax.Array | None]:
+    """Adds a chunk of tokens to the sums and to the gradients of the head.
+
+    Args:
+        static: what is known when tracing.
+        with_gradients: whether gradients are wanted.
+        vocabulary: the mesh axis that V is split over, if any: V is then this device's part.
+        head_DxV: the kernel in the compute type, D whole.
+        bias_V: of the head.
+        allowed_2xV: as in `_Tokens`.
+        carry: the sums, and the gradients of kernel and bias or None.
+        chunk: hidden states, targets, weights and modality of C tokens.
+
+    Returns:
+        The carry, and the gradient of the hidden states [C, D] or None.
+    """
+    sums, dhead_DxV, dbias_V = carry
+    x_CxD, targets_C, weights_C, modality_C = chunk
+    V = head_DxV.shape[1]
+    first_entry = jax.lax.axis_index(vocabulary) * V if vocabulary else 0
+    allowed = allowed_2xV[0] if modality_C is None else allowed_2xV[modality_C]
+    logits_CxV = jnp.where(allowed, dot("cd,dv->cv", x_CxD, head_DxV, jnp.float32) + bias_V, MASKED)
+    column_C = targets_C - first_entry  # of the target; outside [0, V) where another device has it
+    is_here_C = (column_C >= 0) & (column_C < V)
+    highest_C = _pmax(logits_CxV.max(-1), vocabulary)
+    exp_CxV = jnp.exp(logits_CxV - highest_C[:, None])
+    exp_sum_C = _psum(exp_CxV.sum(-1), vocabulary)
+    # A gather, as a masked sum would read all logits once more.
+    picked_C = jnp.take_along_axis(logits_CxV, jnp.clip(column_C, 0, V - 1)[:, None], axis=1)[:, 0]
+    target_logit_C = _psum(jnp.where(is_here_C, picked_C, 0), vocabulary)
+    logsumexp_C = highest_C + jnp.log(exp_sum_C)
+    z_loss_C = static.z_loss * jnp.square(logsumexp_C)
+    terms = (logsumexp_C - target_logit_C + z_loss_C, z_loss_C, target_logit_C == highest_C)
+    sums = tuple(total + (weights_C * term).sum() for total, term in zip(sums, terms, strict=True))
+    if not with_gradients:
+        return (sums, dhead_DxV, dbias_V), None
+    of_exp_C = weights_C * (1 + 2 * static.z_loss * logsumexp_C) / exp_sum_C
+    of_target_CxV = jnp.where(jnp.arange(V) == column_C[:, None], weights_C[:, None], 0)
+    dlogits_CxV = exp_CxV * of_exp_C[:, None] - of_target_CxV
+    dbias_V += jnp.ones_like(weights_C) @ dlogits_CxV  # a product sums columns faster than a reduction
+    dlogits_CxV = dlogits_CxV.astype(x_CxD.dtype)
+    dhead_DxV += dot("cd,cv->dv", x_CxD, dlogits_CxV, jnp.float32)
+    dx_CxD = _psum(dot("cv,dv->cd", dlogits_CxV, head_DxV, jnp.float32), vocabulary).astype(x_CxD.dtype)
+    return (sums, dhead_DxV, dbias_V), dx_CxD
 
 
 def _split(arrays: tuple[jax.Array | None, ...], chunk: int) -> tuple[jax.Array | None, ...]:
