@@ -1,7 +1,7 @@
-"""Activations and norms whose backward pass starts from their inputs alone.
+"""Activations and norms that keep only their inputs for the backward pass, and recompute the rest.
 
-Plain autodiff keeps what it meets on the way: for GELU by tanh four arrays as large as the MLP's hidden states, beside
-the input; for a norm two or three. Making them again costs next to nothing.
+Plain autodiff also keeps what lies between: for GELU by tanh four arrays as large as the MLP's hidden states, for a
+norm two or three. To recompute them costs next to nothing.
 
 Legend: D model.
 """
@@ -17,7 +17,7 @@ from t5x_code.models.vector import add_vector, times_vector
 
 
 def keeping_inputs(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-    """The same function of arrays, which keeps nothing but them for its gradient. Reverse mode only."""
+    """The same function, which keeps only its inputs for its gradient. It has reverse-mode gradients only."""
 
     def forward(*inputs: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
         return function(*inputs), inputs
@@ -31,10 +31,10 @@ def keeping_inputs(function: Callable[..., jax.Array]) -> Callable[..., jax.Arra
 
 
 def elementwise(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-    """`keeping_inputs` of a function computed in float32; the result has the type of the first input.
+    """Like `keeping_inputs`, for a function that is computed in float32; the result has the type of the first input.
 
-    In bfloat16 each operation of it would round, for which a processor without such instructions takes ten times as
-    long as for the whole in float32.
+    In bfloat16 every operation inside the function would round its result: on a processor without bfloat16
+    instructions that takes ten times as long as the whole function in float32.
     """
 
     def wide(*inputs: jax.Array) -> jax.Array:

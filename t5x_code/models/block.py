@@ -54,7 +54,7 @@ class SelfAttention(nn.Module):
     ) -> tuple[jax.Array, LayerCache | None]:
         """Returns what is added to the residual stream [B, L, D], and the cache with the new tokens in it.
 
-        `projected` are queries, keys and values where they were made already, heads merged.
+        `projected` holds queries, keys and values if they have been computed already, with their heads merged.
         """
         config = self.config
         if projected is not None:
@@ -143,7 +143,11 @@ class Block(nn.Module):
         return (x_BxLxD, cache), None
 
     def _project_at_once(self, h_BxLxD: jax.Array) -> tuple[tuple[jax.Array, ...] | None, jax.Array | None]:
-        """Queries, keys and values, and the MLP's input where it reads the same, of weights laid out for decoding."""
+        """In decoding, all that reads h in one product: queries, keys, values, and the input projection of the MLP.
+
+        Returns:
+            Queries, keys and values, or None if they are still to be computed; the same of the MLP's hidden states.
+        """
         if not self.has_variable(few_rows.COLLECTION, few_rows.READ_AT_ONCE):
             return None, None
         ends = list(itertools.accumulate(few_rows.read_at_once(self.config).values()))

@@ -12,7 +12,7 @@ from t5x_code.models.config import TransformerConfig
 
 @flax.struct.dataclass
 class LayerCache:
-    """One slot per token of each row; keys are stored already rotated. A head has its slots together, as read."""
+    """One slot per token of each row; keys are stored after rotation. The slots of a head lie side by side."""
 
     keys_BxKxSxE: jax.Array
     values_BxKxSxE: jax.Array
@@ -36,7 +36,7 @@ class LayerCache:
 
 @flax.struct.dataclass
 class KeyValueCache:
-    """The caches of all layers, a top query layer's last: separate arrays, so that a layer touches its own alone."""
+    """The caches of all layers, a top query layer's last. Arrays are separate, so that a layer touches only its own."""
 
     layers: tuple[LayerCache, ...]
 
@@ -46,7 +46,7 @@ class KeyValueCache:
         return self.layers[0].keys_BxKxSxE.shape[2]
 
     def extended(self, num_slots: int) -> "KeyValueCache":
-        """With so many empty slots more."""
+        """The cache with `num_slots` empty slots added at its end."""
         return jax.tree.map(lambda x_BxKxSxE: jnp.pad(x_BxKxSxE, ((0, 0), (0, 0), (0, num_slots), (0, 0))), self)
 
 

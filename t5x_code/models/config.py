@@ -64,7 +64,7 @@ class TransformerConfig:
     top_query_layer: bool = False  # one more layer after the final norm, whose queries are a position embedding
     initializer_range: float = 0.02
     lora_rank: int = 0  # of the adapters of every projection; 0: none. With adapters nothing else is trained
-    lora_alpha: float = 16.0  # an adapter's output counts alpha / rank
+    lora_alpha: float = 16.0  # an adapter's output is scaled by alpha / rank
     dtype: str = "bfloat16"  # of activations; parameters, norms, softmax and loss are float32
     quantization: Quantization = "none"  # 8-bit products of the layers in training; see models/quantized.py
     remat: RematPolicy = "none"  # what the backward pass recomputes; see models/remat.py
@@ -95,7 +95,7 @@ def _check_config(config: TransformerConfig) -> None:
     for name in (*sizes, "vocab_multiple"):
         if getattr(config, name) < 1:
             raise UserError(f"TransformerConfig.{name} is {getattr(config, name)}: it must be at least 1")
-    for name in ("norm_epsilon", "rope_base", "lora_alpha"):  # of which others give NaN, or adapters that learn nothing
+    for name in ("norm_epsilon", "rope_base", "lora_alpha"):  # others give NaN, or dead adapters
         if not 0 < getattr(config, name) < math.inf:
             raise UserError(f"TransformerConfig.{name} is {getattr(config, name)}: it must be above 0 and finite")
     if config.lora_rank < 0:

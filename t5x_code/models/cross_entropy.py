@@ -1,8 +1,9 @@
 """Cross-entropy over a large vocabulary: logits exist for one chunk of tokens at a time, gradients included.
 
-The gradients are made in the forward pass, while a chunk's logits are at hand: three products of tokens x D x V as in
-the naive form (recomputing would take four), and a fraction of its memory. Nothing of that work is done where no
-gradient is asked for. On a mesh the loop runs inside `shard_map`: the head is gathered once, not once per chunk.
+The forward pass computes the gradients too, while it holds the logits of a chunk. That takes three products of tokens x
+D x V, as in the naive form (with recomputation there would be four), and a fraction of its memory. Where no gradient is
+needed, as in evaluation, it computes the loss alone. On a mesh the loop runs inside `shard_map`: the head is gathered
+once, not once per chunk.
 
 Legend: B batch, L length, T = B x L tokens (of a device), C tokens of a chunk, D model, V vocabulary padded.
 """
@@ -23,7 +24,7 @@ BATCH_AXES, LENGTH_AXIS, EMBED_AXIS, VOCABULARY_AXIS = ("data", "fsdp"), "sequen
 
 
 def default_chunk(platform: str) -> int:
-    """Tokens of a chunk. On a CPU more take memory and save no time; elsewhere the head's gradient is added up less.
+    """Tokens of a chunk. On a CPU more would take memory and save no time; elsewhere more mean fewer sums of gradients.
 
     Args:
         platform: of the devices: cpu, gpu or tpu.

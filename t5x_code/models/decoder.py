@@ -1,4 +1,4 @@
-"""The decoder: embedding, scanned layers, final norm and head, and the pure functions that the house uses it by.
+"""The decoder: embedding, scanned layers, final norm and head, and the pure functions by which it is used elsewhere.
 
 Parameters (float32, one order whatever the hardware), with their logical axis names:
 
@@ -96,9 +96,9 @@ class Decoder(nn.Module):
         return block((x_BxLxD, cache), layer, context, query_BxLxD)[0]
 
     def _embed(self, inputs_BxL: jax.Array, positions_BxL: jax.Array) -> jax.Array:
-        # Each device looks up its share of every vector, for the rows of all that share the table; then the vectors are
-        # put together where their rows are. Gathered in float32, then rounded: the gradients of a frequent token add up
-        # in float32.
+        # Each device looks up its part of every vector, for the rows of all devices that hold other parts of the same
+        # table; then each row gets its whole vectors. The lookup is in float32 and the result is rounded, so that the
+        # gradients of a frequent token accumulate in float32.
         rows, vectors = ("lookup_batch", "length"), ("lookup_batch", "length", "embed")
         for names in (("lookup_batch", None), rows):  # in two steps, each of which the compiler has a collective for
             inputs_BxL = nn.with_logical_constraint(inputs_BxL, names)
@@ -158,7 +158,7 @@ def hidden_states(
     attend_from_BxL: jax.Array,
     attend_to_BxL: jax.Array,
 ) -> jax.Array:
-    """Reads whole rows.
+    """Runs the decoder on whole rows.
 
     Args:
         config: the decoder.
@@ -169,7 +169,7 @@ def hidden_states(
         attend_to_BxL: see `attend_from_BxL`.
 
     Returns:
-        What the head reads, [B, L, D] in the config's compute type.
+        The last hidden states, which the head reads: [B, L, D] in the config's compute type.
     """
     variables = {"params": params}
     x_BxLxD, _ = Decoder(config).apply(variables, inputs_BxL, positions_BxL, attend_from_BxL, attend_to_BxL)
@@ -186,7 +186,7 @@ def decode(
     attend_from_BxL: jax.Array,
     attend_to_BxL: jax.Array,
 ) -> tuple[jax.Array, KeyValueCache]:
-    """Reads L more tokens of each row: a prompt (L = its length) or the token just made (L = 1).
+    """Runs the decoder on L more tokens of each row: a prompt (L = its length) or the token just generated (L = 1).
 
     Args:
         config: the decoder.
@@ -201,14 +201,14 @@ def decode(
         attend_to_BxL: see `attend_from_BxL`.
 
     Returns:
-        What the head reads of the L tokens, [B, L, D], and the cache with them in it.
+        The last hidden states of the L tokens, [B, L, D], and the cache with these tokens in it.
     """
     arrays = (inputs_BxL, positions_BxL, attend_from_BxL, attend_to_BxL)
     return Decoder(config).apply(decoding, *arrays, cache=cache, write_at=write_at)
 
 
 def decode_logits(config: TransformerConfig, decoding: Decoding, x_BxLxD: jax.Array) -> jax.Array:
-    """`logits` of what `decode` returned: of a few tokens."""
+    """The same as `logits`, for the few tokens of a call of `decode`, by weights that are laid out for it."""
     logits_BxLxV = few_rows.product(x_BxLxD, decoding[few_rows.COLLECTION]["head"], (config.padded_vocab_size,))
     if config.head_bias:
         logits_BxLxV += decoding["params"]["head"]["bias"]
@@ -236,7 +236,7 @@ def logits(config: TransformerConfig, params: Params, x_BxLxD: jax.Array) -> jax
 
 
 def _without_padding(config: TransformerConfig, logits_BxLxV: jax.Array) -> jax.Array:
-    """The logits laid out as they are kept, -inf for the vocabulary's padding."""
+    """The logits, sharded by their logical axes, with -inf for the vocabulary's padding."""
     logits_BxLxV = nn.with_logical_constraint(logits_BxLxV, ("batch", "length", "activation_vocab"))
     if config.padded_vocab_size == config.vocab_size:
         return logits_BxLxV

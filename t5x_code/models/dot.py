@@ -1,4 +1,4 @@
-"""Matrix products whose forward and backward passes all multiply in the compute type and add up in float32."""
+"""Matrix products that multiply in the compute type and accumulate in float32, forward and backward."""
 
 import functools
 import math
@@ -36,9 +36,9 @@ def _einsum(spec: str, x: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def _leading_contraction(spec: str) -> int:
-    """How many leading axes of both operands a spec such as `"blf,bld->fd"` sums over, if it does nothing else; or 0.
+    """The number of leading axes that a spec such as `"blf,bld->fd"` sums over; 0 for a spec of another form.
 
-    Gradients of kernels are such products.
+    Gradients of kernels have this form.
     """
     operands, result = spec.split("->")
     x_spec, y_spec = operands.split(",")
@@ -48,11 +48,11 @@ def _leading_contraction(spec: str) -> int:
 
 
 def _transposed_product(num_leading: int, x: jax.Array, y: jax.Array) -> jax.Array:
-    """x^T y, over T = all of the leading axes, with a transpose written out: of x, or, if less, of y and the result.
+    """x^T y, summed over T (all leading axes), with an explicit transpose: of x or, if smaller, of y and the result.
 
-    XLA's CPU compiler multiplies at three quarters of its speed, bfloat16 at a quarter (in float32), where the
-    contracted axis comes first in both operands. A transpose before the product it folds back into it; the loop below
-    it leaves alone.
+    Where the summed axis comes first in both operands, XLA's CPU compiler reaches three quarters of its speed, for
+    bfloat16 (computed in float32) a quarter. It would fold an ordinary transpose back into the product, but not the
+    loop of `_transpose`.
     """
     x_TxD, y_TxF = (z.reshape(math.prod(z.shape[:num_leading]), -1) for z in (x, y))
     (T, D), F = x_TxD.shape, y_TxF.shape[1]
@@ -68,7 +68,7 @@ def _transposed_product(num_leading: int, x: jax.Array, y: jax.Array) -> jax.Arr
 
 
 def _transpose(x: jax.Array) -> jax.Array:
-    """Of a matrix, in a loop that XLA does not fold into a product."""
+    """The transpose of a matrix, by a loop that XLA does not fold into a product."""
     part = x.shape[1] // TRANSPOSED_PARTS
 
     def of_part(index: jax.Array) -> jax.Array:

@@ -1,7 +1,7 @@
-"""Matrix products of a few rows with a large matrix, as decoding makes them: reading the matrix is all they cost.
+"""Matrix products of a few rows with a large matrix, as in decoding: nearly all of their time is reading the matrix.
 
-The matrix is kept as [outputs, inputs] and multiplied from the left: on a CPU this is up to twice as fast for 8 or 32
-rows as the training layout, for the product walks each output's weights once, in order.
+The matrix is stored as [outputs, inputs] and multiplied from the left. For 8 or 32 rows on a CPU this is up to twice as
+fast as the layout of training, because the product reads the weights of each output once and in order.
 
 Legend: R rows, I inputs, O outputs.
 """
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from t5x_code.models.config import TransformerConfig
 
 COLLECTION = "few_rows"  # of Flax variables: a projection that finds its kernel there takes no parameter
-READ_AT_ONCE = "read_at_once"  # of a block: the kernels of all that read the same, one below the other
+READ_AT_ONCE = "read_at_once"  # of a block: the joint kernel of all projections that have the same input
 FEW = 64
 _INT8_MAX = 127
 
@@ -24,7 +24,7 @@ Decoding = dict[str, Any]  # what `decoding_params` makes
 
 
 def product(x: jax.Array, weights: Kernel, out_shape: tuple[int, ...]) -> jax.Array:
-    """x [B, L, ..] times the kernel, float32 [B, L, *out_shape]. The type of x is that of the products."""
+    """x [B, L, ..] times the kernel, multiplied in the type of x: float32 [B, L, *out_shape]."""
     kernel_OxI = weights["kernel"].astype(x.dtype)
     x_RxI = x.reshape(-1, kernel_OxI.shape[1])
     num_rows = x_RxI.shape[0]
@@ -32,7 +32,7 @@ def product(x: jax.Array, weights: Kernel, out_shape: tuple[int, ...]) -> jax.Ar
         x_RxI = jnp.concatenate([x_RxI, x_RxI])  # XLA's product of two bfloat16 rows is ten times as fast as of one
     if num_rows <= FEW:
         y_OxR = jnp.einsum("oi,ri->or", kernel_OxI, x_RxI, preferred_element_type=jnp.float32)
-        # Without the barrier XLA would turn it round again.
+        # Without the barrier XLA would undo the transposition.
         y_RxO = jax.lax.optimization_barrier(y_OxR).T[:num_rows]
     else:
         y_RxO = jnp.einsum("ri,oi->ro", x_RxI, kernel_OxI, preferred_element_type=jnp.float32)
@@ -44,7 +44,7 @@ def product(x: jax.Array, weights: Kernel, out_shape: tuple[int, ...]) -> jax.Ar
 
 
 def decoding_params(config: TransformerConfig, params: Any, int8: bool = False) -> Decoding:
-    """Parameters laid out for `decode`: layers apart, kernels as above and in the compute type.
+    """Parameters laid out for `decode`: an entry for each layer, kernels as [O, I] in the compute type.
 
     Args:
         config: the decoder.
@@ -75,7 +75,7 @@ def _decoding_params(config: TransformerConfig, params: Any, int8: bool, fuses: 
 
 
 def _split(block: Any, config: TransformerConfig, int8: bool) -> tuple[Any, Any]:
-    """What stays a parameter, and the kernels."""
+    """Splits a block into what stays a parameter and the kernels that `product` takes."""
     kept, few_rows = {}, {}
     for name, part in block.items():
         if not isinstance(part, dict):
@@ -92,14 +92,14 @@ def _split(block: Any, config: TransformerConfig, int8: bool) -> tuple[Any, Any]
 
 
 def read_at_once(config: TransformerConfig) -> dict[tuple[str, str], int]:
-    """Projections of a block that read the same hidden states, in the order of their joint kernel, and their widths."""
+    """The projections of a block with the same input, in the order of their joint kernel, with their output sizes."""
     heads, kv_heads = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
     widths = {("attention", "query"): heads, ("attention", "key"): kv_heads, ("attention", "value"): kv_heads}
     return widths | ({("mlp", "in"): config.mlp_dim} if config.parallel_block else {})
 
 
 def _join(config: TransformerConfig, kernels: dict[str, Any], kept: dict[str, Any]) -> Kernel:
-    """Takes the kernels of such projections out of a block's, and their biases out of what is kept, and joins them."""
+    """The joint kernel of these projections. Removes theirs from `kernels`, and their biases from `kept`."""
     widths = read_at_once(config)
     parts = [kernels[module].pop(name) for module, name in widths]
     joined = {key: jnp.concatenate([part[key] for part in parts]) for key in parts[0]}

@@ -11,8 +11,8 @@ MAX_FLAT_DRAW = 1 << 22  # values
 def normal(standard_deviation: float) -> Callable[[jax.Array, Sequence[int]], jax.Array]:
     """An initializer for Flax: (key, shape) -> float32 values, those of `jax.nn.initializers.normal`.
 
-    A small matrix is drawn as a vector and then shaped: XLA's CPU compiler needs a tenth of the time for it, which is
-    seconds for a small model. A large one is drawn in shape, so that each device can draw its own part.
+    A small matrix is drawn as a vector and then reshaped: XLA's CPU compiler needs a tenth of the time for that, which
+    saves seconds for a small model. A large one is drawn in its shape, so that each device can draw its own part.
     """
 
     def init(key: jax.Array, shape: Sequence[int]) -> jax.Array:

@@ -75,9 +75,9 @@ def plain_params(config: TransformerConfig, params: Params, base_vocab_size: int
 def predicted_head(
     split: VocabularySplit, multiple: int, kernel_DxV: jax.Array, bias_V: jax.Array, targets_BxL: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array, int]:
-    """The part of the head that targets of the only modality in use compete with.
+    """The columns of the head that can be predicted, where all targets have the same modality.
 
-    Where a recipe has code targets alone, text's rows need no logits: full separation then costs as much as none.
+    If a recipe has only code targets, the text rows need no logits: full separation then costs no more than none.
 
     Args:
         split: with one target modality.

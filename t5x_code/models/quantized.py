@@ -1,9 +1,9 @@
 """Matrix products of 8-bit numbers in training, for hardware that multiplies them at twice bfloat16's rate.
 
-Each operand is rounded where it is multiplied, with a scale of its own for every index that the product keeps (the
-largest magnitude over what it sums up), and is added up in int32 or float32: qwix does both. Parameters, the optimizer
-and what the layers hand on stay as they are: a run may change its mind from one checkpoint to the next. Decoding does
-none of this; it may round the weights alone, for their memory's sake (models/few_rows.py).
+Each operand is rounded just before the product, with one scale for each index that the product keeps (the largest
+magnitude along the summed axes), and the sums are in int32 or float32; qwix does both. Parameters, optimizer and the
+activations between products are not rounded, so that a run may turn this on or off at any checkpoint. Decoding does
+none of this; it may round the weights alone, to save memory (models/few_rows.py).
 
 int8  forward and the gradient of the activations; that of the kernels, a sum over all tokens, stays in the compute
       type (SwitchBack, arXiv 2304.13013). For TPUs from v5e on.

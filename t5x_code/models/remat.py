@@ -1,10 +1,10 @@
 """What the backward pass keeps of the forward pass, by name.
 
-none       everything that a gradient needs. Scores are no part of it: attention makes them again under any policy.
-dots       the outputs of the projections (query, key, value, out, MLP) and of attention; norms, rotation and
-           activations are made again, which costs next to nothing. So is attention by kernels of GPUs, which do not
-           name what they keep.
-full       the input of each layer only; its whole forward pass runs again, about a third more work.
+none       everything that a gradient needs, except attention scores: those are recomputed under any policy.
+dots       the outputs of the projections (query, key, value, out, MLP) and of attention. Norms, rotation and
+           activations are recomputed, which costs next to nothing; so is attention by GPU kernels, whose results
+           cannot be named.
+full       the input of each layer only. Its whole forward pass is recomputed, about a third more work.
 """
 
 import flax.linen as nn

@@ -1,4 +1,4 @@
-"""A scale or a bias over the last axes of x, with gradients that are added up over all tokens in float32.
+"""A scale or a bias over the last axes of x, with gradients that are summed over all tokens in float32.
 
 Legend: D axes of the vector, which x ends with; its leading axes are the tokens'.
 """
@@ -43,9 +43,9 @@ times_vector.defvjp(_times_forward, _times_backward)
 def _sum_over_tokens(x: jax.Array, like: jax.Array) -> jax.Array:
     """The sum over the leading axes of x, in the shape and type of `like`.
 
-    A product with ones takes a fraction of the time of XLA's reduction on a CPU, and spares a GPU a copy of bfloat16 in
-    float32. Elsewhere float32 is reduced in the kernel that makes x; a product there might round it. The axes are not
-    merged, as each may be split over devices.
+    A product with ones takes a fraction of the time of XLA's reduction on a CPU, and saves a GPU a float32 copy of a
+    bfloat16 array. On accelerators float32 is reduced instead, as part of the kernel that computes x: a product might
+    round it. The leading axes are not merged, as each may be sharded.
     """
     num_leading = x.ndim - like.ndim
 

@@ -71,10 +71,10 @@ def _padded_normal(shape: tuple[int, int], config: TransformerConfig, vocabulary
 
 
 def resize_vocabulary(params: dict[str, Any], config: TransformerConfig, old_size: int) -> dict[str, Any]:
-    """Parameters for a vocabulary of `config.vocab_size`, of ones for `old_size`, not larger, each without its padding.
+    """Parameters whose vocabulary is enlarged from `old_size` to `config.vocab_size` entries, padding not counted.
 
     The row of each new token, in the embedding and in the head, is the mean of the old ones (Hewitt 2021, "Initializing
-    new word embeddings for pretrained language models"): its logit then is never above the highest old one.
+    new word embeddings for pretrained language models"), so that its logit never exceeds the highest old one.
     """
 
     def resize(old: jax.Array, axis: int) -> jax.Array:

@@ -1,11 +1,11 @@
-"""Attention for long rows in plain XLA: tiles of C queries by T keys, made again in the backward pass.
+"""Attention for long rows in plain XLA: tiles of C queries by T keys, recomputed in the backward pass.
 
-FlashAttention's recurrence (arXiv 2205.14135) as two loops. The inner one goes from the lowest to the highest key that
-any query of the chunk sees, known when it runs: a causal row costs little more than half of a full one, and packed
-documents less. Memory grows linearly with the length.
+FlashAttention's recurrence (arXiv 2205.14135) as two loops. The inner loop runs from the lowest to the highest key that
+any query of the chunk sees, which is read from the data: a causal row costs little more than half of a full one, and
+packed documents cost less. Memory grows linearly with the length.
 
-On accelerators the heads of all rows take their steps together. On a CPU they go one after another: XLA runs one
-product of two matrices on all cores but a batch of them on a single one, and a head's tile stays in the cache.
+On accelerators the heads of all rows are computed together. On a CPU they are computed one after another: XLA runs one
+product of two matrices on all cores but a batch of products on a single core, and the tile of one head fits the cache.
 
 Legend: B batch, L queries, S keys, H heads, K key/value heads, G = H / K, E head dim, N = B * K key/value heads of all
 rows, Q chunks of C queries, R = G * C queries of a chunk that share keys, T keys of a tile.
@@ -26,7 +26,7 @@ KEY_TILE = 512  # T; smaller products run on one core
 
 
 class _Queries(NamedTuple):
-    """The queries of all heads, [N, Q, R, ...]; N and Q come off as the loops go in."""
+    """The queries of all heads, [N, Q, R, ...]; inside the loops over heads and chunks without N and Q."""
 
     q: jax.Array  # [..., E]
     attend_from: jax.Array
@@ -34,7 +34,7 @@ class _Queries(NamedTuple):
 
 
 class _Bounds(NamedTuple):
-    """The keys that the queries of a chunk see lie between these; [N, Q], or [Q] where all heads go together."""
+    """The first and one past the last key that any query of a chunk sees; [N, Q], or [Q] for all heads together."""
 
     lowest: jax.Array
     highest: jax.Array
@@ -49,7 +49,7 @@ def chunked_attention(
     scale: float,
     by_head: bool = False,
 ) -> jax.Array:
-    """C x T scores of a head at a time; of one head at a time if `by_head`, which is for CPUs."""
+    """Holds C x T scores of each head at a time or, with `by_head` (for CPUs), of one head; returns [B, L, H, E]."""
     B, L, H, E = q_BxLxHxE.shape
     S, K = k_BxSxKxE.shape[1:3]
 
@@ -72,7 +72,7 @@ def chunked_attention(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _chunked(scale, by_head, queries: _Queries, k_NxSxE, v_NxSxE):
-    """-> out [N, Q, R, E] in the type of q."""
+    """Returns out [N, Q, R, E] in the type of q."""
     return _chunked_forward(scale, by_head, queries, k_NxSxE, v_NxSxE)[0]
 
 
@@ -94,7 +94,7 @@ _chunked.defvjp(_chunked_forward, _chunked_backward)
 
 
 def _for_each_head(by_head: bool, one_head: Callable[..., Any], queries: _Queries, *arrays: jax.Array) -> Any:
-    """`one_head(bounds, queries, *arrays)` of each, their leading axis N taken off: in turn or together."""
+    """Calls `one_head(bounds, queries, *arrays)` for each head, without the axis N: in turn or all together."""
     is_empty = queries.attend_to <= queries.attend_from
     lowest_NxQ = jnp.where(is_empty, jnp.iinfo(jnp.int32).max, queries.attend_from).min(-1)
     highest_NxQ = jnp.where(is_empty, 0, queries.attend_to).max(-1)
@@ -105,7 +105,7 @@ def _for_each_head(by_head: bool, one_head: Callable[..., Any], queries: _Querie
 
 
 def _one_head(scale, bounds: _Bounds, queries: _Queries, k_SxE, v_SxE):
-    """-> out [Q, R, E] in the type of q, and the logsumexp of the scores [Q, R], which is inf where no key is seen."""
+    """Returns out [Q, R, E] in the type of q, and the logsumexp of the scores [Q, R]: inf where no key is seen."""
     T = min(KEY_TILE, k_SxE.shape[0])
 
     def one_chunk(bounds: _Bounds, chunk: _Queries):
@@ -130,9 +130,9 @@ def _one_head(scale, bounds: _Bounds, queries: _Queries, k_SxE, v_SxE):
 
 
 def _one_head_backward(scale, bounds: _Bounds, queries: _Queries, k_SxE, v_SxE, logsumexp_QxR, inner_QxR, d_out_QxRxE):
-    """-> gradients of q [Q, R, E], k and v [S, E] in their types.
+    """Returns the gradients of q [Q, R, E], k and v [S, E] in their types.
 
-    Scores are made transposed: so two of the three products that follow need no transpose.
+    The scores are computed transposed: two of the three products that follow then need no transpose.
     """
     S, T = k_SxE.shape[0], min(KEY_TILE, k_SxE.shape[0])
 
@@ -170,7 +170,7 @@ def _num_tiles(bounds: _Bounds, T: int) -> jax.Array:
 def _tile(bounds: _Bounds, chunk: _Queries, index: jax.Array, S: int, T: int) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Where a tile starts, the indices of its keys [T], and the lower ends of the intervals in it [R].
 
-    The last tile starts early where it would pass the end; what the one before it had is not seen again.
+    The last tile starts earlier if it would pass the end; the keys that it shares with the tile before are masked.
     """
     first = bounds.lowest + index * T
     start = jnp.minimum(first, S - T)

@@ -1,7 +1,7 @@
 """Attention by the interval rule: token i sees the keys `attend_from[i] <= k < attend_to[i]`.
 
-One interval per token says causal, prefix-LM, packing, padding and windows, in O(L) memory, and is what fast kernels
-take. `IMPLEMENTATIONS` is the one table of ways to compute it; `choice.py` says which is used where.
+One interval per token expresses causal, prefix-LM, packing, padding and windows in O(L) memory, and is what fast
+kernels take. `IMPLEMENTATIONS` is the one table of ways to compute it; `choice.py` says which is used where.
 
 On a mesh each device computes its own rows, heads and queries, and sees all keys of its rows.
 

@@ -1,8 +1,9 @@
-"""Attention on TPU: JAX's splash kernels, steered by intervals that are known only when they run.
+"""Attention on TPU: JAX's splash kernels, driven by intervals that are known only at run time.
 
-Splash asks a function of (a number per query, key index) who sees whom, and reads from arrays which tiles to visit at
-all. Both ends of a query's interval go into its number, and the arrays are made from the intervals of each tile: so
-prefixes, packed documents and windows skip what they do not see, as causal attention does, in O(L) memory.
+Splash calls a mask function of (a number per query, a key's index), and reads from arrays which tiles it has to visit.
+Here the number holds both ends of the query's interval, and the arrays are computed from the intervals of each tile.
+Prefixes, packed documents and windows thus skip the tiles that they do not see, as causal attention does, and memory is
+O(L).
 
 Legend: B batch, L queries, S keys, H heads, K key/value heads, E head dim, Q tiles of queries, T tiles of keys.
 """
@@ -52,7 +53,7 @@ def tile_size(queries: int, keys: int) -> int | None:
 
 
 def _one_row(tile, interpret, q_HxLxE, k_KxSxE, v_KxSxE, attend_from_L, attend_to_L):
-    """-> [H, L, E]."""
+    """Returns [H, L, E]."""
     blocks = splash_attention_kernel.BlockSizes(
         block_q=tile,
         block_kv=tile,
@@ -86,11 +87,11 @@ def _sees(interval, key):
 
 
 def _tiles_to_visit(tile, attend_from_L, attend_to_L, num_keys):
-    """What the kernels read of the mask: one that goes through the keys of each tile of queries (forward, dq), and one
-    that goes through the queries of each tile of keys (dk, dv).
+    """The mask info of the kernels: for those that loop over the keys of a tile of queries (forward, dq), and for the
+    one that loops over the queries of a tile of keys (dk, dv).
 
-    Both visit the same tiles. Where one is skipped, `data_next` names the nearest that is not, so that nothing is
-    fetched in vain.
+    Both visit the same tiles. For a tile that is skipped, `data_next` names the nearest tile that is not, so that
+    nothing is fetched in vain.
     """
     first_Q = attend_from_L.reshape(-1, tile).min(1) // tile
     last_Q = (attend_to_L.reshape(-1, tile).max(1) - 1) // tile
