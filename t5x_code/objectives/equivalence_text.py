@@ -1,7 +1,7 @@
 """Equivalence as text: two codes, one after the other, and the words that say whether they do the same.
 
-The arm that NTP+ is compared with: the same pairs, told by next-token prediction alone. A pair is accepted with
-probability one half; a rejected second code is broken, or another document's of the row, and carries no loss itself.
+A baseline for NTP+: the same pairs, learned by next-token prediction alone. With probability one half a pair is
+equivalent; otherwise its second code is broken, or is that of another document of the row, and carries no loss.
 
 Shape legend: D documents of a store.
 """
@@ -46,7 +46,7 @@ class EquivalenceText:
         return None
 
     def packed_lengths(self, layout: Layout, documents: DocumentTable) -> np.ndarray:
-        """Places of each document's longest choice, its eod included, int64 [D]; more than L without a choice.
+        """Tokens that each document takes at most, its eod included, int64 [D]; more than L if it lacks a candidate.
 
         Raises:
           UserError: the task is not one of codes.

@@ -23,7 +23,7 @@ class Piece:
     is_start: bool  # begins at its document's first token
     is_end: bool  # ends with its document's eod
     modality: int = CODE_MODALITY  # of its text
-    # Of a whole document in parts; see data/document.py.
+    # Only of a whole document that consists of parts; see data/document.py.
     part_ends: np.ndarray | None = None  # int64 [Q], exclusive ends within tokens_N
     part_kinds: np.ndarray | None = None  # uint8 [Q]
     group: int = 0  # hash of what documents have in common, such as the problem that they solve
@@ -31,7 +31,7 @@ class Piece:
 
 @dataclasses.dataclass(frozen=True)
 class DocumentTable:
-    """The sizes of all documents of a store, in its order: what whole documents are packed by."""
+    """The sizes of all documents of a store, in its order. Whole documents are packed into rows by these."""
 
     lengths_D: np.ndarray  # int64, eod included
     first_parts: np.ndarray  # int64 [D + 1]: document d has the parts [first_parts[d], first_parts[d + 1])
@@ -54,7 +54,7 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """What every objective of a recipe has to agree on."""
+    """What all objectives of a recipe share."""
 
     length: int  # L
     special_tokens: SpecialTokens
@@ -69,7 +69,7 @@ class Example:
     """One row as the model is shown it.
 
     Token i sees the keys k with `attend_from[i] <= k < attend_to[i]`: one interval per token covers causal, prefix-LM,
-    packing and padding. `targets[i]` is what the model shall say after reading `inputs[i]`.
+    packing and padding. `targets[i]` is the token to predict after `inputs[i]` has been read.
     """
 
     inputs_L: np.ndarray  # int32, 0 where padded
@@ -122,8 +122,8 @@ class PackingObjective(Protocol):
         """Places that each document takes in a row at most, int64 [D]; one that takes more than L is left out.
 
         Raises:
-          UserError: the documents have not the parts that the objective is made for.
+          UserError: the documents lack the parts that the objective needs.
         """
 
     def __call__(self, row: Row, layout: Layout, rng: np.random.Generator) -> Example:
-        """As an `Objective`'s."""
+        """Makes the example, as an `Objective` does."""

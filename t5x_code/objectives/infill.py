@@ -22,7 +22,7 @@ from t5x_code.tokens.special_tokens import FIM_TEXTS, FimTokens
 
 Sentinels = Literal["codegen2", "starcoder"]
 Split = Literal["token", "character"]
-HALVES_GROWTH = 2  # tokens that one cut inside a token is counted with; a row that would not fit is cut at tokens
+HALVES_GROWTH = 2  # tokens that a cut inside a token adds at most: its halves are three at most (tokens/characters.py)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,9 +30,9 @@ class Infill:
     """Each document is infilled with probability `rate`, else next-token prediction; loss on every token.
 
     Points are uniform over the document, its ends included: prefix, middle or suffix may be empty. `split='character'`
-    cuts inside tokens; both halves are then tokenized by themselves. A document that the row's end cuts off gets an
-    `eod`: with CodeGen2's sentinels before `<sep>` and without loss, with StarCoder's behind its middle, which ends
-    there in truth.
+    cuts inside tokens, whose halves are then tokenized separately. A document that the row's end cuts off gets an
+    `eod`: with CodeGen2's sentinels before `<sep>` and without loss; with StarCoder's after the middle and with loss,
+    because the middle really ends there.
     """
 
     rate: float = 0.9  # of the documents (arXiv 2207.14255)
@@ -80,7 +80,7 @@ class Infill:
         return lay_out(self.infill(row, layout, rng), layout)
 
     def infill(self, row: Row, layout: Layout, rng: np.random.Generator) -> list[Segment]:
-        """One segment per piece. Where the row has no room for all, documents in random order stay plain."""
+        """One segment per piece. Where the row lacks room to infill all, documents drawn at random stay plain."""
         is_cut_P = np.array([not piece.is_end for piece in row.pieces])
         has_text_P = np.array([len(piece.tokens_N) > piece.is_end for piece in row.pieces])
         chosen_P = (rng.random(len(row.pieces)) < self.rate) & has_text_P

@@ -16,7 +16,8 @@ from t5x_code.errors import UserError
 from t5x_code.objectives.example import DocumentTable, Example, Layout, Piece, Row
 from t5x_code.objectives.segments import Segment, lay_out
 
-# The parts of a document of codes, by number. `pos` and those after `code` may be absent, and `pos` and `lsh` repeated.
+# The parts of a document of codes, by number: the query `code`, another solution `pos`, changed queries (listed in
+# source_code/transformations.py) and two verdicts. `pos` and changed queries may be absent, `pos` and `lsh` repeated.
 CODE_KINDS = ("code", "pos", "obf", "lsh", "tsh", "kwr", "syr", "equivalent", "different")
 ACCEPTED_KINDS, BROKEN_KINDS = ("pos", "obf"), ("lsh", "tsh", "kwr", "syr")
 QUERY, ACCEPTED, NEGATIVE = 1, 2, 3  # `code_role`; 0 is an empty slot
@@ -48,16 +49,16 @@ class NtpPlus:
 
     @property
     def max_documents(self) -> int:
-        """A query each."""
+        """The most queries of a row: every document is one."""
         return self.max_queries
 
     @property
     def slots(self) -> int:
-        """C."""
+        """C: code slots of a row."""
         return self.max_queries * (2 + self.negatives_per_query)
 
     def packed_lengths(self, layout: Layout, documents: DocumentTable) -> np.ndarray:
-        """Places of each document's longest choice, an eod with each code, int64 [D]; more than L without a choice.
+        """Tokens that each document takes at most, each code with an eod, int64 [D]; more than L if it lacks a code.
 
         Raises:
           UserError: the task is not one of codes.

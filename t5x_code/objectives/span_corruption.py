@@ -26,9 +26,9 @@ SpanLengths = Literal["uniform", "t5"]
 class SpanCorruption:
     """Hides spans of each piece and asks for them behind `<sep>`.
 
-    Of a piece's n tokens (its `eod` not counted, and never hidden) `m = max(1, round(ratio * n))` are hidden, in spans
-    of uniform length that sum to m (the last drawn is cut to fit), at places uniform over all without two adjacent
-    spans. A piece without tokens, or without room for a span, stays plain.
+    Of a piece's n tokens (its `eod` not counted, and never hidden) `m = max(1, round(ratio * n))` are hidden. Lengths
+    of spans are uniform and sum to m (the last one is cut to fit); their places are uniform over all placements in
+    which no two spans touch. A piece without tokens, or without room for a span, stays plain.
     """
 
     min_ratio: float = 0.05  # of a piece's tokens that are hidden

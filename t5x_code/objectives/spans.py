@@ -121,9 +121,9 @@ def drop_spans(lengths_PxK: np.ndarray, is_cut_P: np.ndarray, room: int, rng: np
 
 
 def simulate_raw_length(name: str, growth: Growth, layout: Layout, document_lengths_N: np.ndarray) -> int:
-    """Tokens of the store that an objective grows to L: the 99th percentile of rows of the store's own documents.
+    """How many tokens of the store a row takes, so that with an objective's growth it has L in 99 of 100 rows.
 
-    About one row in a hundred then has to grow less than drawn. The simulation has its own fixed seed.
+    The other rows have to grow less than drawn. Rows of the store's own documents are simulated, with a fixed seed.
 
     Raises:
       UserError: L is too short for the objective.
@@ -138,7 +138,7 @@ def simulate_raw_length(name: str, growth: Growth, layout: Layout, document_leng
             for start in starts.tolist()
         ]
         growth_99 = int(np.percentile(growths, 99, method="higher"))
-        # Growth falls with the row: where it is much, as of documents of a few tokens, all of it off would be too much.
+        # A shorter row grows less: where growth is large, as with tiny documents, L less all of it would be too little.
         is_steep = 2 * growth_99 > raw_length
         raw_length = layout.length * raw_length // (raw_length + growth_99) if is_steep else layout.length - growth_99
         if raw_length < 1:

@@ -1,4 +1,4 @@
-"""UL2's mixture of denoisers (arXiv 2205.05131) in a decoder: the arm of CodeGen2's first lesson.
+"""UL2's mixture of denoisers (arXiv 2205.05131) in a decoder: what CodeGen2's first lesson compares with.
 
 Each document draws a denoiser: R, short spans and little hidden; X, long spans or much hidden; S, a prefix language
 model. Spans are hidden as spans.py shows, with T5's lengths. The document is led by its denoiser's mode token, which is
@@ -23,11 +23,11 @@ MODES = ("R", "S", "X")
 
 @dataclasses.dataclass(frozen=True)
 class UL2:
-    """R, S and X denoisers by document, each of a mode's settings alike."""
+    """R, S and X denoisers by document; all settings of a mode are equally likely."""
 
     r_denoisers: tuple[tuple[float, float], ...] = ((3.0, 0.15), (8.0, 0.15))  # (mean span, ratio)
     x_denoisers: tuple[tuple[float, float], ...] = ((3.0, 0.5), (8.0, 0.5), (64.0, 0.15), (64.0, 0.5))
-    rates: tuple[float, float, float] = (2.0, 1.0, 4.0)  # of R, S, X: each setting alike, as in the paper
+    rates: tuple[float, float, float] = (2.0, 1.0, 4.0)  # of R, S, X: by their numbers of settings, as in the paper
     mode_tokens: bool = True
 
     def __post_init__(self):

@@ -77,7 +77,7 @@ def lex(source: str, language: str) -> list[Lexeme]:
 def inventory(language: str) -> Inventory:
     """A language's keywords and symbols."""
     if language == "python":
-        # `!` is a token since Python 3.12, and only inside f-strings: all versions are to derange alike.
+        # Without `!`, a token since Python 3.12 and only in f-strings: all versions replace symbols in the same way.
         return Inventory(tuple(sorted(keyword.kwlist)), tuple(sorted(set(token.EXACT_TOKEN_TYPES) - {"!"})))
     grammar = _grammar(language)
     kinds = {

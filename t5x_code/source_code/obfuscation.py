@@ -1,7 +1,7 @@
-"""Renames what a Python program names itself: functions to FUNC_i, classes to CLASS_i, other variables to VAR_i.
+"""Renames the names that a Python program defines: functions to FUNC_i, classes to CLASS_i, other variables to VAR_i.
 
-Comments and docstrings go, the rest of the text is laid out anew by `ast.unparse`. What the program does stays: a
-name is kept where something outside the scoping rules may reach it. Kept are
+Comments and docstrings are removed and `ast.unparse` formats the rest. The program does what it did: a name is kept
+where something outside the scoping rules may refer to it. Kept are
 
 * builtins, imports, attributes and what class bodies bind (attributes too), names that begin with two underscores;
 * parameters that a call may name as a keyword, unless the call is of a plain function of the program: then both change;

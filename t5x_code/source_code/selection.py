@@ -58,7 +58,7 @@ def selection_items(problems: Sequence[Problem], num_others: int = 15, seed: int
 
 
 def variants(source: str, language: str, kinds: Sequence[str], seed: int) -> dict[str, str]:
-    """Those of the wanted variants that the program has."""
+    """The wanted variants of a program by kind, without those that cannot be made of it."""
     made = {}
     for kind in kinds:
         rng = keyed_generator(seed, kind, source)  # a variant does not depend on what was made before it

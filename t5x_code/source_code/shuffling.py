@@ -1,10 +1,11 @@
-"""Programs broken in ways that keep their words: what a reader who takes code for a bag of keywords cannot tell apart.
+"""Breaks programs and keeps their words: to a reader who takes code for a bag of words nothing has changed.
 
-All are deterministic: permutations come from the generator that is passed, replacements follow fixed derangements (a
-sorted inventory turned by half its length, so that nothing stays what it is).
+All is deterministic: permutations come from the generator that is passed, and replacements are fixed (the sorted
+inventory rotated by half its length, so that nothing is replaced by itself).
 """
 
 import re
+from collections.abc import Callable
 
 import numpy as np
 
@@ -92,13 +93,13 @@ def _split_header(source: str, language: str) -> tuple[str, str]:
     return source[:end], source[end:]
 
 
-def _permute(items: list[str], rng: np.random.Generator, view) -> list[str]:
-    """A permutation that differs in `view`. At least two items that it shows must differ."""
+def _permute(items: list[str], rng: np.random.Generator, view: Callable[[list[str]], list[str]]) -> list[str]:
+    """A permutation whose `view` differs from that of `items`. At least two of the items in the view must differ."""
     for _ in range(MAX_DRAWS):
         permuted = [items[index] for index in rng.permutation(len(items))]
         if view(permuted) != view(items):
             return permuted
-    # So many equal items that chance does not find the others: exchange the first two that differ.
+    # Nearly all items are equal, so that random draws do not find a difference: exchange the first two that differ.
     shown = [index for index, item in enumerate(items) if view([item])]
     other = next(index for index in shown if items[index] != items[shown[0]])
     permuted = list(items)

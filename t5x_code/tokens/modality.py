@@ -4,8 +4,8 @@
 tokens of Python itself. Special tokens keep one id for both. The split is a remapping of ids after tokenization: text
 keeps the old ids, so that a model's new rows can start as copies of the old.
 
-Partial separation doubles every form of Python's words (python_words.py). One that the tokenizer lacks is made an entry
-of it first, by `Tokenizer.with_python_words`, and so adds two rows.
+Partial separation doubles every form of Python's words (python_words.py). `Tokenizer.with_python_words` first adds the
+forms that the tokenizer lacks; each of those thus brings two rows.
 
 Shape legend: V entries of the base vocabulary, W entries of the split one.
 """

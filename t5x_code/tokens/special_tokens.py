@@ -59,10 +59,10 @@ class FimTokens:
 class SpecialTokens:
     """Ids of the control tokens. They never come out of encoding ordinary text.
 
-    A tokenizer that CodeGen2's infilling is foreign to (Llama's, StarCoder's, ..) has `eod` alone.
+    A tokenizer without CodeGen2's infilling (Llama's, StarCoder's, ..) has only `eod` of the first four.
     """
 
-    eod: int  # ends every document, leads every document's first token as its beginning-of-text
+    eod: int  # ends every document; before a document's first token it is the beginning-of-text
     sep: int | None = None  # between a corrupted document and its spans
     eom: int | None = None  # ends each infilled span
     masks: tuple[int, ...] = ()  # masks[k - 1] is <mask_k>
