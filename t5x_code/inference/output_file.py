@@ -1,4 +1,4 @@
-"""Files of results: found out to be writable before the work, and there whole or not at all after it."""
+"""Files of results: checked to be writable before the work begins, and written whole or not at all."""
 
 from etils import epath
 
@@ -6,7 +6,7 @@ from t5x_code.errors import UserError
 
 
 def check_writable(path: str) -> None:
-    """Finds out before the work that `path` can be written; leaves an existing file as it is.
+    """Checks that `path` can be written; leaves an existing file as it is.
 
     Raises:
         UserError: it cannot, or is a folder.

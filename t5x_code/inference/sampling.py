@@ -68,7 +68,7 @@ def sample(logits_RxV: jax.Array, keys_R: jax.Array, step: jax.Array, sampling: 
 def likeliest(logits_RxV: jax.Array) -> jax.Array:
     """The first of the tokens with the highest logit, int32 [R].
 
-    On a CPU an argmax over the whole vocabulary walks it one by one; the blocks' maxima are found many at a time.
+    On a CPU an argmax over the whole vocabulary takes its tokens one by one; maxima of blocks are found many at a time.
     """
     R, V = logits_RxV.shape
     if V % BLOCK or jax.default_backend() != "cpu":

@@ -1,4 +1,4 @@
-"""Compiles a step for devices that are not here, and reads from the result what it takes of each of them."""
+"""Compiles a step for devices that are not attached, and reads from the result what it needs of each device."""
 
 import dataclasses
 from collections.abc import Callable
@@ -31,6 +31,7 @@ class DeviceMemory:
 
     @property
     def headroom(self) -> int:
+        """What is left of the available bytes; below 0 the step does not fit."""
         return self.available - self.needed
 
 
@@ -44,18 +45,22 @@ class CompiledStep:
 
     @property
     def fits(self) -> bool:
+        """Whether it compiles and its memory suffices."""
         return self.memory is not None and self.memory.headroom >= 0
 
 
 def compile_step(step: Callable[..., Any], state: Any, batch: Any, mesh: Mesh, chip: Chip) -> CompiledStep:
-    """Lowers and compiles.
+    """Lowers and compiles a step, without running it.
 
     Args:
-        step: jitted.
+        step: jitted function of state and batch.
         state: its first argument, `jax.ShapeDtypeStruct`s with shardings.
-        batch: its second.
-        mesh: of described devices.
-        chip: what they are.
+        batch: its second argument, likewise.
+        mesh: of the devices of `topology.described_devices`.
+        chip: what these devices are.
+
+    Returns:
+        Its memory and collectives, or the compiler's message where it ran out of memory.
     """
     with logical_axes_on(mesh):
         lowered = step.lower(state, batch)
@@ -78,7 +83,7 @@ def compile_step(step: Callable[..., Any], state: Any, batch: Any, mesh: Mesh, c
 
 
 def islands_of(mesh: Mesh) -> list[int]:
-    """Of each device, in the mesh's order, the slice (TPU) or node (GPU) whose fast interconnect it is part of."""
+    """For each device, in the mesh's order, the number of its slice (TPU) or node (GPU): its fast interconnect."""
     devices = mesh.devices.flat
     if mesh.devices.flat[0].platform != "tpu":
         return [device.process_index for device in devices]

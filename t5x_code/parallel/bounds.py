@@ -1,4 +1,4 @@
-"""How long a step takes at the least: what has to be computed, moved through memory and sent, over the chip's peaks.
+"""Lower bounds of a step's time: the work to compute, to move through memory and to send, over the chip's peak rates.
 
 Bounds, not predictions: no chip reaches all its peaks, and no schedule hides everything. The step's bound is the
 largest of them, as if all overlapped perfectly.
@@ -20,12 +20,12 @@ class StepBounds:
 
     @property
     def step(self) -> float:
-        """No step is shorter."""
+        """The largest of the bounds: no step is shorter."""
         return max(dataclasses.astuple(self))
 
     @property
     def limit(self) -> str:
-        """What the largest bound is made of."""
+        """The name of the largest bound."""
         return max(dataclasses.asdict(self).items(), key=lambda item: item[1])[0]
 
 

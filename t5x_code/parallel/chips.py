@@ -1,4 +1,4 @@
-"""What one accelerator can do at most: the numbers that bounds and utilisation are made of.
+"""Peak figures of accelerators, from which lower bounds and utilisation are computed.
 
 A TPU's row is of one device as JAX counts them: a core of v2 and v3, a chip from v4 on.
 
@@ -35,6 +35,7 @@ class Chip:
 
     @property
     def is_tpu(self) -> bool:
+        """Whether it is a TPU; else it is a GPU."""
         return self.kinds[0].startswith("TPU")
 
 

@@ -1,11 +1,11 @@
 """Reads a compiled program's text: which collectives it runs, over which axes of the mesh, how often, how many bytes.
 
-The text is XLA's optimized HLO of one device. Loops count as often as they run; where their number of turns cannot be
-read from the text, once.
+The text is XLA's optimized HLO of one device. What stands in a loop counts once per iteration, or once in all where the
+text does not tell the number of iterations.
 
-Bytes are what one device must send at the least, whatever the algorithm: for a group of n devices of which each ends
-up with R bytes, (n - 1) / n x R for all-gather and all-to-all, the same of what goes in for reduce-scatter, twice that
-for all-reduce, all of it for a permutation.
+Bytes are what one device must send at least, whatever the algorithm. For a group of n devices, each of which ends up
+with R bytes, that is (n - 1) / n x R for all-gather and all-to-all, twice as much for all-reduce, and R for a
+permutation. For reduce-scatter it is (n - 1) / n x R too, but R is what each device puts in.
 """
 
 import dataclasses

@@ -60,7 +60,7 @@ def start_processes(config: HostsConfig) -> None:
         return
     where = f" of {values[1]} at {values[0]}" if all(values) else ""
     advice = "see that each is started, and that the first one's port is open to the others"
-    # JAX aborts the process at the end of its patience: what to do has to be said before.
+    # When its time is up JAX aborts the process: the advice has to be printed before.
     late = f"still waiting for the processes{where} to join, for {config.start_seconds} s at most: {advice}"
     reminder = threading.Timer(REMIND_AFTER * config.start_seconds, print, [late], {"file": sys.stderr, "flush": True})
     reminder.daemon = True

@@ -1,4 +1,4 @@
-"""Devices that are not here: what a name such as v5p:8x8x8 stands for, as the vendor's compiler sees it."""
+"""Devices that are not attached: from a name such as v5p:8x8x8 to devices that the vendor's compiler compiles for."""
 
 import importlib.util
 import os
@@ -49,7 +49,7 @@ device_description_str: "{kind}"
 
 
 def described_devices(topology: str, num_slices: int = 1) -> tuple[list[jax.Device], Chip]:
-    """Devices to compile for, and what each can do; this process computes on its CPU all the while.
+    """Devices to compile for, and their peak figures. This process itself keeps computing on the CPU.
 
     Args:
         topology: CHIP:SIZES. Of a TPU its torus, v5e:4x4 or v4:2x2x1; of GPUs hosts x GPUs each, h100:32x8.

@@ -21,7 +21,7 @@ VOCAB_SIZE = 12 + len(DOCUMENT)
 
 
 def abstract_batch(config: DataConfig, batch_size: int, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
-    """By name: the fields that the recipe's objectives set, as an objective shows them for a document of a few tokens.
+    """The fields of a batch by name, as the recipe's objectives set them: each is run on a document of a few tokens.
 
     Args:
         config: the recipe's data.

@@ -8,7 +8,7 @@ GIB, GB, MS = 2**30, 1e9, 1e3
 
 
 def describe_report(report: AheadReport) -> str:
-    """All of it, a fact a line."""
+    """The whole report, one fact per line."""
     mesh = " x ".join(f"{name} {size}" for name, size in report.mesh.items())
     slices = f"{report.num_slices} slices of " if report.num_slices > 1 else ""
     tokens = report.batch_size * report.length

@@ -30,7 +30,7 @@ def benchmarks_of(
 ) -> Callable[[Any, int], dict[str, float]] | None:
     """A function (params, step) -> metrics named `benchmark/name/metric`; None where there is nothing to do.
 
-    The model is talked to as `description` says, which is what the command line reads from the run's folder.
+    Prompts are laid out as `description` says, which is what `launch/evaluate.py` reads from the run's folder.
 
     Raises:
         UserError: running programs is not allowed, there are several processes, or answers leave no room for prompts.

@@ -1,4 +1,4 @@
-"""Values of the wrong type in a recipe, refused by field name before the class they are for meets them."""
+"""Refuses values of the wrong type in a recipe, by the field's name, before the dataclass is given them."""
 
 import functools
 import inspect
@@ -11,7 +11,7 @@ from t5x_code.errors import UserError
 
 
 def checked(configurable: type) -> Callable[..., Any]:
-    """A dataclass as a function of its fields, that refuses values of the wrong type.
+    """A dataclass as a function of its fields that refuses values of the wrong type.
 
     Returns:
         A function with the dataclass' name, signature and documentation, as gin reads them.

@@ -45,8 +45,8 @@ class Inputs:
 def prepare_inputs(config: DataConfig, vocab_size: int) -> Inputs:
     """Finds or makes the stores of a recipe's mixture.
 
-    Without stores of its own a recipe whose data lies elsewhere says so and takes the embedded corpus. Where it names
-    them, each that is missing is announced, as the folder may be mistyped.
+    If a recipe needs files and is not given DATA, it says so and takes the embedded corpus. If it is given DATA, each
+    store that is missing there is announced before it is made, as the folder may be mistyped.
 
     Raises:
         UserError: unknown mixture, missing data, a store from another tokenizer, a vocabulary larger than the model's.
@@ -110,7 +110,9 @@ def _refuse_held_out(streams: Sequence[Stream]) -> None:
         )
 
 
-def batches_from(inputs: Inputs, config: DataConfig, process_index: int, process_count: int) -> Callable:
+def batches_from(
+    inputs: Inputs, config: DataConfig, process_index: int, process_count: int
+) -> Callable[[int, Iterator[int]], Iterator[Arrays]]:
     """`batches(first_row, batch_sizes)`: this process's part of each training batch."""
     rows = build_rows(inputs.train, inputs.layout, config.seed)
     for stream in rows.streams:

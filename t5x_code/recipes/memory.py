@@ -21,8 +21,8 @@ from t5x_code.training.state import init_state
 
 GIB = 2**30
 FLOAT32_BYTES = 4
-# What of one layer stays alive for the backward pass, in numbers of model_dim-wide activations per token: what every
-# device of the tensor axis has whole, as the layer's input, and what it has a share of, as heads and the MLP's inside.
+# What is kept of one layer for the backward pass, in activations of model_dim numbers per token: those that each device
+# of the tensor axis holds whole, such as the layer's input, and those that are split over it, such as heads.
 KEPT_PER_LAYER = {"full": (1.0, 0.0), "dots": (2.0, 12.0), "none": (3.0, 15.0)}
 
 
@@ -38,6 +38,7 @@ class MemoryEstimate:
 
     @property
     def total(self) -> int:
+        """The sum of all fields."""
         return self.parameters + self.gradients + self.optimizer + self.activations + self.loss_head
 
 
@@ -61,7 +62,7 @@ def estimate_memory(
     _, fsdp, sequence_size, tensor_size = mesh
     parameter_bytes, optimizer_bytes = (size // (fsdp * tensor_size) for size in state_bytes(config, optimizer))
     if optimizer.offload:
-        optimizer_bytes = 0  # at home in the host's memory; a part of it passes through the device at a time
+        optimizer_bytes = 0  # kept in the host's memory; only a part of it is on the device at a time
     activation_bytes = 2 if config.dtype == "bfloat16" else FLOAT32_BYTES
     tokens = microbatch_size * length // sequence_size
     wide = config.model_dim * activation_bytes * tokens
@@ -82,8 +83,8 @@ def estimate_memory(
 
 
 def device_memory_bytes() -> int | None:
-    """Memory of one attached device: the accelerator's own limit, None where it does not tell; of a CPU device, its
-    share of this machine's available memory."""
+    """Bytes that one attached device has: an accelerator's limit (None where the backend does not report one), or a
+    CPU device's share of this machine's available memory."""
     device = jax.local_devices()[0]
     if device.platform != "cpu":
         return (device.memory_stats() or {}).get("bytes_limit")

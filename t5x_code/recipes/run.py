@@ -1,4 +1,4 @@
-"""Joins the two lines of the house: a recipe's data and its model, in one training run."""
+"""Joins a recipe's data and its model in one training run."""
 
 import contextlib
 import dataclasses
@@ -150,7 +150,7 @@ def short_of_memory() -> Iterator[None]:
 
 
 def _prepare_inputs(recipe: Recipe) -> recipe_inputs.Inputs:
-    """Process 0 first: it makes the stores that are missing, and the others find them, or make their own disk's."""
+    """Prepares them in process 0 first, which makes missing stores; others find them or make them on their own disk."""
     hosts = recipe.hosts
 
     def prepare() -> recipe_inputs.Inputs:
@@ -188,7 +188,7 @@ def start_facts(resolved: str) -> dict[str, str]:
 
 
 def _code_hash() -> str:
-    """Of this package's source."""
+    """A hash of this package's source."""
     root = Path(t5x_code.__file__).parent
     digest = hashlib.blake2b(digest_size=6)
     for path in sorted(root.rglob("*.py")):

@@ -80,7 +80,7 @@ def find_vocabulary(config: DataConfig, vocab_size: int, trains_on: TrainsOn = "
 def split_without_data(
     config: DataConfig, model: TransformerConfig, trains_on: TrainsOn
 ) -> tuple[TransformerConfig, VocabularySplit | None]:
-    """The model that training a recipe makes of its own, and its split; no token store is read or made.
+    """The model that a recipe trains, with the rows that a split adds, and the split. Reads and makes no token store.
 
     Raises:
         UserError: as `find_vocabulary`, where the vocabulary is split.
@@ -134,15 +134,14 @@ def _tokenizer_folder(config: DataConfig, mixture: MixtureDeclaration, root: epa
 
 def say_once(text: str) -> None:
     """One line on the terminal, of the first process where a run has many."""
-    # Of a process alone the second would start the devices, which the viewer of examples leaves to a run.
+    # In a single process `is_writer` would initialise the devices, which the example viewer has no need of.
     if not jax.distributed.is_initialized() or is_writer():
         say(text)
 
 
 @contextlib.contextmanager
 def naming_missing_stores(config: DataConfig, names: Sequence[str]) -> Iterator[None]:
-    """Where the recipe names its stores, what keeps missing ones from being made is said with the folder that was to
-    hold them: it may be mistyped."""
+    """Adds DATA, if it is given, to the message of an error in making missing stores: the folder may be mistyped."""
     try:
         yield
     except UserError as error:
