@@ -1,5 +1,6 @@
 """From gin files and bindings to one frozen Recipe, with one clear line for each way that can go wrong."""
 
+import dataclasses
 import difflib
 import logging
 import re
@@ -12,7 +13,7 @@ import gin
 import t5x_code
 from t5x_code.buckets import in_bucket
 from t5x_code.errors import UserError
-from t5x_code.recipes.recipe import Recipe
+from t5x_code.recipes.recipe import CONFIGURABLES, Recipe
 
 # Recipes include each other as 'gin/models/x.gin': found from the working folder, else beside the installed package.
 SEARCH_PATHS = (".", str(Path(t5x_code.__file__).resolve().parent.parent))
@@ -95,5 +96,19 @@ def _refuse_unread_macros(read_in_files: set[str]) -> None:
 def _explain(error: Exception, gin_files: Sequence[str]) -> str:
     """Gin's message without its stack of contexts: what, in which file."""
     text = " ".join(str(error).split())
-    text = re.sub(r"In file \"([^\"]+)\", line (\d+).*", r"in \1 line \2", text)
-    return f"recipe {' + '.join(gin_files)}: {text}"
+    text = re.sub(r"\.? In file \"([^\"]+)\", line (\d+).*", r", in \1 line \2", text)
+    text = re.sub(r"\.? In bindings string line \d+ (.*?)(?: \^)?$", r", in --gin.\1", text)
+    return f"recipe {' + '.join(gin_files)}: {text}{_hint(text)}"
+
+
+def _hint(text: str) -> str:
+    """What to write instead, where gin's message is about an unknown class or an unknown field of one."""
+    fields = {c.__name__: [field.name for field in dataclasses.fields(c)] for c in CONFIGURABLES}
+    if match := re.search(r"Configurable '(\w+)' doesn't have a parameter named '(\w+)'", text):
+        known, name, others = fields.get(match[1], []), match[2], ""
+    elif match := re.search(r"No configurable matching (?:reference )?'@?(\w+)", text):
+        known, name, others = list(fields), match[1], f"; there are {', '.join(fields)}"
+    else:
+        return ""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]}?" if close else others
