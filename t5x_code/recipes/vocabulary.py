@@ -127,7 +127,7 @@ def _tokenizer_folder(config: DataConfig, mixture: MixtureDeclaration, root: epa
                 f"the mixture {mixture.name} has no tokenizer yet, and training would make one of its documents first; "
                 "name one by --gin.TOKENIZER=\"'FOLDER or hub name'\", or make the stores with launch/cache.py"
             )
-        say_once(f"no store in {root} brings a tokenizer: training one on {mixture.name}")
+        say_once(f"no store in {root} brings a tokenizer: training one on the mixture {mixture.name}")
     with naming_missing_stores(config, [task.name for task in mixture.tasks]):
         return str(embedded_tokenizer(root, mixture.tasks))
 

@@ -34,7 +34,7 @@ def test_the_command_is_kept_so_that_it_can_be_typed_again(tiny, whole_run):
 def test_the_terminal_holds_nothing_but_our_lines(whole_run):
     said = (whole_run.parent / "said.txt").read_text().splitlines()
     ours = r"step |1 cpu device in 1 process; |attention: |started from fresh parameters|text_files_\w+: "
-    ours += r"|no store in \S+ brings a tokenizer: training one on text_files_\w+$"
+    ours += r"|no store in \S+ brings a tokenizer: training one on the mixture text_files_\w+$"
     assert [line for line in said if line and not re.match(ours, line)] == []
     assert sum(line.startswith("step ") and "loss" in line for line in said) == STEPS + 2
 

@@ -41,7 +41,9 @@ def test_a_missing_store_is_announced_once(prepare, source, tmp_path):
     data = tmp_path / "stores"
     trained, made = prepare(f"jsonl:{source}", f"DATA='{data}'")
     (tokenizer,) = (data / "tokenizers").iterdir()
-    assert re.fullmatch(rf"no store in {data} brings a tokenizer: training one on jsonl_corpus_\w+", trained)
+    assert re.fullmatch(
+        rf"no store in {data} brings a tokenizer: training one on the mixture jsonl_corpus_\w+", trained
+    )
     announced = (
         rf"DATA={data} holds no store jsonl_corpus_\w+: making it now, with the tokenizer {tokenizer} of \d+ entries"
     )
