@@ -29,7 +29,7 @@ def main(argv: list[str]) -> None:
     trained = [record for record in records if "loss" in record]
     finite = sum(np.isfinite(record["loss"]) for record in trained)
     if finite < 2:
-        raise UserError(f"{metrics} has {finite} logged steps with a finite loss; a curve needs 2")
+        raise UserError(f"a curve needs 2 logged steps with a finite loss, of which {metrics} has {finite}")
     print(f"training loss, nats per token, of {FLAGS.model_dir}")
     print(draw_curve([record["step"] for record in trained], [record["loss"] for record in trained]))
     stores = read_run_stores(FLAGS.model_dir)
