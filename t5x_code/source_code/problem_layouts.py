@@ -61,7 +61,7 @@ def read_apps(folder: Path) -> Iterator[Problem]:
     """One problem per APPS problem.
 
     Raises:
-        UserError: the folder has neither layout.
+        UserError: the folder has neither layout, or a line lacks a field.
     """
     folders = sorted(folder.glob("*/*/solutions.json"))
     files = sorted(folder.glob("*.jsonl"))
@@ -73,6 +73,9 @@ def read_apps(folder: Path) -> Iterator[Problem]:
     for path in files:
         with path.open(encoding="utf-8") as lines:
             for fields in (json.loads(line) for line in lines if line.strip()):
+                lacking = [name for name in ("problem_id", "solutions") if name not in fields]
+                if lacking:
+                    raise UserError(f"{path}: a line lacks the field {lacking[0]!r}, which the lines of APPS have")
                 solutions = fields["solutions"]
                 solutions = json.loads(solutions or "[]") if isinstance(solutions, str) else solutions
                 yield Problem(f"apps_{path.stem}_{fields['problem_id']}", "python", _texts(solutions))

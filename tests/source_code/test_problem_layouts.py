@@ -65,6 +65,12 @@ def test_apps_both_ways(tmp_path):
     ]
 
 
+def test_a_line_without_its_fields_is_named(tmp_path):
+    (tmp_path / "train.jsonl").write_text('{"problem_id": 1}\n')
+    with pytest.raises(UserError, match=r"train\.jsonl: a line lacks the field 'solutions'"):
+        list(LAYOUTS["apps"](tmp_path))
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_another_folder_is_named(layout, tmp_path):
     with pytest.raises(UserError, match="is no "):
