@@ -12,6 +12,7 @@ from absl import flags
 
 from t5x_code.errors import UserError
 from t5x_code.recipes.command_line import run
+from t5x_code.reports.metrics_table import metric_lines, selection_table
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model_dir", None, "Model directory, or a Hugging Face folder.")
@@ -54,10 +55,11 @@ def main(argv: list[str]) -> None:
         print(f"{left_out}; what follows is of {results['num_problems']}")
     if results.get("truncated_prompts"):
         print(f"{results['truncated_prompts']} prompts did not fit the model's context and were cut")
-    width = max(30, *map(len, results["metrics"])) + 2
-    for name, value in results["metrics"].items():
-        low_high = results.get("confidence_95", {}).get(name)
-        print(f"{name:<{width}}{value:.4f}" + (f"   [{low_high[0]:.4f}, {low_high[1]:.4f}]" if low_high else ""))
+    if "similarities" in results:
+        print(selection_table(results["metrics"]))
+        print(f"their intervals, ranks and correlations are in {FLAGS.output}")
+    else:
+        print(metric_lines(results["metrics"], results.get("confidence_95", {})))
 
 
 if __name__ == "__main__":

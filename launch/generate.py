@@ -8,6 +8,7 @@ A file of prompts that was interrupted goes on where it stopped when the same co
 beside the output, completions.jsonl.samples.jsonl, until the output is written.
 """
 
+import dataclasses
 import sys
 
 from absl import flags
@@ -33,7 +34,7 @@ flags.DEFINE_string("prefix", None, "Text before the gap to fill.")
 flags.DEFINE_string("suffix", None, "Text after the gap to fill.")
 flags.DEFINE_string("input_file", None, 'JSONL file; each line {"prompt"} or {"prefix", "suffix"}.')
 flags.DEFINE_string("output_file", None, 'JSONL file to write: the input\'s lines plus {"completions": [..]}.')
-flags.DEFINE_integer("max_new_tokens", 128, "Tokens to write at most.")
+flags.DEFINE_integer("max_new_tokens", None, "Tokens to write at most; default: 128, or half of a shorter context.")
 flags.DEFINE_float("temperature", 0.0, "0 is greedy; higher is more varied.")
 flags.DEFINE_float("top_p", 1.0, "Draw from the fewest tokens that hold this probability.")
 flags.DEFINE_integer("top_k", 0, "Draw from the k likeliest tokens; 0 is all of them.")
@@ -49,16 +50,17 @@ MODES = ({"prompt"}, {"prefix", "suffix"}, {"input_file", "output_file"})
 def main(argv: list[str]) -> None:
     """Checks the flags, then answers one prompt on the terminal or a file of them."""
     given = {name for mode in MODES for name in mode if FLAGS[name].value is not None}
-    if FLAGS.model_dir is None or given not in MODES or len(argv) > 1 or "" in FLAGS.stop:
+    if FLAGS.model_dir is None or given not in MODES or len(argv) > 1:
         raise UserError(
-            "give --model_dir and one of: --prompt | --prefix and --suffix | --input_file and --output_file; "
-            "--stop is never empty"
+            "give --model_dir and one of: --prompt | --prefix and --suffix | --input_file and --output_file"
         )
+    if "" in FLAGS.stop:
+        raise UserError("--stop is empty, which every text begins with; leave it out")
     for name in ("prompt", "prefix", "suffix"):
         if holds_surrogates(FLAGS[name].value or ""):
             raise UserError(f"--{name} is not UTF-8: is a character cut in half? give whole ones")
     generation = GenerationConfig(
-        max_new_tokens=FLAGS.max_new_tokens,
+        max_new_tokens=128 if FLAGS.max_new_tokens is None else FLAGS.max_new_tokens,
         sampling=Sampling(FLAGS.temperature, FLAGS.top_k, FLAGS.top_p),
         num_samples=FLAGS.num_samples,
         seed=FLAGS.seed,
@@ -67,15 +69,19 @@ def main(argv: list[str]) -> None:
     if FLAGS.input_file is not None:
         lines = read_prompt_file(FLAGS.input_file)
         check_writable(FLAGS.output_file)
-        model = load_model()
+    model = load_model()
+    if FLAGS.max_new_tokens is None:
+        most = min(generation.max_new_tokens, model.config.max_length // 2)
+        generation = dataclasses.replace(generation, max_new_tokens=most)
+    if FLAGS.input_file is not None:
         check_lines_fit(model, lines, generation.max_new_tokens)
         complete_file(model, lines, FLAGS.output_file, generation, FLAGS.stop)
     elif FLAGS.prompt is not None:
-        samples = complete(load_model(), [FLAGS.prompt], generation, stop=at_strings(FLAGS.stop), names=["--prompt"])[0]
+        samples = complete(model, [FLAGS.prompt], generation, stop=at_strings(FLAGS.stop), names=["--prompt"])[0]
         show(FLAGS.prompt, samples, "")
     else:
         gap = [(FLAGS.prefix, FLAGS.suffix)]
-        samples = infill(load_model(), gap, generation, stop=at_strings(FLAGS.stop), names=["--prefix and --suffix"])[0]
+        samples = infill(model, gap, generation, stop=at_strings(FLAGS.stop), names=["--prefix and --suffix"])[0]
         show(FLAGS.prefix, samples, FLAGS.suffix)
 
 

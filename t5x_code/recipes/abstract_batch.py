@@ -1,7 +1,5 @@
 """The arrays of a recipe's batch as shapes and types, without any data."""
 
-import itertools
-
 import jax
 import numpy as np
 from jax.sharding import Mesh
@@ -35,8 +33,7 @@ def abstract_batch(config: DataConfig, batch_size: int, mesh: Mesh) -> dict[str,
     piece = Piece(SPECIAL_TOKENS.eod, tokens, True, True, part_ends=4 * (1 + PARTS.astype(np.int64)), part_kinds=PARTS)
     row = Row((piece,))
     arrays: dict[str, np.ndarray] = {}
-    of_tasks = (objectives for _, objectives in config.task_objectives)
-    for objective, _ in itertools.chain(config.objectives, *of_tasks):
+    for objective in config.every_objective:
         arrays |= objective(row, layout, np.random.default_rng(0)).arrays()
     sharding = batch_sharding(mesh)
     return {
