@@ -9,14 +9,16 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import seqio
-import tensorflow as tf
-
+from t5x_code.data.quiet_tensorflow import quiet_tensorflow
 from t5x_code.data.vocabulary import TokenizerVocabulary
 from t5x_code.source_code.library import library_problems
 from t5x_code.source_code.problems import distinct_solutions, group_number, is_held_out, read_problems
 from t5x_code.source_code.selection import ACCEPTED, REJECTED, SETTINGS, selection_items
 from t5x_code.tokens.tokenizer import Tokenizer
+
+with quiet_tensorflow():
+    import seqio
+    import tensorflow as tf
 
 LOGIC_EQUIVALENCE = "logic_equivalence"
 TEST = "test"

@@ -4,8 +4,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 
 import numpy as np
-import seqio
-import tensorflow as tf
 
 from t5x_code.data.caching.document_hash import document_hash, split_of_document
 from t5x_code.data.declarations import (
@@ -15,12 +13,17 @@ from t5x_code.data.declarations import (
     TaskDeclaration,
 )
 from t5x_code.data.document import PartedDocument, to_bytes
+from t5x_code.data.quiet_tensorflow import quiet_tensorflow
 from t5x_code.data.sources.seqio_task import FEATURE, SEQIO, get_task
 from t5x_code.data.sources.source import read_documents, source_kind
 from t5x_code.data.vocabulary import TokenizerVocabulary
 from t5x_code.errors import UserError
 from t5x_code.tokens.modality import CODE_MODALITY
 from t5x_code.tokens.tokenizer import Tokenizer
+
+with quiet_tensorflow():
+    import seqio
+    import tensorflow as tf
 
 
 def register_task(task: TaskDeclaration, tokenizer: Tokenizer) -> seqio.Task:

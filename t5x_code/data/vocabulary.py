@@ -3,10 +3,13 @@
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-import seqio
-import tensorflow as tf
 
+from t5x_code.data.quiet_tensorflow import quiet_tensorflow
 from t5x_code.tokens.tokenizer import Tokenizer
+
+with quiet_tensorflow():
+    import seqio
+    import tensorflow as tf
 
 
 class TokenizerVocabulary(seqio.Vocabulary):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from t5x_code.data.declarations import TRAIN, SourceDeclaration
+from t5x_code.data.quiet_tensorflow import quiet_tensorflow
 from t5x_code.errors import UserError
 
 if TYPE_CHECKING:
@@ -60,7 +61,8 @@ def get_task(module: str, name: str) -> "seqio.Task":
     """
     _find(module)
     try:
-        import seqio
+        with quiet_tensorflow():
+            import seqio
     except ImportError as error:
         raise UserError("SeqIO tasks need SeqIO and TensorFlow; pip install 't5x_code[data]'") from error
     try:

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from t5x_code.data.declarations import SourceDeclaration
+from t5x_code.data.quiet_tensorflow import quiet_tensorflow
 from t5x_code.errors import UserError
 
 
@@ -34,7 +35,9 @@ def documents(source: SourceDeclaration, text_field: str, skipped: Counter) -> I
 
 def _builder(source: SourceDeclaration):
     try:
-        import tensorflow_datasets
+        with quiet_tensorflow():
+            import tensorflow  # noqa: F401  (the next would import it later)
+            import tensorflow_datasets
     except ImportError as error:
         raise UserError("reading tfds: needs TensorFlow Datasets; pip install 't5x_code[data]'") from error
     try:
