@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from absl import flags
-from tqdm import tqdm
 
+from t5x_code.progress import progress_bar
 from t5x_code.recipes import command_line
 
 BEGIN, END = "<!-- benchmarks/fits.py begins -->", "<!-- benchmarks/fits.py ends -->"
@@ -69,7 +69,7 @@ def main(argv: list[str]) -> None:
     """Compiles each target, prints the table."""
     del argv
     reports = json.loads(Path(_OUTPUT.value).read_text()) if _OUTPUT.value and Path(_OUTPUT.value).exists() else {}
-    for target in tqdm([target for target in TARGETS if re.search(_ONLY.value, target.name)], mininterval=0):
+    for target in progress_bar([target for target in TARGETS if re.search(_ONLY.value, target.name)], unit="target"):
         reports[target.name] = compile_target(target)
         if _OUTPUT.value:
             Path(_OUTPUT.value).write_text(json.dumps(reports, indent=2) + "\n")

@@ -24,7 +24,6 @@ from typing import Any
 import jax
 import numpy as np
 from absl import flags
-from tqdm import tqdm
 
 from t5x_code.checkpoints.model_directory import TOKENIZER_FOLDER, read_model_directory
 from t5x_code.errors import UserError
@@ -37,6 +36,7 @@ from t5x_code.inference.infilling import TextModel, infill
 from t5x_code.inference.sampling import Sampling
 from t5x_code.parallel.mesh import make_mesh
 from t5x_code.parallel.rules import logical_axes_on
+from t5x_code.progress import progress_bar
 from t5x_code.recipes import command_line, inputs
 from t5x_code.recipes.gin_files import load_recipe
 from t5x_code.recipes.run import PROBLEMS_FILE, train_recipe
@@ -189,7 +189,7 @@ def infill_exact_match(model: TextModel) -> np.ndarray:
                 asked.append((prefix, suffix))
                 lines.append(rows[at].strip())
     asked, lines = asked[: _LINES.value], lines[: _LINES.value]
-    with tqdm(total=len(asked), unit="line", desc="infilling") as progress:
+    with progress_bar(total=len(asked), unit="line", desc="infilling") as progress:
         written = infill(
             model, asked, GenerationConfig(64, Sampling(0.0)), on_answers=lambda new: progress.update(len(new))
         )

@@ -23,9 +23,9 @@ from typing import Any
 
 import turns
 from absl import flags
-from tqdm import tqdm
 
 from t5x_code.errors import UserError
+from t5x_code.progress import progress_bar
 from t5x_code.recipes import command_line
 
 SIZES = ("codegen2_1b", "codegen2_3_7b", "codegen2_7b", "codegen2_16b")
@@ -62,7 +62,7 @@ def main(argv: list[str]) -> None:
         if unknown:
             raise UserError(f"--devices={unknown[0]}: choose of {', '.join(map(str, TOPOLOGIES))}")
         cases = [(recipe, int(count)) for recipe in _RECIPES.value for count in _DEVICES.value]
-        results = [compile_case(*case) for case in tqdm(cases, mininterval=0)]
+        results = [compile_case(*case) for case in progress_bar(cases, unit="case")]
         print(make_table(results))
         if _PLOT.value:
             Path(_PLOT.value).write_text(draw(results))
@@ -149,7 +149,7 @@ def _panel(title: str, lines: dict[str, dict[int, float]], counts: list[int], wi
 def measure_here(counts: list[int]) -> list[dict[str, Any]]:
     """Tokens/s of a small recipe in so many processes, in turns."""
     speeds: dict[int, list[float]] = {count: [] for count in counts}
-    with tempfile.TemporaryDirectory() as folder, tqdm(total=ROUNDS * len(counts), mininterval=0) as bar:
+    with tempfile.TemporaryDirectory() as folder, progress_bar(total=ROUNDS * len(counts), unit="run") as bar:
         for turn in range(ROUNDS):
             for count in counts:
                 speeds[count].append(train_here(count, Path(folder) / f"{turn}.{count}"))

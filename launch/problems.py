@@ -13,9 +13,9 @@ import os
 from pathlib import Path
 
 from absl import flags
-from tqdm import tqdm
 
 from t5x_code.errors import UserError
+from t5x_code.progress import progress_bar
 from t5x_code.recipes.command_line import run
 from t5x_code.source_code.problem_layouts import LAYOUTS
 
@@ -35,7 +35,7 @@ def main(argv: list[str]) -> None:
     num_problems = num_solutions = 0
     try:
         with gzip.open(partial, "wt") if output.suffix == ".gz" else partial.open("w") as file:
-            for problem in tqdm(LAYOUTS[LAYOUT.value](Path(SOURCE.value)), unit="problem"):
+            for problem in progress_bar(LAYOUTS[LAYOUT.value](Path(SOURCE.value)), unit="problem"):
                 solutions = list(dict.fromkeys(problem.solutions))[: MAX_SOLUTIONS.value]
                 if len(solutions) >= MIN_SOLUTIONS.value:
                     fields = {"problem_id": problem.problem_id, "language": problem.language, "solutions": solutions}

@@ -7,9 +7,9 @@ import re
 from pathlib import Path
 
 from absl import flags
-from tqdm import tqdm
 
 from t5x_code.errors import UserError
+from t5x_code.progress import progress_bar
 from t5x_code.recipes import command_line
 
 command_line.define_recipe_flags()
@@ -35,7 +35,7 @@ def main(argv: list[str]) -> None:
     recipe, _ = load_recipe(flags.FLAGS.gin_file, flags.FLAGS.gin_binding)
     inputs = prepare_inputs(recipe.data, recipe.model.vocab_size)
     steps = range(int(match[1]), int(match[2]))
-    rows = list(tqdm(shown_rows(inputs, recipe, steps), unit="row", mininterval=0.5))
+    rows = list(progress_bar(shown_rows(inputs, recipe, steps), unit="row"))
     subtitle = f"{' + '.join(flags.FLAGS.gin_file)} · steps {STEPS.value} · seed {recipe.data.seed}"
     try:
         output.write_text(render(rows, shown_tokens(inputs), subtitle), encoding="utf-8")

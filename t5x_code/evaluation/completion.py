@@ -10,7 +10,6 @@ import re
 from collections.abc import Iterator
 
 import numpy as np
-from tqdm import tqdm
 
 from t5x_code.errors import UserError
 from t5x_code.evaluation.edit_similarity import edit_similarity
@@ -19,6 +18,7 @@ from t5x_code.evaluation.request import Request, Results
 from t5x_code.inference.generation import GenerationConfig
 from t5x_code.inference.infilling import Completion, TextModel, complete
 from t5x_code.inference.sampling import Sampling
+from t5x_code.progress import progress_bar
 
 LINES_PER_DOCUMENT = 2
 MIN_CHARACTERS = 5  # of a line that is asked for: a lone bracket says little
@@ -60,7 +60,7 @@ def evaluate_completion(request: Request) -> Results:
         seed=sampled.seed, batch_size=sampled.batch_size,
     )  # fmt: skip
     prompts = [problem.prompt for problem in problems]
-    with tqdm(total=len(problems), unit="line", disable=not request.show_progress) as bar:
+    with progress_bar(total=len(problems), unit="line", shown=request.show_progress) as bar:
 
         def count(answers: dict[int, list[Completion]]) -> None:
             bar.update(len(answers))

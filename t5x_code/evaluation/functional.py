@@ -11,7 +11,6 @@ from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from t5x_code.errors import UserError
 from t5x_code.evaluation.incremental import incremental_problems
@@ -24,6 +23,7 @@ from t5x_code.evaluation.sample_problems import draw_samples, made_with, plan_dr
 from t5x_code.evaluation.samples_file import SamplesFile, read_samples
 from t5x_code.evaluation.sandbox.pool import SandboxPool
 from t5x_code.evaluation.sandbox.sandbox import Outcome
+from t5x_code.progress import progress_bar
 
 
 def evaluate_humaneval(request: Request) -> Results:
@@ -106,7 +106,7 @@ class _Judge:
         self._pool, self._problems = pool, {problem.task_id: problem for problem in problems}
         self._futures: dict[str, list[Future[Outcome]]] = {}
         self._passed = self._ended = 0
-        self._bar = tqdm(total=0, unit="program", disable=not request.show_progress)
+        self._bar = progress_bar(total=0, unit="program", shown=request.show_progress)
 
     def take(self, samples: Sequence[tuple[str, str]]) -> None:
         """Queues samples (task id, completion)."""

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from t5x_code.errors import UserError
 from t5x_code.evaluation.embeddings import ATTENTIONS, POOLINGS, Attention, embed_codes, most_tokens
@@ -19,6 +18,7 @@ from t5x_code.evaluation.selection_scores import BagOfTokens, correlation, cosin
 from t5x_code.evaluation.verdicts import verdict_log_odds
 from t5x_code.inference.infilling import TextModel
 from t5x_code.models.decoder import init_params
+from t5x_code.progress import progress_bar
 from t5x_code.source_code.library import library_problems
 from t5x_code.source_code.problems import Problem, distinct_solutions, group_number, is_held_out, read_problems
 from t5x_code.source_code.selection import ACCEPTED, REJECTED, SelectionItem, selection_items
@@ -65,7 +65,7 @@ def evaluate_logic_equivalence(
     models = {"": model} | ({"untrained": untrained} if with_untrained else {})
     models |= {"before": request.before} if request.before else {}
     passes = [(name, attention) for name in models for attention in attentions if not name or attention == "causal"]
-    with tqdm(total=len(codes) * len(passes), unit="code", disable=not request.show_progress) as progress:
+    with progress_bar(total=len(codes) * len(passes), unit="code", shown=request.show_progress) as progress:
         for name, attention in passes:
             of_model = codes if name != "before" else [models[name].tokenizer.encode(text) for text in texts]
             vectors = embed_codes(models[name], of_model, attention, progress.update)
@@ -86,7 +86,7 @@ def _by_verdict(
     """Selection by what the model says of a pair, `verdict/..`; the other programs are left out, for each is a pair."""
     kinds = (*ACCEPTED, *REJECTED)
     asked = [(number, kind) for number, item in enumerate(items) for kind in kinds if kind in item.candidates]
-    with tqdm(total=len(asked), unit="pair", disable=not show_progress) as progress:
+    with progress_bar(total=len(asked), unit="pair", shown=show_progress) as progress:
         pairs = [(items[number].query, items[number].candidates[kind]) for number, kind in asked]
         odds = verdict_log_odds(model, pairs, progress.update)
     by_item: list[dict[str, float]] = [{} for _ in items]  # not by id: a problem may have a line for each language

@@ -14,13 +14,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
 from t5x_code.errors import UserError
 from t5x_code.evaluation.request import Arrays, Request, Results
 from t5x_code.inference.infilling import TextCodec
 from t5x_code.models.config import TransformerConfig
 from t5x_code.models.decoder import hidden_states, logits
+from t5x_code.progress import progress_bar
 from t5x_code.tokens.modality import MODALITY_NAMES
 
 _READ = ("inputs", "positions", "attend_from", "attend_to")
@@ -40,7 +40,7 @@ def evaluate_loss(request: Request) -> Results:
     targets: dict[str, float] = {}
     for name, batches in held_out.batches.items():
         sums_Mx3, num_bytes = np.zeros((len(MODALITY_NAMES), 3)), 0
-        for rows in tqdm(batches(), unit="batch", desc=name, disable=not request.show_progress):
+        for rows in progress_bar(batches(), unit="batch", desc=name, shown=request.show_progress):
             sums_Mx3 += np.asarray(_sums(model.config, model.params, _as_read(rows), held_out.allowed_2xW), float)
             num_bytes += count_bytes(model.tokenizer, rows["targets"], rows["loss_weights"])
         loss, right, count = sums_Mx3.sum(0)

@@ -15,7 +15,6 @@ import ml_dtypes
 import numpy as np
 from etils import epath
 from jax.sharding import Mesh
-from tqdm import tqdm
 
 from t5x_code.buckets import in_bucket
 from t5x_code.checkpoints.model_directory import (
@@ -36,6 +35,7 @@ from t5x_code.huggingface.safetensors_file import write_safetensors
 from t5x_code.huggingface.token_ids import read_token_ids, written_token_ids
 from t5x_code.huggingface.weights_folder import WeightsFolder
 from t5x_code.models.config import TransformerConfig
+from t5x_code.progress import progress_bar
 from t5x_code.tokens.tokenizer import TOKENIZER_FILE, Tokenizer
 
 CONFIG_FILE = "config.json"
@@ -226,7 +226,7 @@ def _read_config(folder: Path, family: str | None, mp_num: int | None) -> tuple[
 @contextlib.contextmanager
 def _progress(what: str, total: int) -> Iterator[Callable[[int], Any]]:
     """A progress bar in bytes; gives what is called with each number of them."""
-    with tqdm(total=total, desc=what, unit="B", unit_scale=True, mininterval=0.5) as bar:
+    with progress_bar(total=total, desc=what, unit="B") as bar:
         yield bar.update
 
 

@@ -9,7 +9,6 @@ import time
 from typing import Any
 
 from jax.sharding import Mesh
-from tqdm import tqdm
 
 from t5x_code.models.config import RematPolicy
 from t5x_code.models.decoder import count_params
@@ -21,6 +20,7 @@ from t5x_code.parallel.collectives import Collective
 from t5x_code.parallel.mesh import MESH_AXES, make_mesh
 from t5x_code.parallel.rules import num_batch_shards
 from t5x_code.parallel.topology import described_devices
+from t5x_code.progress import progress_bar
 from t5x_code.recipes.abstract_batch import abstract_batch
 from t5x_code.recipes.attention_choice import settle_attention
 from t5x_code.recipes.dry_run import refuse_uneven_batches
@@ -144,7 +144,7 @@ def search(recipe: Recipe, topology: str, num_slices: int = 1) -> list[AheadRepo
     sizes = [size for size in range(1, rows + 1) if rows % size == 0]
     recipe, split = _with_split_model(recipe)
     found = []
-    with tqdm(total=len(REMAT_POLICIES), desc="remat policies", mininterval=0) as bar:
+    with progress_bar(total=len(REMAT_POLICIES), unit="remat policy") as bar:
         for remat in REMAT_POLICIES:
             report = _largest_fitting(recipe, split, topology, num_slices, remat, sizes)
             found += [report] if report else []

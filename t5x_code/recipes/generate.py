@@ -5,13 +5,13 @@ import json
 from collections.abc import Sequence
 
 from etils import epath
-from tqdm import tqdm
 
 from t5x_code.evaluation.sample_problems import drawn_with
 from t5x_code.evaluation.samples_file import SamplesFile
 from t5x_code.inference.generation import GenerationConfig
 from t5x_code.inference.infilling import TextModel, at_strings
 from t5x_code.inference.prompt_file import PromptLine, complete_lines, write_completions
+from t5x_code.progress import progress_bar
 
 
 def complete_file(
@@ -32,7 +32,7 @@ def complete_file(
     names = [str(number) for number in range(1, len(lines) + 1)]
     with SamplesFile(beside, made_with, flag="--output_file") as kept:
         done = {at for at, name in enumerate(names) if len(kept.samples.get(name, [])) >= generation.num_samples}
-        with tqdm(total=len(lines), initial=len(done), unit="prompt") as progress:
+        with progress_bar(total=len(lines), initial=len(done), unit="prompt") as progress:
 
             def keep(texts: dict[int, list[str]]) -> None:
                 kept.complete({names[at]: completions for at, completions in texts.items()})

@@ -10,7 +10,6 @@ import os
 import platform
 import shutil
 import socket
-import sys
 import tempfile
 import uuid
 from collections import Counter
@@ -18,7 +17,6 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from etils import epath
-from tqdm import tqdm
 
 from t5x_code.buckets import in_bucket
 from t5x_code.data.caching.document_hash import SHARD_TEXT_BYTES, document_hash, num_shards_for, split_of_document
@@ -32,6 +30,7 @@ from t5x_code.data.manifest import FORMAT_VERSION, MANIFEST_FILE, Manifest, chec
 from t5x_code.data.sources.files import walk
 from t5x_code.data.sources.source import read_documents, source_kind
 from t5x_code.errors import UserError
+from t5x_code.progress import progress_bar
 from t5x_code.tokens.tokenizer import Tokenizer
 
 TOKENIZER_FOLDER = "tokenizer"  # beside the splits, so that a store is all that training needs
@@ -161,9 +160,7 @@ def _spool_documents(task: TaskDeclaration, folder: Path, skipped: Counter, show
 
 @contextlib.contextmanager
 def _progress(what: str, total: int | None, show: bool) -> Iterator[Callable[[int], None]]:
-    with tqdm(
-        desc=what, total=total, unit="B", unit_scale=True, mininterval=0.5, file=sys.stderr, disable=not show
-    ) as bar:
+    with progress_bar(total=total, desc=what, unit="B", shown=show) as bar:
         yield bar.update
 
 
