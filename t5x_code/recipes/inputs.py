@@ -10,6 +10,7 @@ from etils import epath
 from t5x_code.data.caching.ensure import build_in_child_process, ensure_store
 from t5x_code.data.declarations import TRAIN, VALIDATION, MixtureDeclaration, TaskDeclaration, scaled
 from t5x_code.data.loader import build_rows, data_fingerprint, evaluation_batches, iterate_batches
+from t5x_code.data.sources.source import source_fingerprint, source_kind
 from t5x_code.data.streams import PackedRows, Stream, plan_rows
 from t5x_code.data.token_store import TokenStore
 from t5x_code.errors import UserError
@@ -84,6 +85,9 @@ def prepare_inputs(config: DataConfig, vocab_size: int) -> Inputs:
 def _make_missing_store(
     config: DataConfig, vocabulary: Vocabulary, task: TaskDeclaration, tokenizer: Tokenizer, root: epath.PathLike
 ) -> epath.Path:
+    if not source_kind(task.source).state_needs_tensorflow:  # which stays out of this process
+        with naming_missing_stores(config, [task.name]):
+            source_fingerprint(task.source)  # raises where there is no corpus, before a store is promised
     if config.stores is not None:
         within = "" if str(root) == str(config.stores) else f", in {root}"
         say_once(

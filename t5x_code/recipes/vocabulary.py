@@ -121,14 +121,16 @@ def _tokenizer_folder(config: DataConfig, mixture: MixtureDeclaration, root: epa
     trains = trains_on == "anything" or (
         trains_on == "embedded" and all(is_embedded(task.source.kind) for task in mixture.tasks)
     )
-    if not _was_trained(mixture, root):
-        if not trains:
-            raise NoTokenizer(
-                f"the mixture {mixture.name} has no tokenizer yet, and training would make one of its documents first; "
-                "name one by --gin.TOKENIZER=\"'FOLDER or hub name'\", or make the stores with launch/cache.py"
-            )
-        say_once(f"no store in {root} brings a tokenizer: training one on the mixture {mixture.name}")
+    kept = _was_trained(mixture, root)
+    if not kept and not trains:
+        raise NoTokenizer(
+            f"the mixture {mixture.name} has no tokenizer yet, and training would make one of its documents first; "
+            "name one by --gin.TOKENIZER=\"'FOLDER or hub name'\", or make the stores with launch/cache.py"
+        )
     with naming_missing_stores(config, [task.name for task in mixture.tasks]):
+        if not kept:
+            embedded_tokenizer_folder(root, mixture.tasks)  # raises where there is no corpus, before one is promised
+            say_once(f"no store in {root} brings a tokenizer: training one on the mixture {mixture.name}")
         return str(embedded_tokenizer(root, mixture.tasks))
 
 

@@ -66,15 +66,17 @@ def test_the_first_of_many_processes_says_it(prepare, source, tmp_path, monkeypa
     assert len(prepare(f"jsonl:{source}", f"DATA='{tmp_path / 'other'}'")) == 2
 
 
-def test_what_cannot_be_made_names_the_folder_and_the_store(prepare, source, tmp_path):
+def test_what_cannot_be_made_names_the_folder_and_the_store(prepare, source, tmp_path, capfd):
     data, absent = tmp_path / "stores", tmp_path / "absent.jsonl"
     says = rf"^DATA={data} holds no store jsonl_absent_\w+, and none can be made: no file at {absent}"
     with pytest.raises(UserError, match=says):
         prepare(f"jsonl:{absent}", f"DATA='{data}'")
+    assert capfd.readouterr().err == ""  # nothing was begun
     prepare(f"jsonl:{source}", f"DATA='{data}'")
     (tokenizer,) = (data / "tokenizers").iterdir()
     with pytest.raises(UserError, match=says):
         prepare(f"jsonl:{absent}", f"DATA='{data}'", f"TOKENIZER='{tokenizer}'")
+    assert capfd.readouterr().err == ""
     with pytest.raises(UserError, match="holds no store the_stack or the_pile, and none can be made: no file at the_"):
         prepare("stack_pile", f"DATA='{tmp_path / 'nostores'}'")
     with pytest.raises(UserError, match=r"^no file at"):
