@@ -21,7 +21,7 @@ from t5x_code.recipes.memory import (
 )
 from t5x_code.recipes.mixture import refuse_unknown_tasks
 from t5x_code.recipes.recipe import Recipe
-from t5x_code.recipes.vocabulary import NoTokenizer, split_without_data
+from t5x_code.recipes.vocabulary import NoTokenizer, describe_unused_rows, num_tokens_without_data, split_without_data
 from t5x_code.training.batch_size import batch_size_at, batch_sizes_of
 from t5x_code.training.step import num_microbatches
 
@@ -39,6 +39,9 @@ def describe(recipe: Recipe, resolved: str) -> str:
     shape = planned_mesh(recipe)
     _refuse_attention(recipe)
     recipe, vocabulary = _with_split_model(recipe)
+    unused = None
+    if recipe.data.modality_separation == "none":
+        unused = describe_unused_rows(recipe, num_tokens_without_data(recipe.data))
     _refuse_uneven(recipe, shape)
     estimate, microbatch = recipe_memory(recipe, shape)
     rows = batch_size_at(recipe.loop.batch_size, 0)
@@ -46,6 +49,7 @@ def describe(recipe: Recipe, resolved: str) -> str:
         resolved.rstrip(),
         "",
         f"parameters       {count_params(recipe.model):,}{vocabulary}",
+        *([f"vocabulary       {unused}"] if unused else []),
         f"mesh             {' x '.join(f'{name} {size}' for name, size in zip(MESH_AXES, shape, strict=True))}",
         f"batch            {rows} rows x {recipe.data.length} = {rows * recipe.data.length:,} tokens a step; "
         f"{microbatch} rows per device at a time",

@@ -32,6 +32,7 @@ from t5x_code.recipes.benchmarks import benchmarks_of
 from t5x_code.recipes.dry_run import check_memory, describe_mesh, refuse_uneven_batches
 from t5x_code.recipes.mixture import cache_folder
 from t5x_code.recipes.recipe import Recipe
+from t5x_code.recipes.vocabulary import describe_unused_rows
 from t5x_code.tokens.tokenizer import TOKENIZER_FILE, Tokenizer
 from t5x_code.training.loop import RunData, RunFiles, train
 from t5x_code.training.metrics_writer import say
@@ -81,6 +82,9 @@ def train_recipe(recipe: Recipe, resolved: str, command: str) -> int:
     if is_writer():
         for task in sorted(data.stores.keys() - {stream.task for stream in data.validation}):
             say(f"{task}: no documents are held out, so that there is no validation loss")
+        unused = None if _has_begun(recipe) else describe_unused_rows(recipe, data.tokenizer.vocab_size)
+        if unused:
+            say(unused)
     split = recipe_inputs.vocabulary_split(data)
     if split:
         model = split_config(model, split)
@@ -114,9 +118,12 @@ def train_recipe(recipe: Recipe, resolved: str, command: str) -> int:
 
 def _refuse_no_model(recipe: Recipe) -> None:
     """Raises a UserError where there is no model to start from: before stores are made, which may take hours."""
-    begun = list_steps(epath.Path(recipe.loop.model_dir) / CHECKPOINTS_FOLDER) or recipe.loop.local_replicas
-    if recipe.initialize_from is not None and not begun:
+    if recipe.initialize_from is not None and not (_has_begun(recipe) or recipe.loop.local_replicas):
         read_description(recipe.initialize_from)
+
+
+def _has_begun(recipe: Recipe) -> bool:
+    return bool(list_steps(epath.Path(recipe.loop.model_dir) / CHECKPOINTS_FOLDER))
 
 
 def _texts(data: recipe_inputs.Inputs, resolved: str, command: str) -> dict[str, str]:

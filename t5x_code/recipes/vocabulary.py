@@ -7,22 +7,30 @@ size of a split model follows from it.
 import contextlib
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Literal
 
 import jax
 from etils import epath
 
+from t5x_code.buckets import in_bucket
 from t5x_code.data.caching.build import TOKENIZER_FOLDER
-from t5x_code.data.caching.embedded_tokenizer import embedded_tokenizer, embedded_tokenizer_folder, fitted
+from t5x_code.data.caching.embedded_tokenizer import (
+    VOCAB_SIZE,
+    embedded_tokenizer,
+    embedded_tokenizer_folder,
+    fitted,
+)
 from t5x_code.data.declarations import MixtureDeclaration
 from t5x_code.errors import UserError
 from t5x_code.models.config import TransformerConfig
+from t5x_code.models.decoder import count_params
 from t5x_code.models.modality import VocabularySplit, split_config
 from t5x_code.objectives.example import Objective, PackingObjective
 from t5x_code.objectives.text_to_code import TextToCode
 from t5x_code.parallel.hosts import is_writer
 from t5x_code.recipes.mixture import falls_back, is_embedded, resolve_mixture, stores_root
-from t5x_code.recipes.recipe import DataConfig
+from t5x_code.recipes.recipe import DataConfig, Recipe
 from t5x_code.tokens.modality import ModalityTables, split_vocabulary
 from t5x_code.tokens.tokenizer import TOKENIZER_FILE, Tokenizer
 from t5x_code.training.metrics_writer import say
@@ -94,6 +102,30 @@ def split_without_data(
     return split_config(model, split), split
 
 
+def num_tokens_without_data(config: DataConfig) -> int | None:
+    """Entries of a recipe's tokenizer, or of the one that will be trained; None where a bucket or a hub would tell."""
+    root = stores_root(config)
+    if in_bucket(root):
+        return None
+    folder = _given_tokenizer(config, resolve_mixture(config), root)
+    if folder is None:
+        return VOCAB_SIZE
+    return Tokenizer.load(folder).vocab_size if Path(folder).is_dir() else None
+
+
+def describe_unused_rows(recipe: Recipe, num_tokens: int | None) -> str | None:
+    """What to set where more than an eighth of the vocabulary's rows are of no token, unless the model is given."""
+    model = recipe.model
+    if recipe.initialize_from is not None or num_tokens is None or num_tokens >= model.vocab_size * 7 / 8:
+        return None
+    smaller = dataclasses.replace(model, vocab_size=num_tokens)
+    saved = count_params(model) - count_params(smaller)
+    return (
+        f"only {num_tokens:,} of the vocabulary's {model.vocab_size:,} rows have a token; "
+        f"set TransformerConfig.vocab_size={num_tokens} to save {saved / 1e6:.1f} M parameters"
+    )
+
+
 def split_of(tables: ModalityTables, targets: Iterable[tuple[Objective | PackingObjective, int]]) -> VocabularySplit:
     """What a model has to know of a split vocabulary.
 
@@ -112,12 +144,9 @@ def _target_modalities(objective: Objective | PackingObjective, of_task: int) ->
 
 def _tokenizer_folder(config: DataConfig, mixture: MixtureDeclaration, root: epath.Path, trains_on: TrainsOn) -> str:
     """The recipe's tokenizer; else the one that came with a store; else one that is trained on the corpus now."""
-    if config.tokenizer is not None and not falls_back(config):
-        return config.tokenizer
-    with_stores = [root / task.name / TOKENIZER_FOLDER for task in mixture.tasks]
-    existing = next((folder for folder in with_stores if folder.exists()), None)
-    if existing is not None:
-        return str(existing)
+    given = _given_tokenizer(config, mixture, root)
+    if given is not None:
+        return given
     trains = trains_on == "anything" or (
         trains_on == "embedded" and all(is_embedded(task.source.kind) for task in mixture.tasks)
     )
@@ -132,6 +161,13 @@ def _tokenizer_folder(config: DataConfig, mixture: MixtureDeclaration, root: epa
             embedded_tokenizer_folder(root, mixture.tasks)  # raises where there is no corpus, before one is promised
             say_once(f"no store in {root} brings a tokenizer: training one on the mixture {mixture.name}")
         return str(embedded_tokenizer(root, mixture.tasks))
+
+
+def _given_tokenizer(config: DataConfig, mixture: MixtureDeclaration, root: epath.Path) -> str | None:
+    if config.tokenizer is not None and not falls_back(config):
+        return config.tokenizer
+    with_stores = [root / task.name / TOKENIZER_FOLDER for task in mixture.tasks]
+    return next((str(folder) for folder in with_stores if folder.exists()), None)
 
 
 def say_once(text: str) -> None:
