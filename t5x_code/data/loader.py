@@ -98,7 +98,7 @@ def check_batch_size(batch_size: int, process_count: int) -> None:
     """Raises a UserError unless every process gets as many rows of a batch."""
     if batch_size < 1 or batch_size % process_count:
         raise UserError(
-            f"batch size {batch_size} does not divide over {process_count} processes; "
+            f"batch size {batch_size} does not divide over {process_count} process{'es' if process_count > 1 else ''}; "
             f"choose a positive multiple of {process_count}"
         )
 

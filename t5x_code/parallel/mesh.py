@@ -44,7 +44,7 @@ def mesh_shape(config: MeshConfig, num_devices: int) -> tuple[int, int, int, int
     known = math.prod(size for size in sizes if size != -1)
     shape = tuple(num_devices // known if size == -1 else size for size in sizes)
     if math.prod(shape) != num_devices:
-        needed = f"{known} devices" if -1 not in sizes else f"a multiple of {known} devices"
+        needed = f"{known} device{'s' if known > 1 else ''}" if -1 not in sizes else f"a multiple of {known} devices"
         attached = f"{num_devices} {'is' if num_devices == 1 else 'are'} attached"
         raise UserError(f"mesh needs {needed} ({_describe(sizes)}) but {attached}; {_advice(sizes, num_devices)}")
     if shape[0] % config.num_slices:

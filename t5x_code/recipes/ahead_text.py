@@ -11,9 +11,10 @@ def describe_report(report: AheadReport) -> str:
     """The whole report, one fact per line."""
     mesh = " x ".join(f"{name} {size}" for name, size in report.mesh.items())
     slices = f"{report.num_slices} slices of " if report.num_slices > 1 else ""
+    devices = f"{report.num_devices} device{'s' if report.num_devices > 1 else ''}"
     tokens = report.batch_size * report.length
     lines = [
-        f"target          {slices}{report.topology}: {report.num_devices} devices, mesh {mesh}",
+        f"target          {slices}{report.topology}: {devices}, mesh {mesh}",
         f"step            {report.parameters:,} parameters; {report.batch_size} rows x {report.length} = {tokens:,} "
         f"tokens, {report.microbatch_size} rows per device at a time",
         f"computed        remat {report.remat}, attention {report.attention}",

@@ -49,15 +49,16 @@ def num_microbatches(batch_size: int, microbatch_size: int | None, mesh: Mesh, n
         UserError: the devices, or devices and microbatch, do not divide the batch.
     """
     devices = num_batch_shards(mesh)
+    over_devices = f"over {devices} device{'s' if devices > 1 else ''}"
     if batch_size < 1 or batch_size % devices:
-        over = f"data {mesh.shape['data']} x fsdp {mesh.shape['fsdp']}"
+        sizes = f"data {mesh.shape['data']} x fsdp {mesh.shape['fsdp']}"
         multiple = max(1, round(batch_size / devices)) * devices
-        raise UserError(f"{name} {batch_size} does not divide over {devices} devices ({over}); try {multiple}")
+        raise UserError(f"{name} {batch_size} does not divide {over_devices} ({sizes}); try {multiple}")
     per_device = batch_size // devices
     if microbatch_size is None:
         return 1
     if microbatch_size < 1 or per_device % microbatch_size:
-        share = f"BATCH_SIZE {batch_size} over {devices} devices is {per_device} rows each"
+        share = f"BATCH_SIZE {batch_size} {over_devices} is {per_device} row{'s' if per_device > 1 else ''} each"
         raise UserError(f"MICROBATCH_SIZE {microbatch_size} does not divide the batch: {share}; set a divisor of it")
     return per_device // microbatch_size
 

@@ -30,6 +30,7 @@ def test_shape(config, devices, shape):
             MeshConfig(fsdp=16, tensor=4),
             r"mesh needs 64 devices \(data 1 x fsdp 16 x tensor 4\) but 8 .* MeshConfig.fsdp=2",
         ),
+        (MeshConfig(fsdp=1), r"mesh needs 1 device \("),
         (MeshConfig(tensor=3), r"needs a multiple of 3 devices .*; choose another gin/meshes/\*.gin$"),
         (MeshConfig(data=-1), "one of them may be -1"),
         (MeshConfig(fsdp=0), "must be positive"),

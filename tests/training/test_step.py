@@ -136,7 +136,11 @@ def test_evaluation_in_parts_equals_all_at_once(parts, tiny_params, make_rows):
 
 @pytest.mark.parametrize(
     ("batch_size", "microbatch_size", "message"),
-    [(0, None, "BATCH_SIZE 0"), (6, 4, r"MICROBATCH_SIZE 4 does not divide the batch: BATCH_SIZE 6 over 1 devices")],
+    [
+        (0, None, r"BATCH_SIZE 0 does not divide over 1 device \("),
+        (6, 4, "MICROBATCH_SIZE 4 does not divide the batch: BATCH_SIZE 6 over 1 device is 6 rows each"),
+        (1, 4, "BATCH_SIZE 1 over 1 device is 1 row each"),
+    ],
 )
 def test_sizes_that_do_not_divide_are_refused(one_device, batch_size, microbatch_size, message):
     with pytest.raises(UserError, match=message):
