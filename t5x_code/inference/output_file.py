@@ -1,5 +1,8 @@
 """Files of results: checked to be writable before the work begins, and written whole or not at all."""
 
+import math
+from typing import Any
+
 from etils import epath
 
 from t5x_code.errors import UserError
@@ -36,6 +39,15 @@ def write_whole(path: epath.PathLike, text: str) -> None:
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise UserError(f"output file {path} cannot be written: {error}") from error
+
+
+def jsonable(value: Any) -> Any:
+    """The value with texts for numbers that JSON has not: nan, inf and -inf."""
+    if isinstance(value, dict):
+        return {name: jsonable(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [jsonable(part) for part in value]
+    return str(float(value)) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _partial(target: epath.Path) -> epath.Path:

@@ -7,7 +7,6 @@ import contextlib
 import errno
 import importlib.util
 import json
-import math
 import os
 import sys
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from etils import epath
 
 from t5x_code.buckets import in_bucket
 from t5x_code.errors import UserError
+from t5x_code.inference.output_file import jsonable
 from t5x_code.training.lines_file import LinesFile
 from t5x_code.training.tensorboard_file import TensorBoardFile
 
@@ -58,7 +58,7 @@ class MetricsWriter:
         Raises:
             UserError: the folder takes no more (full, or gone).
         """
-        record = {"step": step} | {name: _jsonable(value) for name, value in metrics.items()}
+        record = {"step": step} | {name: jsonable(value) for name, value in metrics.items()}
         with self._said():
             self._lines.append(json.dumps(record))
             if self._tensorboard is not None:
@@ -144,10 +144,6 @@ def _step_of(line: str) -> int | None:
     except (ValueError, TypeError, KeyError):
         return None
     return step if isinstance(step, int) else None
-
-
-def _jsonable(value: float) -> float | str:
-    return value if math.isfinite(value) else str(value)
 
 
 def _start_tensorboard(folder: Path, first_step: int) -> TensorBoardFile:

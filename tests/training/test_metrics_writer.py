@@ -27,6 +27,7 @@ def test_lines_after_the_restored_step_are_written_again(tmp_path):
     second.write(3, {"loss": float("nan")})
     second.close()
     assert steps_of(tmp_path) == [1, 2, 3]
+    assert '"loss": "nan"' in (tmp_path / "metrics.jsonl").read_text()  # a bare NaN is no JSON
 
 
 def test_tensorboard_reads_the_curves(tmp_path):
