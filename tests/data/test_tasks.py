@@ -161,6 +161,10 @@ def test_tfds_is_read_and_known_by_its_version(tmp_path, tokenizer):
             build_store(
                 declaration_for(f"tfds:tiny_texts?data_dir={tmp_path}/tfds&field={field}").tasks[0], tokenizer, tmp_path
             )
+    for split in ("trian", "train[:x]"):
+        (task,) = declaration_for(f"tfds:tiny_texts?data_dir={tmp_path}/tfds&split={split}").tasks
+        with pytest.raises(UserError, match=r"(?s)no split=tr.*; it has train$"):
+            build_store(task, tokenizer, tmp_path / "out2", show_progress=False)
     with pytest.raises(UserError, match="does not load"):
         build_store(declaration_for(f"tfds:no_such_set?data_dir={tmp_path}/tfds").tasks[0], tokenizer, tmp_path)
 

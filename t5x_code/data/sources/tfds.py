@@ -19,9 +19,12 @@ def documents(source: SourceDeclaration, text_field: str, skipped: Counter) -> I
     features = list(builder.info.features)
     if text_field not in features:
         raise UserError(f"tfds:{source.path} has no field {text_field}; it has {', '.join(features)}")
+    split, known = source.option("split", "train"), ", ".join(builder.info.splits)
     try:
-        dataset = builder.as_dataset(split=source.option("split", "train"), shuffle_files=False)
+        dataset = builder.as_dataset(split=split, shuffle_files=False)
     except (ValueError, AssertionError) as error:
+        if known and isinstance(error, ValueError):
+            raise UserError(f"tfds:{source.path}: no split={split} ({error}); it has {known}") from error
         raise UserError(f"tfds:{source.path} is not ready to read ({error}); download and prepare it first") from error
     for example in dataset.as_numpy_iterator():
         text = example[text_field]
