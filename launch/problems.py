@@ -22,14 +22,17 @@ from t5x_code.source_code.problem_layouts import LAYOUTS
 LAYOUT = flags.DEFINE_enum("layout", None, sorted(LAYOUTS), "What the source is.")
 SOURCE = flags.DEFINE_string("source", None, "Its folder.")
 OUTPUT = flags.DEFINE_string("output", None, "The file to write, .jsonl or .jsonl.gz.")
-MIN_SOLUTIONS = flags.DEFINE_integer("min_solutions", 2, "Problems with fewer are left out.")
-MAX_SOLUTIONS = flags.DEFINE_integer("max_solutions", 64, "Of a problem, the first so many are written.")
+MIN_SOLUTIONS = flags.DEFINE_integer("min_solutions", 2, "Problems with fewer are left out.", lower_bound=1)
+MAX_SOLUTIONS = flags.DEFINE_integer("max_solutions", 64, "Of a problem, the first so many are written.", lower_bound=1)
 
 
 def main(argv: list[str]) -> None:
     """Writes under a temporary name, then renames."""
     if not (LAYOUT.value and SOURCE.value and OUTPUT.value) or len(argv) > 1:
         raise UserError("give --layout, --source and --output")
+    if MAX_SOLUTIONS.value < MIN_SOLUTIONS.value:
+        least = f"--min_solutions={MIN_SOLUTIONS.value}"
+        raise UserError(f"--max_solutions={MAX_SOLUTIONS.value} is less than {least}, which no problem would reach")
     output = Path(OUTPUT.value)
     partial = output.with_name(f".{output.name}.{os.getpid()}")
     num_problems = num_solutions = 0
@@ -45,7 +48,7 @@ def main(argv: list[str]) -> None:
             few = f"no problem there has {MIN_SOLUTIONS.value} solutions"
             raise UserError(f"{SOURCE.value}: {few}; is it unpacked whole? --min_solutions may be lower")
         partial.replace(output)
-    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, csv.Error) as error:
         raise UserError(f"cannot convert {SOURCE.value} to {output}: {error}") from error
     finally:
         partial.unlink(missing_ok=True)

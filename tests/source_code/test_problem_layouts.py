@@ -93,3 +93,19 @@ def test_the_command_writes_what_is_read(codenet, tmp_path):
     bad = subprocess.run([*command[:-1], f"--output={tmp_path / 'none.jsonl'}"], capture_output=True, env=environment)
     assert bad.returncode == 2 and b"no problem there has 2 solutions" in bad.stderr
     assert not (tmp_path / "none.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("flag", "says"),
+    [
+        ("--max_solutions=-3", b"--max_solutions=-3"),
+        ("--max_solutions=1", b"--max_solutions=1 is less than --min_solutions=2"),
+        ("--min_solutions=0", b"--min_solutions=0"),
+    ],
+)
+def test_a_number_of_solutions_that_no_problem_has_is_refused(tmp_path, flag, says):
+    command = [sys.executable, str(ROOT / "launch/problems.py"), "--layout=apps", f"--source={tmp_path}", flag]
+    (tmp_path / "train.jsonl").write_text('{"problem_id": 1, "solutions": ["a = 1", "b = 2", "c = 3", "d = 4"]}')
+    command.append(f"--output={tmp_path / 'out.jsonl'}")
+    ended = subprocess.run(command, capture_output=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert ended.returncode == 2 and says in ended.stderr and not (tmp_path / "out.jsonl").exists()
