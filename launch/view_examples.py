@@ -4,7 +4,6 @@ python launch/view_examples.py --gin_file=gin/quickstart.gin --steps=0:3 --outpu
 """
 
 import re
-from pathlib import Path
 
 from absl import flags
 
@@ -24,24 +23,21 @@ def main(argv: list[str]) -> None:
         raise UserError("give --gin_file and --output, as in --gin_file=gin/quickstart.gin --output=examples.html")
     if not match or int(match[1]) >= int(match[2]):
         raise UserError(f"--steps={STEPS.value}: write FIRST:STOP, as in 0:3")
-    output = Path(OUTPUT.value)
-    if not output.parent.is_dir():
-        raise UserError(f"--output={output}: the folder {output.parent} does not exist")
+    from t5x_code.inference.output_file import check_writable, write_whole
     from t5x_code.recipes.gin_files import load_recipe
     from t5x_code.recipes.inputs import prepare_inputs
     from t5x_code.recipes.shown_rows import shown_rows, shown_tokens
     from t5x_code.reports.example_viewer import render
 
+    check_writable(OUTPUT.value)
     recipe, _ = load_recipe(flags.FLAGS.gin_file, flags.FLAGS.gin_binding)
     inputs = prepare_inputs(recipe.data, recipe.model.vocab_size)
     steps = range(int(match[1]), int(match[2]))
     rows = list(progress_bar(shown_rows(inputs, recipe, steps), unit="row"))
     subtitle = f"{' + '.join(flags.FLAGS.gin_file)} · steps {STEPS.value} · seed {recipe.data.seed}"
-    try:
-        output.write_text(render(rows, shown_tokens(inputs), subtitle), encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot write {output} ({error.strerror})") from error
-    print(f"{output}: {len(rows)} rows, {output.stat().st_size / 1e6:.1f} MB")
+    page = render(rows, shown_tokens(inputs), subtitle)
+    write_whole(OUTPUT.value, page)
+    print(f"{OUTPUT.value}: {len(rows)} rows, {len(page.encode()) / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":

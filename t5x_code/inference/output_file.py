@@ -22,7 +22,7 @@ def check_writable(path: str) -> None:
         probe.write_text("")
         probe.unlink()
     except OSError as error:
-        raise UserError(f"output file {path} cannot be written: {error}") from error
+        raise UserError(f"output file {path} cannot be written: {error.strerror or error}") from error
 
 
 def write_whole(path: epath.PathLike, text: str) -> None:
@@ -34,11 +34,11 @@ def write_whole(path: epath.PathLike, text: str) -> None:
     target = epath.Path(path)
     partial = _partial(target)
     try:
-        partial.write_text(text)
+        partial.write_text(text, encoding="utf-8")
         partial.replace(target)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        raise UserError(f"output file {path} cannot be written: {error}") from error
+        raise UserError(f"output file {path} cannot be written: {error.strerror or error}") from error
 
 
 def jsonable(value: Any) -> Any:
