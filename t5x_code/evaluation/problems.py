@@ -215,7 +215,12 @@ def _read(path: str, make: Callable[[dict[str, Any]], Problem]) -> list[Problem]
             if problem.task_id in problems:  # samples are known by this id alone
                 raise ValueError(f"task_id {problem.task_id} is there twice")
             problems[problem.task_id] = problem
-    except (ValueError, KeyError, TypeError, AttributeError, SyntaxError) as error:
+    except KeyError as error:
+        reason = f"problem {len(problems) + 1} lacks the field {error}; it has {', '.join(record)}"
+        elsewhere = "; MultiPL-E's files are not read, HumanEval-X's are" if "stop_tokens" in record else ""
+        raise UserError(f"{path} is not in the benchmark's format ({reason}{elsewhere})") from error
+    # RecursionError: of brackets without end.
+    except (ValueError, TypeError, AttributeError, IndexError, SyntaxError, RecursionError) as error:
         reason = f"problem {len(problems) + 1}, {type(error).__name__}: {error}"
         raise UserError(f"{path} is not in the benchmark's format ({reason})") from error
     if not problems:

@@ -263,6 +263,14 @@ def test_data_that_nobody_ships_has_to_be_given(read, tmp_path):
     bad.write_text('{"task_id": "Python/1"}\n')
     with pytest.raises(UserError, match=r"bad\.jsonl is not in the benchmark's format"):
         read(str(bad))
+    bad.write_text("[" * 100_000)
+    with pytest.raises(UserError, match=r"bad\.jsonl is not in the benchmark's format \(problem 1, RecursionError"):
+        read(str(bad))
+    bad.write_text('{"name": "HumanEval_0_x", "language": "cpp", "prompt": "", "tests": "", "stop_tokens": []}\n')
+    with pytest.raises(
+        UserError, match=r"lacks the field 'task_id'; .*MultiPL-E's files are not read, HumanEval-X's are"
+    ):
+        read_multilingual(str(bad))
     with pytest.raises(UserError, match="cannot be read"):
         read(str(tmp_path / "absent"))
     flipped = bytearray(gzip.compress(bad.read_bytes() * 20))
@@ -303,7 +311,8 @@ def test_problems_that_cannot_be_told_apart_or_shown_are_refused(tmp_path, chang
     path.write_text(f"{json.dumps(record)}\n{json.dumps(record | change)}\n")
     with pytest.raises(UserError, match=rf"not in the benchmark's format \(problem 2, {reason}"):
         read_humaneval(str(path))
-    with pytest.raises(UserError, match=r"not in the benchmark's format \(problem 1, KeyError: 'suffix'"):
+    lacking = "problem 1 lacks the field 'suffix'; it has task_id, prompt, canonical_solution, "
+    with pytest.raises(UserError, match=rf"not in the benchmark's format \({lacking}"):
         read_infilling(str(path))
 
 
