@@ -105,7 +105,7 @@ def _mbpp_texts(path: str) -> list[str]:
         raise UserError(
             f"MBPP file {path} cannot be read ({reason}); take mbpp.jsonl of google-research/mbpp"
         ) from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"MBPP file {path} is not in MBPP's format ({error}); each line needs code and text") from error
     return texts
 

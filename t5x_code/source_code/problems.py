@@ -70,7 +70,7 @@ def _parse(line: bytes, where: str) -> Problem:
             raise TypeError("problem_id, language and the solutions must be strings")
         "".join((problem_id, *solutions)).encode()  # JSON can spell half characters, which no file can hold
         return Problem(problem_id, language, tuple(solutions))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(
             f'{where}: not a problem ({error}); write {{"problem_id": .., "language": .., "solutions": [..]}}'
         ) from error

@@ -126,7 +126,7 @@ def test_library_functions_are_held_out_by_module(monkeypatch):
     assert np.mean([kinds_of(document)["obf"] for document in documents]) > 0.8
 
 
-BAD_LINES = ("{", "[1]", '{"problem_id": "a"}', '{"problem_id": 3, "solutions": ["x"]}')
+BAD_LINES = ("{", "[1]", "[" * 100_000, '{"problem_id": "a"}', '{"problem_id": 3, "solutions": ["x"]}')
 BAD_TEXTS = ('{"problem_id": "a", "solutions": "[]"}', '{"problem_id": "a", "solutions": ["\\ud83d"]}')
 
 
