@@ -44,8 +44,9 @@ hosts=$(( total / chips ))
 
 if [ -n "$xpk" ]; then
   declare -A xpk_type=([v4]=v4 [v5e]=v5litepod [v5p]=v5p [v6e]=v6e)
+  # By itself XPK starts again on 42 and 127 to 255 alone, and gives up on any other code, as it is to on 2: bad input.
   command=(xpk workload create "--workload=$name" "--cluster=$cluster" "--tpu-type=${xpk_type[$type]}-$(( total * cores ))"
-    "--num-slices=$slices" "--docker-image=$image" --max-restarts=1000
+    "--num-slices=$slices" "--docker-image=$image" --max-restarts=1000 --restart-on-exit-codes=1,3-126
     "--command=cd /t5x_code && python launch/train.py --exit_code_when_stopped=75 $(printf '%q ' "$@")")
   if [ -n "$dry_run" ]; then printf '%q ' "${command[@]}"; echo; else "${command[@]}"; fi
   exit

@@ -1,5 +1,6 @@
 """launch/gke/submit.sh: what it would submit is a JobSet that says what the command line says."""
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -56,6 +57,12 @@ def test_through_xpk():
     ended = submit(*FLAGS, "--xpk", "--cluster=c")
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.startswith("xpk workload create --workload=run1 --cluster=c --tpu-type=v5p-128 --num-slices=1 ")
+    restarts = set(range(127, 256)) | {42}  # XPK's own; with any other code it gives the whole workload up
+    (codes,) = re.findall(r"--restart-on-exit-codes=(\S+)", ended.stdout.replace("\\", ""))
+    for part in codes.split(","):
+        first, _, last = part.partition("-")
+        restarts |= set(range(int(first), int(last or first) + 1))
+    assert restarts == set(range(1, 256)) - {2}
 
 
 @pytest.mark.parametrize(
