@@ -36,6 +36,12 @@ def test_a_log_gets_a_line_each_half_minute(monkeypatch):
     assert len(log.getvalue().splitlines()) == 2  # the first and the last
 
 
+def test_of_slow_work_the_seconds_of_one_are_said(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    bar = progress.progress_bar(total=2, unit="prompt")
+    assert bar.format_meter(2, 2, 9.0, unit=bar.unit).endswith(" 4.50s/prompt]")
+
+
 @pytest.mark.parametrize("stream", [io.StringIO(), Terminal()])
 def test_units_stand_apart_and_bytes_are_scaled(monkeypatch, stream):
     assert "0 program [" in printed(monkeypatch, stream, unit="program")
