@@ -4,6 +4,7 @@ Beside it lies what they were made with, so that a killed run goes on and anothe
 those of other settings are refused, those of other weights of the same name are set aside.
 """
 
+import contextlib
 import fcntl
 import json
 import os
@@ -20,6 +21,7 @@ from t5x_code.evaluation.gzipped_text import read_text
 from t5x_code.inference.output_file import write_whole
 
 WEIGHTS = "weights"  # in what samples were made with: tells the model's parameters from others
+TRIES = 10  # to lock a file that others rename or remove
 Samples = dict[str, list[str]]  # completions by task id, in the order in which they were drawn
 
 
@@ -68,14 +70,15 @@ class SamplesFile:
         self._advice = f"choose another {flag} or remove the file"
         self._in_bucket = in_bucket(path)
         self.samples: Samples = {}
+        self._file = None
         try:
-            self._compare(json.loads(json.dumps(made_with)))
-            self._file = None if self._in_bucket else self._hold()
-            self._lines = self._read()
-            if self._file is not None:
-                self._file.truncate(len(self._lines))  # a line that a killed run left unfinished
+            self._open(json.loads(json.dumps(made_with)))
         except OSError as error:
+            self.__exit__()
             raise self._unwritable(error) from error
+        except UserError:
+            self.__exit__()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -113,21 +116,36 @@ class SamplesFile:
 
     def remove(self) -> None:
         """Removes it, with what it says of itself, once the results hold all of it."""
-        for path in (self._path, self._described):
+        if self._file is not None:
+            self._file.truncate(0)  # an empty file needs no description
+        for path in (self._described, self._path):  # as in `_set_aside`
             path.unlink(missing_ok=True)
+
+    def _open(self, made_with: Mapping[str, Any]) -> None:
+        """Takes the file before looking at what it says: that of one being written is not ours to replace."""
+        self._file = None if self._in_bucket else self._hold()
+        self._compare(made_with)
+        self._lines = self._read()
+        if self._file is not None:
+            self._file.truncate(len(self._lines))  # a line that a killed run left unfinished
 
     def _hold(self) -> IO[bytes]:
         """The file, locked until it is closed; the system lets it go when the process ends, however."""
-        # Unbuffered, so that closing does not try to write again.
-        file = Path(self._path).open("ab", buffering=0)  # noqa: SIM115
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.close()
-            raise UserError(f"another process adds to {self._path}; wait for it, or {self._advice}") from None
-        except OSError:  # some shared file systems have no locks
-            pass
-        return file
+        for _ in range(TRIES):
+            # Unbuffered, so that closing does not try to write again.
+            file = Path(self._path).open("ab", buffering=0)  # noqa: SIM115
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                break
+            except OSError:  # some shared file systems have no locks
+                return file
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(file.fileno()), os.stat(self._path)):
+                    return file
+            file.close()  # it was removed or set aside between the two calls
+        file.close()
+        raise UserError(f"another process adds to {self._path}; wait for it, or {self._advice}")
 
     def _read(self) -> bytes:
         """Takes in the whole lines; their bytes."""
@@ -161,13 +179,16 @@ class SamplesFile:
                     raise UserError(f"{self._path} was made with {name} {was!r}, now it is {now!r}; {advice}")
             if not differing:
                 return
-            self._set_aside(described, before.get(WEIGHTS, "unknown"))
+            self._set_aside(before.get(WEIGHTS, "unknown"))
         write_whole(described, json.dumps(made_with, indent=2) + "\n")
 
-    def _set_aside(self, described: epath.Path, weights: str) -> None:
+    def _set_aside(self, weights: str) -> None:
         """Renames the samples of a model that had this one's name: a run that is trained again goes on all the same."""
-        for path in (self._path, described):
+        for path in (self._described, self._path):  # the locked one last: from then on both are another process'
             path.replace(path.with_name(f"{weights}.{path.name}"))
+        if self._file is not None:
+            with self._file:
+                self._file = self._hold()
         where = self._path.with_name(f"{weights}.{self._path.name}")
         print(f"warning: {self._path} was made with other weights; it is now {where}", file=sys.stderr, flush=True)
 

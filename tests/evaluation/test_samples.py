@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import itertools
 import json
 import os
 import subprocess
@@ -206,6 +207,36 @@ def test_one_process_at_a_time_adds_to_a_samples_file(tmp_path):
     assert not path.read_bytes().endswith(b'{"task')
 
 
+def test_a_process_that_is_refused_changes_nothing(tmp_path):
+    """Neither before the other's first sample nor after it, whatever its own would be made with."""
+    path = tmp_path / "s.jsonl"
+    with SamplesFile(str(path), {"seed": 0, "weights": "a"}) as file:
+        for sample in ([], [("a", "x")]):
+            file.add(sample)
+            before = {entry.name: entry.read_bytes() for entry in tmp_path.iterdir()}
+            for others in ({"seed": 1, "weights": "a"}, {"seed": 0, "weights": "b"}):
+                with pytest.raises(UserError, match="another process adds to"):
+                    SamplesFile(str(path), others)
+            assert {entry.name: entry.read_bytes() for entry in tmp_path.iterdir()} == before
+        file.add([("b", "y")])
+    assert SamplesFile(str(path), {"seed": 0, "weights": "a"}).samples == {"a": ["x"], "b": ["y"]}
+
+
+def test_a_samples_file_that_was_set_aside_is_held_as_well(tmp_path):
+    path, weights = str(tmp_path / "s.jsonl"), itertools.count()
+    with SamplesFile(path, {"weights": next(weights)}) as file:
+        file.add([("a", "x")])
+    with SamplesFile(path, {"weights": next(weights)}) as file:
+        file.add([("b", "y")])
+        with pytest.raises(UserError, match="another process adds to"):
+            SamplesFile(path, {"weights": next(weights)})
+        assert read_samples(path, "ab") == {"b": ["y"]}
+        file.remove()
+        assert sorted(entry.name for entry in tmp_path.iterdir()) == ["0.s.jsonl", "0.s.jsonl.made_with.json"]
+        with SamplesFile(path, {"weights": next(weights)}) as later:
+            assert not later.samples
+
+
 def test_a_samples_file_that_cannot_be_kept_says_so(tmp_path, monkeypatch):
     path = tmp_path / "s.jsonl"
     file = SamplesFile(str(path), {"seed": 0})
@@ -218,6 +249,7 @@ def test_a_samples_file_that_cannot_be_kept_says_so(tmp_path, monkeypatch):
         patch.setattr(os, "fsync", full)
         with pytest.raises(UserError, match=r"samples file .*s\.jsonl cannot be written: No space left"):
             file.add([("b", "y")])
+    file.__exit__()
     assert read_samples(str(path), "ab")["a"] == ["x"]
     for damaged in ("", "[]", "{"):
         (tmp_path / "s.jsonl.made_with.json").write_text(damaged)
