@@ -153,6 +153,20 @@ def test_the_embedded_tokenizer_is_trained_once_per_corpus(tmp_path, task):
     assert sorted(path.name[0] for path in (tmp_path / "root" / "tokenizers").iterdir()) != ["."]
 
 
+def test_a_killed_child_leaves_no_temporary_files(tmp_path, task, tokenizer, monkeypatch):
+    """It spools the documents of a store in a bucket to the local disk: as much as the corpus."""
+    program = "import os, pathlib, sys, tempfile; made = tempfile.mkdtemp(); pathlib.Path(sys.argv[1]).write_text(made)"
+    spooled, start = tmp_path / "spooled", subprocess.Popen
+
+    def popen(command, **options):
+        return start([command[0], "-c", f"{program}; os.kill(os.getpid(), 9)", str(spooled)], **options)
+
+    monkeypatch.setattr(subprocess, "Popen", popen)
+    with pytest.raises(UserError, match="stopped by SIGKILL"):
+        build_in_child_process(task, tokenizer, tmp_path / "out")
+    assert not Path(spooled.read_text()).exists()
+
+
 def test_the_sample_is_the_lowest_hashes_within_its_size(task):
     hashes = {text: document_hash(task.store_seed, text.encode()) for text in TEXTS}
     expected = [text for text in TEXTS if split_of(hashes[text], task.validation_fraction) == "train"]

@@ -37,7 +37,7 @@ def build_in_child_process(task: TaskDeclaration, tokenizer: Tokenizer, root: ep
         tokenizer.save(request)
         child.write_request(request, task, str(root))
         command = [sys.executable, "-m", child.__name__, folder]
-        process = subprocess.Popen(command, env=_environment())
+        process = subprocess.Popen(command, env=_environment() | {"TMPDIR": folder})  # goes with it when killed
         try:
             status = process.wait()
         finally:  # also at Ctrl-C
