@@ -21,6 +21,7 @@ from etils import epath
 from t5x_code.buckets import in_bucket
 
 INDEX_CHECKSUM_BYTES = 4
+OPEN_MAX = 10_240  # files that macOS lets a process hold open, although it says that there is no limit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,9 +94,11 @@ def _map_file(path: epath.Path, dtype: np.dtype, held: int, per_chunk: int, num_
 def _is_crowded(file: BinaryIO) -> bool:
     """Whether the process holds half of the files open that it may, after asking for all that the system grants; the
     other half is for others."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):  # some systems grant less than they say
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for most in (hard, max(soft, OPEN_MAX)):
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+            break
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     next_number = os.dup(file.fileno())  # the lowest that is free, which the mapped file will get
     os.close(next_number)

@@ -51,19 +51,35 @@ def test_every_span_is_what_was_written(write, dtype, num_tokens):
 def test_mapped_files_leave_room_for_others(write, monkeypatch):
     """A mapped file is an open one."""
     folder = write(np.ones(3 * PER_FILE, np.uint16))
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (before[1] - 1, before[1]))
-        assert map_tokens(folder) is not None
-        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (before[1], before[1])
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
     highest = max(map(int, os.listdir("/dev/fd"))) + 30
     monkeypatch.setattr(resource, "getrlimit", lambda _: (2 * highest, 2 * highest))
     monkeypatch.setattr(resource, "setrlimit", lambda *_: None)
     mapped = [map_tokens(folder) for _ in range(highest)]
     assert mapped[0] is not None and mapped[-1] is None
     assert max(map(int, os.listdir("/dev/fd"))) < highest
+
+
+@pytest.mark.parametrize(
+    ("before", "granted", "after"),
+    [
+        ((256, 4096), 4096, 4096),
+        ((256, resource.RLIM_INFINITY), 10_240, 10_240),  # as on macOS
+        ((20_000, resource.RLIM_INFINITY), 20_000, 20_000),
+        ((256, 4096), 256, 256),
+    ],
+)
+def test_as_many_files_are_asked_for_as_the_system_grants(write, monkeypatch, before, granted, after):
+    limits = list(before)
+
+    def set_limits(_, wanted):
+        if wanted[0] > granted or wanted[0] == resource.RLIM_INFINITY:
+            raise ValueError("current limit exceeds maximum limit")
+        limits[:] = wanted
+
+    monkeypatch.setattr(resource, "getrlimit", lambda _: tuple(limits))
+    monkeypatch.setattr(resource, "setrlimit", set_limits)
+    assert map_tokens(write(np.ones(PER_FILE, np.uint16))) is not None
+    assert limits == [after, before[1]]
 
 
 @settings(max_examples=30, deadline=None)
