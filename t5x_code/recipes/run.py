@@ -71,7 +71,7 @@ def train_recipe(recipe: Recipe, resolved: str, command: str) -> int:
     model = settle_attention(recipe, mesh)
     refuse_uneven_batches(recipe, mesh)
     check_memory(recipe)
-    _refuse_no_model(recipe)
+    in_every_process("the model to start from", lambda: _refuse_no_model(recipe), recipe.hosts.barrier_seconds)
     index, count = rows_of_process(mesh)
     if is_writer():
         say(describe_mesh(recipe, mesh))

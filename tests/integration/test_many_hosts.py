@@ -166,6 +166,20 @@ def test_a_process_without_its_data_is_named_in_all(start_many, tiny, corpus, tm
 
 
 @pytest.mark.slow
+def test_a_process_without_the_model_to_start_from_is_named_in_all(start_many, tiny, whole_run, tmp_path):
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for folder in folders:
+        folder.mkdir()
+    (folders[0] / "model").symlink_to(whole_run)
+    arguments = tiny(tmp_path / "run", *settings("INITIALIZE_FROM='model'"))
+    ended = [finish(process) for process in start_many(2, arguments, folders=folders)]
+    assert [end.code for end in ended] == [2, 2], ended[0].err + ended[1].err
+    for end in ended:
+        (line,) = end.error_lines
+        assert "process 1 (" in line and "model is no model directory" in line
+
+
+@pytest.mark.slow
 def test_one_that_never_comes_is_missed(start, tiny, tmp_path):
     names = [f"--coordinator_address=localhost:{free_port()}", "--num_processes=2", "--process_id=0"]
     end = finish(start("train.py", *tiny(tmp_path / "run", *settings("HostsConfig.start_seconds=5")), *names))
