@@ -1,6 +1,7 @@
 """Files of results: checked to be writable before the work begins, and written whole or not at all."""
 
 import math
+import os
 from typing import Any
 
 from etils import epath
@@ -51,4 +52,5 @@ def jsonable(value: Any) -> Any:
 
 
 def _partial(target: epath.Path) -> epath.Path:
-    return target.with_name(f"{target.name}.partial")
+    """A name of this process' own: another one that is given the same output begins by trying whether it can write."""
+    return target.with_name(f".{target.name}.{os.getpid()}")

@@ -1,9 +1,11 @@
 """Prompt files: what is refused, what order comes out, and that nothing half written is left."""
 
 import json
+import os
 
 import numpy as np
 import pytest
+from etils import epath
 
 from t5x_code.errors import UserError
 from t5x_code.inference import prompt_file
@@ -123,3 +125,19 @@ def test_pairs_of_surrogates_are_characters(tmp_path):
     path = tmp_path / "prompts.jsonl"
     path.write_text('{"prompt": "\\ud83d\\ude00"}\n')
     assert read_prompt_file(str(path))[0].record == {"prompt": "\U0001f600"}
+
+
+def test_what_is_being_written_is_not_touched_by_another_process(tmp_path, monkeypatch):
+    """It tries whether it can write there as well."""
+    output, path_type = tmp_path / "out.jsonl", type(epath.Path(tmp_path))
+    replace = path_type.replace
+
+    def while_another_begins(path, target):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "getpid", lambda: 0)
+            check_writable(str(output))
+        return replace(path, target)
+
+    monkeypatch.setattr(path_type, "replace", while_another_begins)
+    write_whole(str(output), "text")
+    assert output.read_text() == "text" and len(list(tmp_path.iterdir())) == 1
