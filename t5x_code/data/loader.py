@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import grain
 import numpy as np
 
-from t5x_code.data.mixing import Mixing, plan_mixing
+from t5x_code.data.mixing import SCHEDULE_BLOCKS, Mixing, plan_mixing
 from t5x_code.data.streams import Stream, StreamRows, plan_rows
 from t5x_code.errors import UserError
 from t5x_code.objectives.example import Layout
@@ -150,9 +150,14 @@ def data_fingerprint(streams: Sequence[Stream], layout: Layout, seed: int) -> di
             f"stream {number}: tokens": _tokens_of(stream),
             f"stream {number}: modality": str(stream.reader.manifest.modality),
             f"stream {number}: objective": repr(stream.objective),
-            f"stream {number}: rate": repr(stream.rate),
+            f"stream {number}: rate": _rate_of(stream),
         }
     return fingerprint
+
+
+def _rate_of(stream: Stream) -> str:
+    """A stream's rate; of a schedule also in how many steps it is followed, which rows depend on as well."""
+    return f"{stream.rate!r} in {SCHEDULE_BLOCKS} steps" if isinstance(stream.rate, tuple) else repr(stream.rate)
 
 
 def _tokens_of(stream: Stream) -> str:

@@ -176,6 +176,16 @@ def test_the_fingerprint_names_what_changed():
     assert "special_tokens" in changed(layout=Layout(128, dataclasses.replace(SPECIAL, sep=1000)))
 
 
+def test_the_fingerprint_names_a_schedule_that_is_followed_otherwise(monkeypatch):
+    """Of a run that was begun before it was, rows would be left out or come twice."""
+    constant, other = codegen2_streams(MemoryStore([50] * 20))
+    streams = [constant, dataclasses.replace(other, rate=((0, 0.1), (400, 0.3)))]
+    before = data_fingerprint(streams, LAYOUT, 0)
+    monkeypatch.setattr("t5x_code.data.loader.SCHEDULE_BLOCKS", 10)
+    after = data_fingerprint(streams, LAYOUT, 0)
+    assert {name for name in before if before[name] != after[name]} == {"stream 2: rate"}
+
+
 def test_bad_requests_say_what_to_do(rows):
     with pytest.raises(UserError, match="batch size 6 does not divide over 4 processes; choose a positive multiple"):
         next(iterate_batches(rows, 0, [6], process_index=0, process_count=4))
