@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import IO, Any, Self
 
 from etils import epath
@@ -18,9 +19,11 @@ from etils import epath
 from t5x_code.buckets import in_bucket
 from t5x_code.errors import UserError
 from t5x_code.evaluation.gzipped_text import read_text
+from t5x_code.inference.lines_file import LinesFile
 from t5x_code.inference.output_file import write_whole
 
 WEIGHTS = "weights"  # in what samples were made with: tells the model's parameters from others
+REWRITE_SHARE = 0.1  # of the time that goes into writing samples in a bucket, at most
 TRIES = 10  # to lock a file that others rename or remove
 Samples = dict[str, list[str]]  # completions by task id, in the order in which they were drawn
 
@@ -57,7 +60,7 @@ class SamplesFile:
         """Opens it, or starts it.
 
         Args:
-            path: the file; one in a bucket, where nothing is appended to, is written anew when something is added.
+            path: the file; one in a bucket, where nothing is appended to, is written anew now and then, and at the end.
             made_with: what determines the samples, plain JSON.
             flag: that names the results, beside which this file lies; for messages.
 
@@ -70,7 +73,8 @@ class SamplesFile:
         self._advice = f"choose another {flag} or remove the file"
         self._in_bucket = in_bucket(path)
         self.samples: Samples = {}
-        self._file = None
+        self._file: IO[bytes] | None = None
+        self._rewritten: LinesFile | None = None  # in a bucket
         try:
             self._open(json.loads(json.dumps(made_with)))
         except OSError as error:
@@ -83,24 +87,31 @@ class SamplesFile:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(
+        self, kind: type | None = None, error: BaseException | None = None, trace: TracebackType | None = None
+    ) -> None:
         if self._file is not None:
             self._file.close()
+        if self._rewritten is not None:
+            try:
+                self._rewritten.flush()
+            except OSError as failure:
+                if error is None:
+                    raise self._unwritable(failure) from failure
 
     def add(self, samples: Sequence[tuple[str, str]]) -> None:
-        """Appends lines (task id, completion), and has them on the disk when it returns.
+        """Appends lines (task id, completion), and has them on the disk when it returns, in a bucket at the end.
 
         Raises:
             UserError: they cannot be written; what was there is there still.
         """
-        lines = [json.dumps({"task_id": task_id, "completion": text}) + "\n" for task_id, text in samples]
-        data = "".join(lines).encode()
+        lines = [json.dumps({"task_id": task_id, "completion": text}) for task_id, text in samples]
         try:
-            if self._file is None:
-                self._lines += data
-                self._path.write_bytes(self._lines)
+            if self._rewritten is not None:
+                for line in lines:
+                    self._rewritten.append(line)
             else:
-                view = memoryview(data)
+                view = memoryview("".join(f"{line}\n" for line in lines).encode())
                 while view:
                     view = view[self._file.write(view) :]
                 os.fsync(self._file.fileno())
@@ -116,6 +127,7 @@ class SamplesFile:
 
     def remove(self) -> None:
         """Removes it, with what it says of itself, once the results hold all of it."""
+        self._rewritten = None
         if self._file is not None:
             self._file.truncate(0)  # an empty file needs no description
         for path in (self._described, self._path):  # as in `_set_aside`
@@ -125,9 +137,12 @@ class SamplesFile:
         """Takes the file before looking at what it says: that of one being written is not ours to replace."""
         self._file = None if self._in_bucket else self._hold()
         self._compare(made_with)
-        self._lines = self._read()
+        data = self._read()
         if self._file is not None:
-            self._file.truncate(len(self._lines))  # a line that a killed run left unfinished
+            self._file.truncate(len(data))  # a line that a killed run left unfinished
+        else:
+            lines = data.decode(errors="replace").split("\n")[:-1]
+            self._rewritten = LinesFile(self._path, lines, appends=False, share=REWRITE_SHARE)
 
     def _hold(self) -> IO[bytes]:
         """The file, locked until it is closed; the system lets it go when the process ends, however."""

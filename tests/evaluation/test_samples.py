@@ -12,16 +12,18 @@ import jax
 import numpy as np
 import pytest
 from byte_model import SAMPLED, Bytes
+from etils import epath
 from jax.sharding import NamedSharding, PartitionSpec
 
 from t5x_code.errors import UserError
-from t5x_code.evaluation import sample_problems
+from t5x_code.evaluation import sample_problems, samples_file
 from t5x_code.evaluation.problems import Problem, read_humaneval, read_infilling
 from t5x_code.evaluation.protocols import resolve_protocol
 from t5x_code.evaluation.registry import evaluate
 from t5x_code.evaluation.request import Sampled
 from t5x_code.evaluation.samples_file import SamplesFile, read_samples
 from t5x_code.evaluation.weights_digest import weights_digest
+from t5x_code.inference import lines_file
 from t5x_code.inference.infilling import infill_prompt, left_to_right_prompt
 from t5x_code.models.decoder import init_params
 from t5x_code.parallel.mesh import MeshConfig, make_mesh
@@ -255,6 +257,37 @@ def test_a_samples_file_that_cannot_be_kept_says_so(tmp_path, monkeypatch):
         (tmp_path / "s.jsonl.made_with.json").write_text(damaged)
         with pytest.raises(UserError, match=r"made_with\.json, which says what made .*, is damaged; choose another"):
             SamplesFile(str(path), {"seed": 0})
+
+
+def test_samples_in_a_bucket_are_not_written_anew_for_each_batch(tmp_path, monkeypatch):
+    """A file of a hundred thousand prompts would be uploaded ten thousand times; an object takes one write a second."""
+    path, now, written = str(tmp_path / "s.jsonl"), [100.0], []
+    monkeypatch.setattr(samples_file, "in_bucket", lambda path: True)
+    monkeypatch.setattr(lines_file.time, "monotonic", lambda: now[0])
+    path_type = type(epath.Path(path))
+    write_bytes, write_text = path_type.write_bytes, path_type.write_text
+
+    def slow(write):
+        def writes(target, content, *arguments, **options):
+            now[0] += 2.0
+            written.append(len(content))
+            return write(target, content, *arguments, **options)
+
+        return writes
+
+    monkeypatch.setattr(path_type, "write_bytes", slow(write_bytes))
+    monkeypatch.setattr(path_type, "write_text", slow(write_text))
+    with SamplesFile(path, {"seed": 0}) as file:
+        for number in range(100):
+            now[0] += 1.0
+            file.add([(str(number), "x")])
+    assert len(written) < 10
+    assert len(read_samples(path, map(str, range(100)))) == 100
+    with SamplesFile(path, {"seed": 0}) as file:
+        assert len(file.samples) == 100
+        file.add([("100", "x")])
+        file.remove()
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_samples_file_keeps_whole_lines_only(tmp_path):

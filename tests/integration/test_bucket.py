@@ -191,12 +191,13 @@ def test_what_cannot_be_done_is_refused_in_one_line(script, server, whole, tmp_p
 
 def test_samples_are_kept_as_they_are_drawn(server):
     path = f"{ROOT}/samples.jsonl"
-    file = SamplesFile(path, {"seed": 0})
-    file.add([("a", "x")])
-    file.add([("b", "y")])
-    again = SamplesFile(path, {"seed": 0})
-    assert again.samples == {"a": ["x"], "b": ["y"]}
-    again.add([("a", "z")])
+    with pytest.raises(KeyboardInterrupt), SamplesFile(path, {"seed": 0}) as file:
+        file.add([("a", "x")])
+        file.add([("b", "y")])
+        raise KeyboardInterrupt
+    with SamplesFile(path, {"seed": 0}) as again:
+        assert again.samples == {"a": ["x"], "b": ["y"]}
+        again.add([("a", "z")])
     assert read_samples(path, "ab") == {"a": ["x", "z"], "b": ["y"]}
 
 

@@ -5,24 +5,27 @@ from collections.abc import Iterable
 
 from etils import epath
 
-REWRITE_SHARE = 0.01  # of the time may go into writing a file anew, which a run of weeks would else do for gigabytes
+REWRITE_SHARE = (
+    0.01  # of the time that goes into writing a file anew, at most: a run of weeks would do it for gigabytes
+)
 
 
 class LinesFile:
     """The lines of a file; where it is written anew, the newest may wait until `flush`."""
 
-    def __init__(self, path: epath.Path, lines: Iterable[str], appends: bool):
+    def __init__(self, path: epath.Path, lines: Iterable[str], appends: bool, share: float = REWRITE_SHARE):
         """Writes the file whole, under a temporary name first.
 
         Args:
             path: of the file.
             lines: that it begins with.
             appends: whether lines can be appended to it.
+            share: of the time that goes into writing it anew, at most, where they cannot.
 
         Raises:
             OSError: it cannot be written.
         """
-        self._path, self._appends = path, appends
+        self._path, self._appends, self._share = path, appends, share
         self._lines = list(lines)
         self._write_anew()
 
@@ -56,4 +59,4 @@ class LinesFile:
         temporary.write_text("".join(line + "\n" for line in self._lines))
         temporary.replace(self._path)
         ended = time.monotonic()
-        self._is_behind, self._not_before = False, ended + (ended - began) / REWRITE_SHARE
+        self._is_behind, self._not_before = False, ended + (ended - began) / self._share
