@@ -33,14 +33,15 @@ class TokenCharacters:
         if num_characters == 0:  # bytes of no whole character
             return text_N, (0, len(text_N))
         first, second = np.sort(rng.integers(0, num_characters + 1, 2)).tolist()
-        # The later point first, so that the earlier one's token is still where it was.
+        # The later point first: the earlier one is then one of the text before it, whatever its token was cut into.
         text_N, after = self._cut(text_N, ends_N, second)
-        num_tokens = len(text_N)
         if first == second:
             return text_N, (after, after)
-        ends_N = np.cumsum(self._lengths_V[text_N])
-        text_N, before = self._cut(text_N, ends_N, first)
-        return text_N, (before, after + len(text_N) - num_tokens)
+        ends_N = np.cumsum(self._lengths_V[text_N[:after]])
+        # Halves may hold fewer whole characters than their token, or the token is not cut and the point in it moves.
+        first = min(first, int(ends_N[-1])) if after else 0
+        before_N, before = self._cut(text_N[:after], ends_N, first)
+        return np.concatenate([before_N, text_N[after:]]), (before, len(before_N))
 
     def _cut(self, text_N: np.ndarray, ends_N: np.ndarray, point: int) -> tuple[np.ndarray, int]:
         """The text with a token border at a character, and the number of tokens before it."""

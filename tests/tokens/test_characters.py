@@ -1,0 +1,23 @@
+"""A text cut inside tokens stays the text, with the released CodeGen2 tokenizer."""
+
+import numpy as np
+
+from t5x_code.tokens.characters import TokenCharacters
+from t5x_code.tokens.tokenizer import Tokenizer
+
+# Two Han characters of the one are tokens that break within a character, so that a cut behind them leaves no character
+# in which another cut could lie.
+LONG_TOKENS = ("龍喚士", "龍契士")
+
+
+def test_two_cuts_in_one_token_keep_the_text(shared_data):
+    tokenizer = Tokenizer.load(str(shared_data / "codegen2_tokenizer"))
+    characters = TokenCharacters(tokenizer)
+    for text in LONG_TOKENS:
+        ids = tokenizer.encode(text)
+        assert len(ids) == 1
+        for seed in range(40):
+            cut, (first, second) = characters.draw_cuts(ids, np.random.default_rng(seed))
+            assert 0 <= first <= second <= len(cut)
+            parts = [tokenizer.decode(part) for part in np.split(cut, (first, second))]
+            assert tokenizer.decode(cut) == "".join(parts) == text
