@@ -15,13 +15,18 @@ from t5x_code.source_code.lexing import Lexeme, inventory, lex
 from t5x_code.source_code.obfuscation import is_same_program
 
 MAX_DRAWS = 100  # of a permutation that differs: two lines differ after two draws on average
+# White space, and what is a comment in one language or another. Where it takes more, more has to differ.
+_NO_CODE = re.compile(
+    r"\s+|/\*(?:(?!/\*).)*?\*/|^=begin\b(?:(?!^=begin\b).)*?^=end\b|(?://|#|--)[^\n]*", re.DOTALL | re.MULTILINE
+)
 
 
 def shuffle_lines(source: str, language: str, rng: np.random.Generator) -> str:
     """Permutes the lines after the header; each keeps its indentation, the multiset of lines stays.
 
     The header is, in Python, everything up to the first function's signature; elsewhere the first line that is not
-    blank. The order of the lines that are not blank always differs, and in Python not in comments and docstrings alone.
+    blank. The order of the lines that are not blank always differs, and not in comments (in Python, docstrings) and
+    layout alone.
 
     Raises:
         CannotTransform: the body has fewer than two different lines, or is the same program in whatever order.
@@ -34,7 +39,7 @@ def shuffle_lines(source: str, language: str, rng: np.random.Generator) -> str:
     for _ in range(MAX_DRAWS):
         shuffled = _permute(lines, rng, lambda order: [line for line in order if line.strip()])
         text = header + "\n".join(shuffled + tail)
-        if language != "python" or not is_same_program(source, text):
+        if not _is_same_code(source, text, language):
             return text
     raise CannotTransform("its lines are the same program in whatever order")
 
@@ -91,6 +96,12 @@ def _split_header(source: str, language: str) -> tuple[str, str]:
         first = re.match(r"\s*[^\n]*\n", source)
         end = first.end() if first else 0
     return source[:end], source[end:]
+
+
+def _is_same_code(first: str, second: str, language: str) -> bool:
+    if language == "python":
+        return is_same_program(first, second)
+    return _NO_CODE.sub("", first) == _NO_CODE.sub("", second)
 
 
 def _permute(items: list[str], rng: np.random.Generator, view: Callable[[list[str]], list[str]]) -> list[str]:
