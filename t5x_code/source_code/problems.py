@@ -4,9 +4,10 @@ The file is JSONL, plain or gzip, one problem a line:
 
     {"problem_id": "two-sum", "language": "python", "solutions": ["def ..", "class ..", ..]}
 
-Other fields are ignored. What stands before a `::` in a problem's id is its group, without one the id itself; problems
-of one group share their split. A group is held out for testing by its hash alone, so that every reader of any file
-agrees on it: held-out problems never become training data, and evaluation takes no others unless it is told to.
+Other fields and byte order marks are ignored, and line ends of any system are newlines. What stands before a `::` in a
+problem's id is its group, without one the id itself; problems of one group share their split. A group is held out for
+testing by its hash alone, so that every reader of any file agrees on it: held-out problems never become training data,
+and evaluation takes no others unless it is told to.
 """
 
 import dataclasses
@@ -69,11 +70,16 @@ def _parse(line: bytes, where: str) -> Problem:
         if not all(isinstance(text, str) for text in (problem_id, language, *solutions)):
             raise TypeError("problem_id, language and the solutions must be strings")
         "".join((problem_id, *solutions)).encode()  # JSON can spell half characters, which no file can hold
-        return Problem(problem_id, language, tuple(solutions))
+        return Problem(problem_id, language, tuple(map(_unified, solutions)))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(
             f'{where}: not a problem ({error}); write {{"problem_id": .., "language": .., "solutions": [..]}}'
         ) from error
+
+
+def _unified(text: str) -> str:
+    """Without what editors differ in: what is made of a program has one kind of line end, and so shall the program."""
+    return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def group_number(group: str) -> int:

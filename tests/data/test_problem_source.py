@@ -126,6 +126,15 @@ def test_library_functions_are_held_out_by_module(monkeypatch):
     assert np.mean([kinds_of(document)["obf"] for document in documents]) > 0.8
 
 
+def test_line_ends_and_byte_order_marks_make_no_difference(tmp_path):
+    text = solution(1, 0)
+    others = (text.replace("\n", "\r\n"), text.replace("\n", "\r"), "\ufeff" + text)
+    path = tmp_path / "p.jsonl"
+    path.write_text(json.dumps({"problem_id": "a", "solutions": [text, *others]}) + "\n")
+    (problem,) = read_problems(path)
+    assert set(problem.solutions) == {text}
+
+
 BAD_LINES = ("{", "[1]", "[" * 100_000, '{"problem_id": "a"}', '{"problem_id": 3, "solutions": ["x"]}')
 BAD_TEXTS = ('{"problem_id": "a", "solutions": "[]"}', '{"problem_id": "a", "solutions": ["\\ud83d"]}')
 
