@@ -20,6 +20,7 @@ import re
 import warnings
 
 from t5x_code.source_code.errors import CannotTransform
+from t5x_code.source_code.lexing import lex
 from t5x_code.source_code.scopes import FUNCTIONS, IMPORTS, Scopes, Variable, parameters_of, resolve_scopes
 
 BUILTINS = frozenset(dir(builtins))
@@ -30,6 +31,8 @@ LOOKS_UP_NAMES = frozenset(
 READS_DOCSTRINGS = frozenset({"__doc__", "getdoc", "doctest"})
 # These call what they are given without keywords of the program's; `dict` and `type` make something that is passed on.
 SAFE_CALLEES = BUILTINS - {"dict", "type"}
+QUOTES = ("'", '"', '"""', "'''")  # of f-strings, the first that fits is taken
+_F_STRING = re.compile(r"""f(?P<quote>'''|\"""|'|")(?P<inner>.*)(?P=quote)""", re.DOTALL)
 DOCUMENTED = (ast.Module, ast.ClassDef, *FUNCTIONS)
 
 
@@ -65,7 +68,7 @@ def _obfuscate(source: str) -> Obfuscation:
     for each in (original, tree):
         _remove_docstrings(each)
     try:
-        text = ast.unparse(ast.fix_missing_locations(tree)) + "\n"
+        text = _requoted(ast.unparse(ast.fix_missing_locations(tree)) + "\n")
     except ValueError as error:
         raise CannotTransform(f"cannot be written back: {error}") from error
     _verify(text, original, {new: variable.name for variable, new in new_names.items()})
@@ -298,6 +301,24 @@ def _remove_docstrings(tree: ast.Module) -> None:
             del node.body[0]
             if not node.body and not isinstance(node, ast.Module):
                 node.body.append(ast.Pass())
+
+
+def _requoted(text: str) -> str:
+    """The text with every f-string in quotes that it does not hold: as Python 3.12 and later write them, with the same
+    quotes again inside, no version before can read them."""
+    if "f'" not in text and 'f"' not in text:
+        return text
+    pieces, after = [], 0
+    for lexeme in lex(text, "python"):
+        match = _F_STRING.fullmatch(text, lexeme.start, lexeme.end)
+        if match is None:
+            continue
+        inner = match["inner"]
+        quotes = QUOTES[2:] if "\n" in inner else QUOTES
+        quote = next((q for q in quotes if q not in inner and not inner.endswith(q[0])), match["quote"])
+        pieces += [text[after : lexeme.start], f"f{quote}{inner}{quote}"]
+        after = lexeme.end
+    return "".join([*pieces, text[after:]])
 
 
 def _verify(text: str, original: ast.Module, old_names: dict[str, str]) -> None:

@@ -303,3 +303,18 @@ def test_humaneval_solutions_still_pass():
             exec(compile(test, problem["task_id"], "exec"), {"__name__": "test"})
         passed += 1
     assert passed == 164 and renamed == 163  # one calls `eval`
+
+
+@pytest.mark.parametrize(
+    ("literal", "expected"),
+    [
+        ("""f"{', '.join(x)}" """, """f"{', '.join(VAR_0)}\""""),
+        ("""f'"{", ".join(x)}" and'""", """f\"\"\""{', '.join(VAR_0)}" and\"\"\""""),
+        ("""f'{x} "a"' f"{x['b']}" """, """f\"\"\"{VAR_0} "a"{VAR_0['b']}\"\"\""""),
+        ("""f'{x}'""", """f'{VAR_0}'"""),
+        ("""f"it's {x!r:>{x}}" """, """f"it's {VAR_0!r:>{VAR_0}}\""""),
+    ],
+)
+def test_f_strings_are_what_every_python_reads(literal, expected):
+    text = obfuscate(f"def f(x):\n    return {literal}\n").text
+    assert text == f"def FUNC_0(VAR_0):\n    return {expected}\n"
