@@ -1,6 +1,7 @@
 """Problems become documents of codes: what does the same, what is broken, and never what is held out for testing."""
 
 import ast
+import dataclasses
 import json
 from collections import Counter
 
@@ -9,10 +10,12 @@ import pytest
 
 from t5x_code.data.builtin_tasks import declaration_for
 from t5x_code.data.caching.build import build_store
+from t5x_code.data.caching.store_fingerprints import what_changed
 from t5x_code.data.declarations import SPLITS, SourceDeclaration
 from t5x_code.data.document_texts import document_texts
-from t5x_code.data.sources import problems, python_stdlib
+from t5x_code.data.sources import problems, python_stdlib, source
 from t5x_code.data.sources.problems import file_documents, library_documents
+from t5x_code.data.sources.source import SOURCES
 from t5x_code.data.token_store import TokenStore
 from t5x_code.errors import UserError
 from t5x_code.objectives.ntp_plus import CODE_KINDS, NtpPlus
@@ -124,6 +127,17 @@ def test_library_functions_are_held_out_by_module(monkeypatch):
     assert {document.group.endswith(".py") for document in documents} == {True}
     assert all(kinds_of(document)["pos"] == 0 for document in documents)
     assert np.mean([kinds_of(document)["obf"] for document in documents]) > 0.8
+
+
+def test_another_version_of_the_transformations_makes_a_store_stale(problem_file, tmp_path, monkeypatch):
+    tokenizer = train_bpe.train([solution(0, 0)], vocab_size=300, num_masks=2)
+    (task,) = declaration_for(f"problems:{problem_file}").tasks
+    manifest = TokenStore.open(build_store(task, tokenizer, tmp_path, show_progress=False) / SPLITS[0]).manifest
+    assert what_changed(manifest, task, tokenizer) == []
+    kind = dataclasses.replace(SOURCES["problems"], transformations=("code_variants@999",))
+    monkeypatch.setattr(source, "SOURCES", {**SOURCES, "problems": kind})
+    assert what_changed(manifest, task, tokenizer) == ["the preprocessors or the source's transformations"]
+    assert source.SOURCES["python_functions"].transformations == problems.TRANSFORMATIONS
 
 
 def test_line_ends_and_byte_order_marks_make_no_difference(tmp_path):

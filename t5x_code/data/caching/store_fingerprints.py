@@ -30,7 +30,9 @@ def store_fingerprints(task: TaskDeclaration, tokenizer: Tokenizer, source: str 
     """Fingerprints of the store that would be made now; `source` is its source's when that is known already."""
     return StoreFingerprints(
         source=source_fingerprint(task.source) if source is None else source,
-        preprocessors=fingerprint_of([task.preprocessors, task.text_field]),
+        preprocessors=fingerprint_of(
+            [[*source_kind(task.source).transformations, *task.preprocessors], task.text_field]
+        ),
         split=fingerprint_of([task.store_seed, task.validation_fraction]),
         tokenizer=tokenizer.fingerprint,
     )
@@ -51,7 +53,7 @@ def what_changed(
     now = store_fingerprints(task, tokenizer, source)
     pairs = {
         "the source's files": (manifest.source_fingerprint, now.source),
-        "the preprocessors": (manifest.preprocessors_fingerprint, now.preprocessors),
+        "the preprocessors or the source's transformations": (manifest.preprocessors_fingerprint, now.preprocessors),
         "the store seed or validation fraction": (manifest.split_fingerprint, now.split),
         "the tokenizer": (manifest.tokenizer_fingerprint, now.tokenizer),
     }

@@ -33,6 +33,9 @@ MAX_POSITIVES = 3  # other solutions beside a query
 LINE_SHUFFLES = 3
 LIBRARY_FUNCTIONS = 3000  # a sample by hash: the whole library would take minutes
 SEED = 0
+# Of what is made of the programs (source_code/transformations.py), in a store's fingerprint. A change of behaviour is a
+# new version.
+TRANSFORMATIONS = ("code_variants@2",)
 
 
 def files(source: SourceDeclaration) -> list[SourceFile]:

@@ -41,6 +41,7 @@ class SourceKind:
     state_needs_tensorflow: bool = False
     files: Callable[[SourceDeclaration], list[SourceFile]] | None = None  # each readable by itself, where there are any
     part_kinds: tuple[str, ...] = ()  # what the parts of its documents are called by number; empty: plain texts
+    transformations: tuple[str, ...] = ()  # name@version of what it makes of its texts
 
 
 def _state_of_files(files: Callable[[SourceDeclaration], list[SourceFile]]) -> Callable[[SourceDeclaration], list]:
@@ -82,10 +83,18 @@ SOURCES: Mapping[str, SourceKind] = MappingProxyType(
             files=jsonl.files,
         ),
         "python_functions": SourceKind(
-            problems.library_documents, _state_of_files(python_stdlib.files), ("limit",), part_kinds=CODE_KINDS
+            problems.library_documents,
+            _state_of_files(python_stdlib.files),
+            ("limit",),
+            part_kinds=CODE_KINDS,
+            transformations=problems.TRANSFORMATIONS,
         ),
         "problems": SourceKind(
-            problems.file_documents, _state_of_files(problems.files), ("limit",), part_kinds=CODE_KINDS
+            problems.file_documents,
+            _state_of_files(problems.files),
+            ("limit",),
+            part_kinds=CODE_KINDS,
+            transformations=problems.TRANSFORMATIONS,
         ),
         "tfds": SourceKind(tfds.documents, tfds.state, ("split", "data_dir"), state_needs_tensorflow=True),
         "seqio": SourceKind(seqio_task.documents, seqio_task.state),
