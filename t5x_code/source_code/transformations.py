@@ -55,6 +55,7 @@ def transform(kind: str, source: str, language: str, rng: np.random.Generator) -
         A text that differs from `source`.
 
     Raises:
-        CannotTransform: the program does not parse, is too small, or the language has no such transformation.
+        CannotTransform: the program does not parse, is too small, or is not Python and to be obfuscated.
+        UserError: `tsh`, `kwr` and `syr` know no such language, or its grammar is not installed.
     """
     return TRANSFORMATIONS[kind](source, language, rng)
