@@ -45,16 +45,21 @@ def shuffle_lines(source: str, language: str, rng: np.random.Generator) -> str:
 
 
 def shuffle_tokens(source: str, language: str, rng: np.random.Generator) -> str:
-    """Permutes the lexical tokens over their places; white space and comments stay.
+    """Permutes the lexical tokens over their places, so that the program differs; white space and comments stay.
 
     Raises:
-        CannotTransform: the program cannot be tokenized or has fewer than two different tokens.
+        CannotTransform: the program cannot be tokenized, has fewer than two different tokens, or is the same program in
+            whatever order.
     """
     lexemes = [lexeme for lexeme in lex(source, language) if lexeme.kind != "comment"]
     texts = [source[lexeme.start : lexeme.end] for lexeme in lexemes]
     if len(set(texts)) < 2:
         raise CannotTransform("it has fewer than two different tokens")
-    return _replace(source, lexemes, _permute(texts, rng, list))
+    for _ in range(MAX_DRAWS):
+        text = _replace(source, lexemes, _permute(texts, rng, list))
+        if not _is_same_code(source, text, language):  # 'a' and "a" are two tokens and one text
+            return text
+    raise CannotTransform("its tokens are the same program in whatever order")
 
 
 def replace_keywords(source: str, language: str) -> str:

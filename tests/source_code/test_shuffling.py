@@ -17,7 +17,7 @@ from t5x_code.source_code.errors import CannotTransform
 from t5x_code.source_code.functions import extract_functions
 from t5x_code.source_code.lexing import LANGUAGES, inventory, lex
 from t5x_code.source_code.obfuscation import is_same_program
-from t5x_code.source_code.shuffling import shuffle_lines
+from t5x_code.source_code.shuffling import shuffle_lines, shuffle_tokens
 from t5x_code.source_code.transformations import TRANSFORMATIONS, transform
 
 
@@ -132,6 +132,17 @@ def test_comments_and_braces_alone_are_not_shuffled():
     for body in ("  // one\n  // two\n}\n", "  }\n}\n", "}  /* one */\n} // two\n"):
         with pytest.raises(CannotTransform):
             shuffle_lines("void f() {\n" + body, "c", rng())
+
+
+@pytest.mark.parametrize("source", ["x = 'a', \"a\"\n", "f(1, 0x1)\n"])
+def test_shuffled_tokens_are_never_the_same_program(source):
+    for seed in range(100):
+        assert not is_same_program(source, shuffle_tokens(source, "python", rng(seed)))
+
+
+def test_tokens_that_cannot_break_a_program_are_not_shuffled():
+    with pytest.raises(CannotTransform):
+        shuffle_tokens("'a' \"a\"\n", "python", rng())
 
 
 def test_python_tokens_are_those_of_the_standard_library():
