@@ -92,6 +92,8 @@ def filter_logits(logits_RxV: jax.Array, top_k: int, top_p: float) -> jax.Array:
         sorted_RxV = jnp.sort(logits_RxV, axis=-1, descending=True)
         probability_RxV = jax.nn.softmax(sorted_RxV, axis=-1)
         likelier_RxV = jnp.cumsum(probability_RxV, axis=-1) - probability_RxV  # mass of the tokens before this one
-        last_Rx1 = jnp.min(jnp.where(likelier_RxV < top_p, sorted_RxV, jnp.inf), axis=-1, keepdims=True)
+        # The first is in it whatever its mass: a `top_p` below float32's numbers is 0 there.
+        is_in_RxV = (likelier_RxV < top_p).at[:, 0].set(True)
+        last_Rx1 = jnp.min(jnp.where(is_in_RxV, sorted_RxV, jnp.inf), axis=-1, keepdims=True)
         logits_RxV = jnp.where(logits_RxV < last_Rx1, -jnp.inf, logits_RxV)
     return logits_RxV

@@ -27,6 +27,12 @@ def test_filters_equal_transformers(logits_RxV, top_k, top_p):
     np.testing.assert_array_equal(filter_logits(jnp.asarray(logits_RxV), top_k, top_p), expected.numpy())
 
 
+@pytest.mark.parametrize("top_p", [1e-40, 1e-60])
+def test_a_nucleus_too_small_for_float32_holds_the_likeliest(logits_RxV, top_p):
+    kept_RxV = filter_logits(jnp.asarray(logits_RxV), 0, top_p) > -jnp.inf
+    np.testing.assert_array_equal(kept_RxV, logits_RxV == logits_RxV.max(1, keepdims=True))
+
+
 def test_draws_follow_the_tempered_distribution():
     logits_V = jnp.array([1.0, 0.0, -jnp.inf, 2.0])
     keys_R = jax.vmap(row_key, (None, 0, None))(3, jnp.arange(20_000), 0)
