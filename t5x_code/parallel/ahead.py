@@ -1,6 +1,7 @@
 """Compiles a step for devices that are not attached, and reads from the result what it needs of each device."""
 
 import dataclasses
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,8 @@ from t5x_code.parallel.collectives import Collective, read_operations, summarise
 from t5x_code.parallel.rules import logical_axes_on
 
 OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"
+GPU_SHARE = 0.75  # of a GPU's memory that JAX takes, unless one of these variables names another
+GPU_SHARE_VARIABLES = ("XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +25,7 @@ class DeviceMemory:
     outputs: int  # those that do not take an argument's place
     temporary: int  # everything else while the step runs
     peak: int  # the compiler's figure for the fullest moment
-    available: int
+    available: int  # to JAX; see `available_bytes`
 
     @property
     def needed(self) -> int:
@@ -76,10 +79,18 @@ def compile_step(step: Callable[..., Any], state: Any, batch: Any, mesh: Mesh, c
         outputs=stats.output_size_in_bytes - stats.alias_size_in_bytes,
         temporary=stats.temp_size_in_bytes + stats.generated_code_size_in_bytes,
         peak=stats.peak_memory_in_bytes,
-        available=chip.memory_bytes,
+        available=available_bytes(chip),
     )
     operations = read_operations(compiled.as_text(), mesh.size)
     return CompiledStep(None, memory, tuple(summarise(operations, mesh, islands_of(mesh))))
+
+
+def available_bytes(chip: Chip) -> int:
+    """Bytes of a device that a run gets: of a GPU the share that JAX takes, by the environment as a run reads it."""
+    if chip.is_tpu:
+        return chip.memory_bytes
+    shares = [os.environ[name] for name in GPU_SHARE_VARIABLES if os.environ.get(name)]
+    return int(chip.memory_bytes * float(shares[0] if shares else GPU_SHARE))
 
 
 def islands_of(mesh: Mesh) -> list[int]:

@@ -5,7 +5,8 @@ import pytest
 
 from t5x_code.errors import UserError
 from t5x_code.parallel import topology
-from t5x_code.parallel.chips import CHIPS, chip_of
+from t5x_code.parallel.ahead import GPU_SHARE_VARIABLES, available_bytes
+from t5x_code.parallel.chips import CHIPS, GIB, chip_of
 
 
 @pytest.mark.parametrize("name", ["v9:2x2", "v5e", "v5e:", "v5e:2x", "a100:1x8", "cpu:2x2"])
@@ -53,3 +54,14 @@ def test_devices_are_what_the_name_says(name, slices, devices, kind):
 def test_each_chip_is_found_by_its_own_kinds():
     assert [chip_of(kind) for chip in CHIPS for kind in chip.kinds] == [chip for chip in CHIPS for _ in chip.kinds]
     assert chip_of("cpu") is None
+
+
+def test_a_gpu_has_the_share_of_its_memory_that_jax_takes_and_a_tpu_all(monkeypatch):
+    for name in GPU_SHARE_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    h100, v5p = chip_of("NVIDIA H100 80GB HBM3"), chip_of("TPU v5p")
+    assert (available_bytes(h100), available_bytes(v5p)) == (60 * GIB, 95 * GIB)
+    for name in GPU_SHARE_VARIABLES:
+        monkeypatch.setenv(name, "0.5")
+        assert (available_bytes(h100), available_bytes(v5p)) == (40 * GIB, 95 * GIB)
+        monkeypatch.delenv(name)
