@@ -101,9 +101,14 @@ def planned_mesh(recipe: Recipe) -> tuple[int, int, int, int]:
 
 def recipe_memory(recipe: Recipe, mesh: tuple[int, int, int, int]) -> tuple[MemoryEstimate, int]:
     """Memory per device on a mesh, and the rows per device at a time that it is for."""
-    rows = -(-max(batch_sizes_of(recipe.loop.batch_size)) // (mesh[0] * mesh[1]))
+    rows = _most_rows(recipe, mesh)
     microbatch = min(rows, recipe.loop.microbatch_size or rows)
-    return estimate_memory(recipe.model, recipe.optimizer, mesh, microbatch, recipe.data.length), microbatch
+    return estimate_memory(recipe.model, recipe.optimizer, mesh, rows, microbatch, recipe.data.length), microbatch
+
+
+def _most_rows(recipe: Recipe, mesh: tuple[int, int, int, int]) -> int:
+    """Rows per device of the largest batch."""
+    return -(-max(batch_sizes_of(recipe.loop.batch_size)) // (mesh[0] * mesh[1]))
 
 
 def check_memory(recipe: Recipe) -> None:
@@ -117,8 +122,9 @@ def check_memory(recipe: Recipe) -> None:
     estimate, microbatch = recipe_memory(recipe, mesh)
     if limit is None or estimate.total <= limit:
         return
-    rows = math.gcd(*batch_sizes_of(recipe.loop.batch_size)) // (mesh[0] * mesh[1])  # a microbatch divides every size
-    fitting = largest_fitting_microbatch(recipe.model, recipe.optimizer, mesh, rows, recipe.data.length, limit)
+    rows = _most_rows(recipe, mesh)
+    divided = math.gcd(*batch_sizes_of(recipe.loop.batch_size)) // (mesh[0] * mesh[1])  # so that every size is
+    fitting = largest_fitting_microbatch(recipe.model, recipe.optimizer, mesh, rows, divided, recipe.data.length, limit)
     if fitting:
         advice = f"set MICROBATCH_SIZE={fitting}"
     else:

@@ -46,6 +46,7 @@ def estimate_memory(
     config: TransformerConfig,
     optimizer: OptimizerConfig,
     mesh: tuple[int, int, int, int],
+    rows: int,
     microbatch_size: int,
     length: int,
 ) -> MemoryEstimate:
@@ -56,7 +57,8 @@ def estimate_memory(
         optimizer: decides how much state lies beside each parameter.
         mesh: sizes of data, fsdp, sequence, tensor. Parameters and optimizer are split over fsdp and tensor, a row's
             activations over sequence and tensor.
-        microbatch_size: rows per device at a time.
+        rows: per device in a step.
+        microbatch_size: rows per device at a time; where `rows` are more, each one's gradients lie beside their sum.
         length: tokens of a row.
     """
     _, fsdp, sequence_size, tensor_size = mesh
@@ -72,10 +74,11 @@ def estimate_memory(
     tile = min(length, QUERY_CHUNK) * min(length, KEY_TILE)
     scores = FLOAT32_BYTES * microbatch_size * config.num_heads * tile / tensor_size
     chunk = min(config.loss_chunk or default_chunk(jax.default_backend()), tokens)
+    gradients = trained_bytes(config) // (fsdp * tensor_size)
     head_gradient = FLOAT32_BYTES * config.model_dim * config.vocab_size // tensor_size
     return MemoryEstimate(
         parameters=parameter_bytes,
-        gradients=trained_bytes(config) // (fsdp * tensor_size),
+        gradients=gradients if microbatch_size == rows else 2 * gradients,
         optimizer=optimizer_bytes,
         activations=int(kept + one_layer + 3 * scores),
         loss_head=int(3 * FLOAT32_BYTES * chunk * config.vocab_size / tensor_size + head_gradient),
@@ -102,12 +105,16 @@ def largest_fitting_microbatch(
     optimizer: OptimizerConfig,
     mesh: tuple[int, int, int, int],
     rows: int,
+    divided: int,
     length: int,
     limit: int,
 ) -> int:
-    """The most rows per device at a time that divide its `rows` and fit into `limit` bytes; 0: not even one fits."""
-    sizes = (size for size in range(rows, 0, -1) if rows % size == 0)
-    return next((size for size in sizes if estimate_memory(config, optimizer, mesh, size, length).total <= limit), 0)
+    """The most rows per device at a time that divide `divided` and fit into `limit` bytes; 0: not even one fits."""
+
+    def fits(size: int) -> bool:
+        return estimate_memory(config, optimizer, mesh, rows, size, length).total <= limit
+
+    return next((size for size in range(divided, 0, -1) if divided % size == 0 and fits(size)), 0)
 
 
 def state_bytes(config: TransformerConfig, optimizer: OptimizerConfig) -> tuple[int, int]:

@@ -68,6 +68,13 @@ def test_a_share_of_heads_and_mlp_is_all_that_a_device_keeps(remat, compiled_gib
     assert 0.9 * peak < total < 1.05 * needed
 
 
+@pytest.mark.parametrize(("rows", "compiled_gib"), [(1, 15.1), (4, 19.2)])
+def test_a_microbatchs_gradients_lie_beside_their_sum(rows, compiled_gib):
+    """Peak by the compiler: launch/compile_ahead.py --topology=h100:1x1."""
+    recipe, _ = load_recipe(["gin/codegen2_1b.gin"], [f"BATCH_SIZE={rows}", "MICROBATCH_SIZE=1"])
+    assert compiled_gib < recipe_memory(recipe, (1, 1, 1, 1))[0].total / 2**30 < 1.1 * compiled_gib
+
+
 def test_the_microbatch_that_is_advised_divides_every_batch(monkeypatch):
     recipe, _ = load_recipe(["gin/codegen2_1b.gin", "gin/meshes/gpu_1.gin"], ["BATCH_SIZE=((0, 12), (9, 24))"])
     needs = {rows: recipe_memory(microbatch_of(recipe, rows), (1, 1, 1, 1))[0].total for rows in (6, 12)}
