@@ -20,6 +20,7 @@ KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective
 ITEM_BYTES = {"pred": 1, "bf16": 2, "f16": 2, "f8e4m3fn": 1, "f8e5m2": 1}  # the others end with their bits
 
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.-]+) \(.*\{$")
+_END = re.compile(r"^\}(, execution_thread=.*)?$")
 _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.-]+) = (.*?) ([a-z][\w-]*)\((.*)$")
 _CALLED = re.compile(r"\b(calls|body|to_apply|branch_computations|true_computation|false_computation)=\{?([^,}]*)")
 _CONDITION = re.compile(r"\bcondition=%?([\w.-]+)")
@@ -126,7 +127,7 @@ def _split(text: str) -> tuple[dict[str, list[str]], str]:
             current = match.group(2)
             computations[current] = []
             entry = current if match.group(1) else entry
-        elif line.startswith("}"):
+        elif _END.match(line):  # no line of a kernel's attributes, some of which begin with a bracket too
             current = ""
         elif current:
             computations[current].append(line)

@@ -5,11 +5,12 @@ from pathlib import Path
 
 from t5x_code.parallel.collectives import read_operations
 
-# As the TPU compiler writes them: a loop that counts to 16 in steps of 2, groups by mesh axes, a transposed list.
+# As the TPU compiler writes them: a loop that counts to 16 in steps of 2, a Pallas kernel whose attributes take several
+# lines, groups by mesh axes, a transposed list.
 PROGRAM = Path(__file__).with_name("known_program.hlo")
 
 
-def test_loops_groups_and_fusions_as_the_tpu_compiler_writes_them():
+def test_loops_kernels_groups_and_fusions_as_the_tpu_compiler_writes_them():
     permute, scatter, gather = read_operations(PROGRAM.read_text(), 4)
     assert (permute.kind, permute.times, permute.num_bytes) == ("collective-permute", 8, 8 * 128 * 4)
     assert permute.groups == ((0, 1), (1, 2), (2, 3), (3, 0))
