@@ -5,9 +5,8 @@ from collections.abc import Iterable
 
 from etils import epath
 
-REWRITE_SHARE = (
-    0.01  # of the time that goes into writing a file anew, at most: a run of weeks would do it for gigabytes
-)
+# Of the time that goes into writing a file anew, at most: a run of weeks would do it for gigabytes.
+REWRITE_SHARE = 0.01
 
 
 class LinesFile:
