@@ -103,9 +103,10 @@ def split_without_data(
 
 
 def num_tokens_without_data(config: DataConfig) -> int | None:
-    """Entries of a recipe's tokenizer, or of the one that will be trained; None where a bucket or a hub would tell."""
+    """Entries of a recipe's tokenizer, or of the one that will be trained; None where a bucket, a hub or data that is
+    not given yet would tell."""
     root = stores_root(config)
-    if in_bucket(root):
+    if in_bucket(root) or falls_back(config):
         return None
     folder = _given_tokenizer(config, resolve_mixture(config), root)
     if folder is None:
