@@ -1,9 +1,12 @@
 """A model of bytes, and requests to evaluate it on HumanEval."""
 
 import pytest
-from byte_model import ALLOWED, SAMPLED, byte_model
+from byte_model import SAMPLED, byte_model
 
 from t5x_code.evaluation.request import Request, Sampled
+from t5x_code.evaluation.sandbox.limits import Execution
+
+ALLOWED = Execution(allowed=True, allowed_without_isolation=True, workers=2)
 
 
 @pytest.fixture(scope="module")

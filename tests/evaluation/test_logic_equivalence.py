@@ -8,6 +8,7 @@ import math
 import jax
 import numpy as np
 import pytest
+from byte_model import ByteTokenizer
 
 from t5x_code.errors import UserError
 from t5x_code.evaluation import embeddings, logic_equivalence
@@ -22,21 +23,6 @@ from t5x_code.models.decoder import hidden_states, init_params, logits
 from t5x_code.reports.similarity_plot import draw_similarities
 from t5x_code.source_code.problems import Problem, group_number, is_held_out
 from t5x_code.source_code.selection import DIFFERENT_TEXT, EQUIVALENT_TEXT, selection_items
-from t5x_code.tokens.special_tokens import SpecialTokens
-
-
-class ByteTokenizer:
-    """One token per byte, then the control tokens."""
-
-    special_tokens = SpecialTokens(eod=256, sep=257, eom=258, masks=(259, 260))
-
-    def encode(self, text):
-        return np.frombuffer(text.encode(), np.uint8).astype(np.int32)
-
-    def decode(self, ids):
-        return bytes(i for i in ids if i < 256).decode(errors="replace")
-
-    encode_prompt, encode_continuation, decode_continuation = encode, encode, decode
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import sys
 import jax
 import numpy as np
 import pytest
-from byte_model import SAMPLED, Bytes
+from byte_model import SAMPLED, ByteTokenizer
 from etils import epath
 from jax.sharding import NamedSharding, PartitionSpec
 
@@ -114,7 +114,7 @@ def test_prompts_are_stripped_where_the_protocol_says_so(request_for, tmp_path):
 
 
 def test_what_cannot_be_drawn_leaves_no_file(request_for, model, tmp_path, shared_data):
-    no_gaps = type("NoGaps", (Bytes,), {"special_tokens": SpecialTokens(eod=256)})()
+    no_gaps = type("NoGaps", (ByteTokenizer,), {"special_tokens": SpecialTokens(eod=256)})()
     infilling = request_for(
         model=dataclasses.replace(model, tokenizer=no_gaps),
         data=str(shared_data / "HumanEval-SingleLineInfilling.jsonl.gz"),

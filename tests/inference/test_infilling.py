@@ -2,8 +2,8 @@
 
 import dataclasses
 
-import numpy as np
 import pytest
+from byte_model import ByteTokenizer
 
 from t5x_code.errors import UserError
 from t5x_code.inference import infilling
@@ -14,20 +14,6 @@ from t5x_code.tokens.special_tokens import FimTokens, SpecialTokens
 
 EOD, SEP, EOM, MASK_1, MASK_2 = 256, 257, 258, 259, 260
 FIM_PREFIX, FIM_MIDDLE, FIM_SUFFIX = 261, 262, 263
-
-
-class ByteTokenizer:
-    """One token per byte, then the control tokens."""
-
-    special_tokens = SpecialTokens(eod=EOD, sep=SEP, eom=EOM, masks=(MASK_1, MASK_2))
-
-    def encode(self, text):
-        return np.frombuffer(text.encode(), np.uint8).astype(np.int32)
-
-    def decode(self, ids, behind=""):
-        return bytes(i for i in ids if i < 256).decode(errors="replace")
-
-    encode_prompt, encode_continuation, decode_continuation = encode, encode, decode
 
 
 MODEL = TextModel(TransformerConfig(), None, ByteTokenizer(), begin=(EOD,))

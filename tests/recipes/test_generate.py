@@ -3,46 +3,23 @@
 import dataclasses
 import json
 
-import jax
-import numpy as np
 import pytest
+from byte_model import byte_model
 
 from t5x_code.errors import UserError
 from t5x_code.inference import generation as generating
 from t5x_code.inference.generation import GenerationConfig
-from t5x_code.inference.infilling import TextModel
 from t5x_code.inference.prompt_file import PromptLine
 from t5x_code.inference.sampling import Sampling
-from t5x_code.models.config import TransformerConfig
-from t5x_code.models.decoder import init_params
 from t5x_code.recipes.generate import complete_file
-from t5x_code.tokens.special_tokens import SpecialTokens
 
 LINES = [{"prompt": "a" * n} for n in range(1, 6)] + [{"prefix": "b" * n, "suffix": "c"} for n in range(4)]
 DRAWN = GenerationConfig(max_new_tokens=6, sampling=Sampling(1.0), num_samples=2, batch_size=4)
 
 
-class Bytes:
-    """One token per byte, then the control tokens."""
-
-    special_tokens = SpecialTokens(eod=256, sep=257, eom=258, masks=(259,))
-
-    def encode(self, text):
-        return np.frombuffer(text.encode(), np.uint8).astype(np.int32)
-
-    def decode(self, ids, behind=""):
-        return bytes(i for i in ids if i < 256).decode(errors="replace")
-
-    encode_prompt, encode_continuation, decode_continuation = encode, encode, decode
-
-
 @pytest.fixture(scope="module")
 def model():
-    config = TransformerConfig(
-        num_layers=1, model_dim=16, num_heads=2, num_kv_heads=2, head_dim=8, mlp_dim=32, vocab_size=260,
-        max_length=32, rotary_dim=4, dtype="float32", initializer_range=0.5,
-    )  # fmt: skip
-    return TextModel(config, init_params(config, jax.random.key(0)), Bytes(), begin=(256,), name="a")
+    return byte_model(max_length=32)
 
 
 def test_an_interrupted_file_ends_as_one_that_was_not_and_nothing_is_written_twice(model, tmp_path, monkeypatch):
