@@ -19,9 +19,9 @@ from t5x_code.checkpoints.model_directory import read_model_directory
 from t5x_code.errors import UserError
 from t5x_code.inference.generation import GenerationConfig
 from t5x_code.inference.infilling import Completion, TextModel, at_strings, complete, infill
-from t5x_code.inference.output_file import check_writable
 from t5x_code.inference.prompt_file import check_lines_fit, holds_surrogates, read_prompt_file
 from t5x_code.inference.sampling import Sampling
+from t5x_code.output_file import check_writable
 from t5x_code.recipes.command_line import run
 from t5x_code.recipes.generate import complete_file
 from t5x_code.recipes.text_model import text_model

@@ -23,7 +23,7 @@ def main(argv: list[str]) -> None:
         raise UserError("give --gin_file and --output, as in --gin_file=gin/quickstart.gin --output=examples.html")
     if not match or int(match[1]) >= int(match[2]):
         raise UserError(f"--steps={STEPS.value}: write FIRST:STOP, as in 0:3")
-    from t5x_code.inference.output_file import check_writable, write_whole
+    from t5x_code.output_file import check_writable, write_whole
     from t5x_code.recipes.gin_files import load_recipe
     from t5x_code.recipes.inputs import prepare_inputs
     from t5x_code.recipes.shown_rows import shown_rows, shown_tokens

@@ -19,8 +19,8 @@ from etils import epath
 from t5x_code.buckets import in_bucket
 from t5x_code.errors import UserError
 from t5x_code.evaluation.gzipped_text import read_text
-from t5x_code.inference.lines_file import LinesFile
-from t5x_code.inference.output_file import write_whole
+from t5x_code.lines_file import LinesFile
+from t5x_code.output_file import write_whole
 
 WEIGHTS = "weights"  # in what samples were made with: tells the model's parameters from others
 REWRITE_SHARE = 0.1  # of the time that goes into writing samples in a bucket, at most

@@ -18,7 +18,7 @@ from t5x_code.inference.infilling import (
     infill_prompt,
     left_to_right_prompt,
 )
-from t5x_code.inference.output_file import write_whole
+from t5x_code.output_file import write_whole
 
 LEFT_TO_RIGHT = {"prompt"}
 INFILL = {"prefix", "suffix"}

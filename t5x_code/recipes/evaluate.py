@@ -31,7 +31,7 @@ from t5x_code.evaluation.request import HeldOutRows, Request, Results, Sampled
 from t5x_code.evaluation.sandbox.limits import Execution
 from t5x_code.huggingface.conversion import CONFIG_FILE, load_onto_mesh
 from t5x_code.inference.infilling import TextModel
-from t5x_code.inference.output_file import check_writable, jsonable, write_whole
+from t5x_code.output_file import check_writable, jsonable, write_whole
 from t5x_code.parallel.mesh import MeshConfig, make_mesh
 from t5x_code.recipes.gin_files import load_recipe
 from t5x_code.recipes.inputs import evaluations_from, prepare_inputs, vocabulary_split

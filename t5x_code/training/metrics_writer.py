@@ -17,8 +17,8 @@ from etils import epath
 
 from t5x_code.buckets import in_bucket
 from t5x_code.errors import UserError
-from t5x_code.inference.lines_file import LinesFile
-from t5x_code.inference.output_file import jsonable
+from t5x_code.lines_file import LinesFile
+from t5x_code.output_file import jsonable
 from t5x_code.training.tensorboard_file import TensorBoardFile
 
 METRICS_FILE = "metrics.jsonl"

@@ -15,6 +15,7 @@ from byte_model import SAMPLED, ByteTokenizer
 from etils import epath
 from jax.sharding import NamedSharding, PartitionSpec
 
+from t5x_code import lines_file
 from t5x_code.errors import UserError
 from t5x_code.evaluation import sample_problems, samples_file
 from t5x_code.evaluation.problems import Problem, read_humaneval, read_infilling
@@ -23,7 +24,6 @@ from t5x_code.evaluation.registry import evaluate
 from t5x_code.evaluation.request import Sampled
 from t5x_code.evaluation.samples_file import SamplesFile, read_samples
 from t5x_code.evaluation.weights_digest import weights_digest
-from t5x_code.inference import lines_file
 from t5x_code.inference.infilling import infill_prompt, left_to_right_prompt
 from t5x_code.models.decoder import init_params
 from t5x_code.parallel.mesh import MeshConfig, make_mesh

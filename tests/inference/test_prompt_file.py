@@ -11,7 +11,6 @@ from t5x_code.errors import UserError
 from t5x_code.inference import prompt_file
 from t5x_code.inference.generation import GenerationConfig
 from t5x_code.inference.infilling import Completion, TextModel
-from t5x_code.inference.output_file import check_writable, write_whole
 from t5x_code.inference.prompt_file import (
     PromptLine,
     check_lines_fit,
@@ -20,6 +19,7 @@ from t5x_code.inference.prompt_file import (
     write_completions,
 )
 from t5x_code.models.config import TransformerConfig
+from t5x_code.output_file import check_writable, write_whole
 from t5x_code.tokens.special_tokens import SpecialTokens
 
 

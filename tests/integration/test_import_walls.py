@@ -17,7 +17,8 @@ LINES = (
 ALSO = {"evaluation": {"source_code", "tokens"}}
 # Rooms outside the two lines, with what they may use.
 OTHERS = {"huggingface": {"models", "tokens", "checkpoints"}, "reports": set()}
-IN_NO_ROOM = ("buckets", "errors", "file_checksum", "progress", "randomness", "__version__")  # may be used everywhere
+# Single modules that may be used everywhere.
+IN_NO_ROOM = "buckets errors file_checksum lines_file output_file progress randomness __version__".split()
 NO_JAX = ("source_code", "tokens", "objectives")
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from t5x_code.inference import lines_file
-from t5x_code.inference.lines_file import REWRITE_SHARE, LinesFile
+from t5x_code import lines_file
+from t5x_code.lines_file import REWRITE_SHARE, LinesFile
 
 SECONDS = 2.0  # that a rewrite takes
 

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 
-from t5x_code.inference.output_file import jsonable
+from t5x_code.output_file import jsonable
 
 
 def test_numbers_that_json_has_not_are_texts():
