@@ -18,7 +18,16 @@ ALSO = {"evaluation": {"source_code", "tokens"}}
 # Rooms outside the two lines, with what they may use.
 OTHERS = {"huggingface": {"models", "tokens", "checkpoints"}, "reports": set()}
 # Single modules that may be used everywhere.
-IN_NO_ROOM = "buckets errors file_checksum lines_file output_file progress randomness __version__".split()
+IN_NO_ROOM = [
+    "buckets",
+    "errors",
+    "file_checksum",
+    "lines_file",
+    "output_file",
+    "progress",
+    "randomness",
+    "__version__",
+]
 NO_JAX = ("source_code", "tokens", "objectives")
 
 
