@@ -5,7 +5,7 @@ own list of files, sizes and CRC-32, written before the step's folder gets its f
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from types import MappingProxyType
 
@@ -16,6 +16,7 @@ from t5x_code.file_checksum import size_and_crc
 CHECKSUMS_FILE = "checksums.json"
 # Orbax completes these two after the list is written. They hold times and hints, and are not read when restoring.
 NOT_LISTED = (CHECKSUMS_FILE, "_CHECKPOINT_METADATA", "commit_success.txt")
+TEMPORARY = ".orbax-checkpoint-tmp"  # after the name of an item that Orbax has not finalized
 THREADS = 8  # CRC-32 runs outside the interpreter's lock
 
 
@@ -34,8 +35,32 @@ def write_checksums(folder: epath.PathLike, known: Mapping[str, tuple[int, int]]
     (folder / CHECKSUMS_FILE).write_text(json.dumps(entries, indent=0))
 
 
-def find_damage(folder: epath.PathLike) -> str | None:
-    """What is wrong with the files under `folder`, in a few words; None when they are as they were written."""
+def sums_of_process(folder: epath.PathLike, process: int) -> dict[str, tuple[int, int]]:
+    """Size and CRC-32 of the parts of arrays that one of several processes has written, by their path in the step.
+
+    Args:
+        folder: of a step that all have yet to finalize, which moves these files and does not change them.
+        process: its index.
+    """
+    found = {}
+    for item in epath.Path(folder).iterdir():
+        parts = item / f"ocdbt.process_{process}" / "d"
+        for path in parts.iterdir() if parts.is_dir() else ():
+            found[f"{item.name.removesuffix(TEMPORARY)}/{parts.parent.name}/d/{path.name}"] = path
+    with ThreadPoolExecutor(THREADS) as pool:
+        return dict(zip(found, pool.map(size_and_crc, found.values()), strict=True))
+
+
+def find_damage(
+    folder: epath.PathLike, items: Collection[str] | None = None, share: tuple[int, int] = (0, 1)
+) -> str | None:
+    """What is wrong with the files under `folder`, in a few words; None when they are as they were written.
+
+    Args:
+        folder: with a list of checksums.
+        items: the folders in it that matter; None: all, and the files beside them.
+        share: `(i, n)` for the i-th of n parts of the files.
+    """
     folder = epath.Path(folder)
     try:
         listed = json.loads((folder / CHECKSUMS_FILE).read_text())
@@ -44,7 +69,8 @@ def find_damage(folder: epath.PathLike) -> str | None:
         return "it has no list of checksums" if any(folder.iterdir()) else "the folder is empty"
     except (ValueError, TypeError, AttributeError):
         return f"its {CHECKSUMS_FILE} is damaged"
-    names = sorted(expected)
+    wanted = [name for name in sorted(expected) if items is None or name.split("/")[0] in items]
+    names = wanted[share[0] :: share[1]]
     with ThreadPoolExecutor(THREADS) as pool:
         problems = pool.map(lambda name: _problem_of_file(folder / name, name, *expected[name]), names)
     return next((problem for problem in problems if problem), None)

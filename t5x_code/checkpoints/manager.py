@@ -5,32 +5,39 @@ its number in one rename, when everything in it is written and its checksums are
 not renamed, it has its number from the beginning, and the list of checksums, written last, says that it is whole.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
 import re
 import sys
+from collections.abc import Collection, Iterator
 from types import TracebackType
 from typing import Any, Self
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
 
 from t5x_code.buckets import in_bucket
-from t5x_code.checkpoints.checksums import CHECKSUMS_FILE, find_damage, write_checksums
+from t5x_code.checkpoints.checksums import CHECKSUMS_FILE, find_damage, sums_of_process, write_checksums
 from t5x_code.errors import UserError
-from t5x_code.parallel.meeting import barrier
+from t5x_code.parallel.meeting import barrier, in_every_process, leave, take_all
 
 OS_ERROR = re.compile(r"os_error_code='(\d+)'|\[Errno (\d+)\]")  # as TensorStore and as Python write it
 
 SET_ASIDE_SECONDS = 600  # until process 0 has renamed what is damaged
+VERIFY_SECONDS = 3600  # until every process has read its share of a step
 
 DAMAGED = ".damaged"  # after the number of a step that was set aside
 COMMITTED_FILE = "commit_success.txt"  # Orbax ends a save into a bucket with it
 
 PARAMS, EMA_PARAMS, TRAINING, METADATA = "params", "ema_params", "training", "metadata"
+MODEL_ITEMS = (PARAMS, EMA_PARAMS, METADATA)  # what is read of a step by all but the run that goes on from it
+
+WRITTEN = "async_write_complete"  # Orbax's name of the meeting of processes that have written their parts of a step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +67,7 @@ class CheckpointWriter:
             max_to_keep=keep_last,
             keep_period=keep_every,
             cleanup_tmp_directories=True,
-            async_options=ocp.AsyncOptions(post_finalization_callback=self._list_checksums),
+            async_options=ocp.AsyncOptions(post_finalization_callback=self._list_checksums, barrier_sync_fn=self._meet),
         )
         try:
             self._manager = ocp.CheckpointManager(self._folder, options=options)
@@ -134,12 +141,28 @@ class CheckpointWriter:
             "earlier checkpoints are whole: make room or set another MODEL_DIR, and run again"
         )
 
+    def _meet(self, *, key: str, timeout_ms: int) -> None:
+        """Called by Orbax where its processes wait for each other. Each sums up what it wrote itself: one alone would
+        read a large model's checkpoint for minutes."""
+        if WRITTEN in key:
+            with contextlib.suppress(Exception):  # what is left out is read by process 0, who says what is wrong
+                found = sums_of_process(self._unfinished_step(), jax.process_index())
+                leave(f"checksums of step {self._saving}", json.dumps(found))
+        ocp.multihost.get_barrier_sync_fn()(key=key, timeout_ms=timeout_ms)
+
     def _list_checksums(self) -> None:
         """Called by Orbax in the first process, when a step's files are written and its folder is not yet renamed."""
+        known = {}
+        for found in take_all(f"checksums of step {self._saving}"):
+            known.update(json.loads(found))
+        write_checksums(self._unfinished_step(), known)
+
+    def _unfinished_step(self) -> epath.Path:
+        """The folder of the step whose save goes on."""
         step = self._folder / str(self._saving)
         names = [path for path in self._folder.iterdir() if path.name.startswith(f"{step.name}.")]
         unfinished = [path for path in names if path.suffix != DAMAGED]
-        write_checksums(unfinished[0] if unfinished else step)
+        return unfinished[0] if unfinished else step
 
 
 def list_steps(folder: epath.PathLike) -> list[int]:
@@ -157,35 +180,51 @@ def _is_unfinished(step: epath.Path) -> bool:
     return in_bucket(step) and not any((step / name).exists() for name in (CHECKSUMS_FILE, COMMITTED_FILE))
 
 
-def newest_good_step(folder: epath.PathLike) -> int | None:
+def newest_good_step(folder: epath.PathLike, items: Collection[str] | None = None) -> int | None:
     """The newest step whose files are as they were written; None where there is no step at all.
 
-    Each newer one that is damaged is named on stderr, with the reason.
+    Each newer one that is damaged is named on stderr, with the reason. Several processes share out the files,
+    and ask for a folder once in a run.
+
+    Args:
+        folder: the checkpoints' folder.
+        items: what has to be whole, such as `MODEL_ITEMS`; None: all of a step.
 
     Raises:
         UserError: there are steps, but none is whole.
     """
-    found = -1
-    if jax.process_index() == 0:
-        found = _newest_good_step(folder)
-    if jax.process_count() > 1:
-        found = int(multihost_utils.broadcast_one_to_all(found))
-    if found == -2:
-        raise UserError(f"no checkpoint in {folder} is whole; move the folder away to start over")
-    return None if found == -1 else found
-
-
-def _newest_good_step(folder: epath.PathLike) -> int:
-    """As `newest_good_step`; -1: no step, -2: none is whole."""
-    steps = list_steps(folder)
-    for step in reversed(steps):
-        damage = find_damage(epath.Path(folder) / str(step))
-        if damage is None:
+    step = None
+    for step in _steps_from_the_newest(folder):
+        path = epath.Path(folder) / str(step)
+        try:
+            in_every_process(f"verifying {path}", lambda path=path: _verify_share(path, items), VERIFY_SECONDS)
             return step
-        print(
-            f"warning: checkpoint {epath.Path(folder) / str(step)} is left out: {damage}", file=sys.stderr, flush=True
-        )
-    return -2 if steps else -1
+        except UserError as damage:
+            if jax.process_index() == 0:
+                print(f"warning: checkpoint {path} is left out: {damage}", file=sys.stderr, flush=True)
+    if step is None:
+        return None
+    raise UserError(f"no checkpoint in {folder} is whole; move the folder away to start over")
+
+
+def _steps_from_the_newest(folder: epath.PathLike) -> Iterator[int]:
+    """As process 0 finds them."""
+    steps = np.asarray(list_steps(folder)[::-1], np.int32)
+    if jax.process_count() > 1:
+        steps = np.resize(steps, int(multihost_utils.broadcast_one_to_all(np.int32(len(steps)))))
+        steps = multihost_utils.broadcast_one_to_all(steps)
+    yield from steps.tolist()
+
+
+def _verify_share(step: epath.Path, items: Collection[str] | None) -> None:
+    """Reads this process' share of a step's files.
+
+    Raises:
+        UserError: with what is wrong with one of them.
+    """
+    damage = find_damage(step, items, (jax.process_index(), jax.process_count()))
+    if damage is not None:
+        raise UserError(damage)
 
 
 def set_aside_newer(folder: epath.PathLike, step: int) -> None:

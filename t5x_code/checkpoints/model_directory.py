@@ -22,6 +22,7 @@ from t5x_code.buckets import in_bucket
 from t5x_code.checkpoints.checksums import find_damage
 from t5x_code.checkpoints.manager import (
     EMA_PARAMS,
+    MODEL_ITEMS,
     PARAMS,
     has_item,
     list_steps,
@@ -187,11 +188,11 @@ def find_params(folder: epath.PathLike, step: int | None = None, use_ema: bool =
     checkpoints = epath.Path(folder) / CHECKPOINTS_FOLDER
     if step is not None and step not in list_steps(checkpoints):
         raise UserError(f"{checkpoints} has no step {step}; it has {list_steps(checkpoints)}")
-    damage = find_damage(checkpoints / str(step)) if step is not None else None
+    damage = find_damage(checkpoints / str(step), MODEL_ITEMS) if step is not None else None
     if damage:
         raise UserError(f"checkpoint {checkpoints / str(step)} is damaged: {damage}; choose another --step")
     if step is None:
-        step = newest_good_step(checkpoints)
+        step = newest_good_step(checkpoints, MODEL_ITEMS)
     if step is None:
         raise UserError(f"{checkpoints} has no checkpoint yet")
     return step, EMA_PARAMS if use_ema and has_item(checkpoints, step, EMA_PARAMS) else PARAMS

@@ -98,6 +98,20 @@ def barrier(name: str, seconds: int) -> None:
         raise RunAgain(f"not every process came to '{name}' within {seconds} s: {reason}") from error
 
 
+def leave(name: str, text: str) -> None:
+    """Leaves a text for process 0, which takes those of all at a later meeting of another kind."""
+    _publish(f"{name}/{jax.process_index()}", text)
+
+
+def take_all(name: str) -> list[str]:
+    """The texts that were left under a name so far; they are there no more."""
+    if jax.process_count() == 1:
+        return []
+    left = distributed.global_state.client.key_value_dir_get(f"t5x_code/{name}/")
+    distributed.global_state.client.key_value_delete(f"t5x_code/{name}/")
+    return [text for _, text in left]
+
+
 def _meet(name: str, own: Facts, judge: Callable[[list[Facts]], Verdict], seconds: int) -> None:
     """Process 0 hears all and judges; its verdict, where it is not empty, is raised in every process."""
     _publish(f"{name}/{jax.process_index()}", json.dumps(own))

@@ -182,7 +182,7 @@ def test_a_full_disk_is_said_at_the_next_look(mount):
 
 
 def test_a_full_disk_is_named_whichever_file_meets_it(tmp_path, monkeypatch):
-    def no_room(folder):
+    def no_room(folder, known):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
 
     monkeypatch.setattr("t5x_code.checkpoints.manager.write_checksums", no_room)
@@ -197,7 +197,7 @@ def test_a_full_disk_is_named_whichever_file_meets_it(tmp_path, monkeypatch):
 def test_a_bucket_that_is_away_for_long_is_one_to_come_back_to(tmp_path, monkeypatch):
     """As TensorStore says it."""
 
-    def away(folder):
+    def away(folder, known):
         raise ValueError(
             "ABORTED: All 32 retry attempts failed: CURL error Could not connect to server: [curl_code='7']"
         )
