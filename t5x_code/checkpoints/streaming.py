@@ -24,6 +24,7 @@ from t5x_code.buckets import in_bucket
 from t5x_code.checkpoints.checksums import write_checksums
 from t5x_code.checkpoints.copying import THREADS, ahead, aligned_empty, copy_into
 from t5x_code.checkpoints.manager import METADATA, PARAMS, absolute_path
+from t5x_code.errors import UserError
 from t5x_code.file_checksum import crc_of
 
 PIECE_BYTES = 16 << 20  # of a chunk on the disk
@@ -54,6 +55,9 @@ def write_step(
         dtype: that they are stored in.
         metadata: plain JSON.
         on_progress: called with the bytes just written.
+
+    Raises:
+        UserError: a number becomes infinite by the cast.
     """
     folder, dtype = epath.Path(folder), np.dtype(dtype)
     stand_ins = {tuple(path.split("/")): np.zeros(1, dtype) for path in params}  # right tree, wrong shapes
@@ -89,6 +93,9 @@ def _write_arrays(
         buffer = buffers.get()
         try:
             content = memoryview(_chunk_of(params[path], shapes[path], number, buffer).reshape(-1).view(np.uint8))
+        except FloatingPointError:
+            raise UserError(f"{path} has numbers that {dtype.name} cannot hold; take bfloat16") from None
+        else:
             name = f"{_stored_name(path)}/{'.'.join(map(str, number)) or '0'}"
             with (folder / name).open("wb") as handle:
                 handle.write(content)
@@ -113,7 +120,8 @@ def _chunk_of(array: LazyArray, shape: Sequence[int], number: tuple[int, ...], b
     chunk = buffer[: math.prod(shape)].reshape(shape)
     if piece.shape != tuple(shape):
         chunk[...] = 0
-    copy_into(chunk[tuple(map(slice, piece.shape))], piece)
+    with np.errstate(over="raise"):
+        copy_into(chunk[tuple(map(slice, piece.shape))], piece)
     return chunk
 
 

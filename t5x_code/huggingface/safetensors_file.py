@@ -76,6 +76,9 @@ def write_safetensors(
         tensors: in that order, taken one at a time; cast to `dtype` as they are written.
         dtype: of all tensors.
         max_shard_bytes: a shard ends before it would exceed this; one shard alone gets no index.
+
+    Raises:
+        UserError: a number becomes infinite by the cast.
     """
     dtype = np.dtype(dtype)
     sizes = {name: math.prod(shape) * dtype.itemsize for name, shape in shapes}
@@ -115,7 +118,10 @@ def _write_file(
         for (name, shape), tensor in zip(shard, tensors, strict=False):  # the rest is the next file's
             if tensor.shape != shape:
                 raise ValueError(f"{name} has shape {tensor.shape}, {shape} was announced")
-            _write_tensor(handle.fileno(), offset, tensor.reshape(1) if not shape else tensor, dtype, pool)
+            try:
+                _write_tensor(handle.fileno(), offset, tensor.reshape(1) if not shape else tensor, dtype, pool)
+            except FloatingPointError:
+                raise UserError(f"{name} has numbers that {dtype.name} cannot hold; take bfloat16") from None
             offset += tensor.size * dtype.itemsize
 
 
@@ -125,7 +131,8 @@ def _write_tensor(file: int, offset: int, tensor: np.ndarray, dtype: np.dtype, p
     rows = max(1, WRITE_BYTES // max(1, row_bytes))
 
     def write_rows(start: int) -> None:
-        piece = contiguous(tensor[start : start + rows], dtype)
+        with np.errstate(over="raise"):
+            piece = contiguous(tensor[start : start + rows], dtype)
         left, place = memoryview(piece.reshape(-1).view(np.uint8)), offset + start * row_bytes
         while left:
             written = os.pwrite(file, left, place)

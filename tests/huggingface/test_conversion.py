@@ -247,6 +247,19 @@ def test_a_model_of_no_family_is_exported_as_one_and_says_which(hf_folder, tmp_p
     assert export_model(str(tmp_path / "own"), str(tmp_path / "out")).family == "codegen"
 
 
+def test_numbers_beyond_a_type_are_refused_in_both_directions(hf_folder, tmp_path):
+    description = import_model(str(hf_folder), str(tmp_path / "ours"))
+    _, params = read_model_directory(tmp_path / "ours")
+    params["layers"]["mlp"]["out"]["kernel"] *= 1e9
+    write_model_directory(tmp_path / "large", description, params, hf_folder)
+    with pytest.raises(UserError, match=r"transformer.h.0.mlp.fc_out.weight has numbers that float16 cannot hold"):
+        export_model(str(tmp_path / "large"), str(tmp_path / "half"), dtype="float16")
+    export_model(str(tmp_path / "large"), str(tmp_path / "whole"))
+    with pytest.raises(UserError, match=r"layers/mlp/out/kernel has numbers that float16 cannot hold"):
+        import_model(str(tmp_path / "whole"), str(tmp_path / "again"), dtype="float16")
+    assert not any((tmp_path / name).exists() for name in ("half", "again"))
+
+
 def test_mp_num_is_codegens_alone(tmp_path):
     random_torch_model("llama", 0).save_pretrained(tmp_path / "theirs")
     import_model(str(tmp_path / "theirs"), str(tmp_path / "ours"))
