@@ -110,14 +110,18 @@ def codec_of(tokenizer: Tokenizer, extra: dict[str, Any]) -> tuple[Tokenizer | P
 
 @functools.lru_cache(maxsize=1024)  # whatever the model writes is looked at many times on its way
 def split_prompt(prompt: str) -> tuple[str, str, str] | None:
-    """The text before a function's docstring, the docstring, and what is begun of the body; None for any other text."""
+    """A function's signature, its docstring, and what is begun of the body; None for any other text.
+
+    What stands before the function, such as imports, is left out: no pair of training shows any.
+    """
     lines = prompt.split("\n")
     for end in _possible_ends(lines):
         function = _function_without_body("\n".join(lines[:end]))
         if function is not None:
             statement = function.body[0]
             body = "\n".join(lines[statement.end_lineno :])
-            signature = textwrap.dedent("\n".join(lines[: statement.lineno - 1]) + "\n")
+            start = min(node.lineno for node in (function, *function.decorator_list))
+            signature = textwrap.dedent("\n".join(lines[start - 1 : statement.lineno - 1]) + "\n")
             return signature, ast.get_docstring(function), body if body.strip() else ""
     return None
 

@@ -107,7 +107,7 @@ def test_code_survives_the_codec(run):
     codec = opened(run).tokenizer
     code = "def f(x):\n    if x:\n        return 1\n    return 2\n"
     assert codec.decode(codec.encode(code)) == code
-    assert split_prompt(PROMPT) == ("import math\n\n\ndef area(r):\n", "Area of a circle.\n\nIn units.", "")
+    assert split_prompt(PROMPT) == ("def area(r):\n", "Area of a circle.\n\nIn units.", "")
     for other in ("x = 1\n", "def f(", "def f():\n    pass\n", code):
         assert split_prompt(other) is None
 
