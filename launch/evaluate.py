@@ -24,7 +24,8 @@ flags.DEFINE_string("data", None, "The benchmark's file, or held-out code: a sto
                     "loss: the folder of the recipe's token stores.")  # fmt: skip
 flags.DEFINE_string("samples", None, "Score these samples ({task_id, completion} lines) with no model.")
 flags.DEFINE_string("protocol", None, "Prompts, truncation and draws by name; default: the evaluation's own.")
-flags.DEFINE_string("variant", None, "mbpp: all, not the test split alone. incremental: humaneval or mbpp. "
+flags.DEFINE_string("variant", None, "mbpp: all, not the test split alone; functions: begun as HumanEval's are. "
+                    "incremental: humaneval or mbpp. "
                     "logic_equivalence: all_problems of the file; verdict: also ask in words.")  # fmt: skip
 flags.DEFINE_integer("limit", None, "Take the first problems only.")
 flags.DEFINE_float("temperature", None, "Default: the protocol's.")

@@ -32,8 +32,13 @@ def evaluate_humaneval(request: Request) -> Results:
 
 
 def evaluate_mbpp(request: Request) -> Results:
-    """MBPP (arXiv 2108.07732), its test split; `--variant=all` takes every problem."""
-    return _evaluate(request, read_mbpp(request.data, request.variant == "all"), "mbpp")
+    """MBPP (arXiv 2108.07732), its test split; `--variant=all` takes every problem.
+
+    With `--variant=functions` a problem is a signature and its description, as arXiv 2402.05783 gives it.
+    """
+    as_functions = request.variant == "functions"
+    problems = read_mbpp(request.data, request.variant == "all", as_functions)
+    return _evaluate(request, problems, "greedy" if as_functions else "mbpp")
 
 
 def evaluate_infilling(request: Request) -> Results:
@@ -49,9 +54,9 @@ def evaluate_multilingual(request: Request) -> Results:
 def evaluate_incremental(request: Request) -> Results:
     """Incremental pass@k (arXiv 2402.05783) over HumanEval, or over MBPP with `--variant=mbpp`."""
     is_mbpp = request.variant == "mbpp"
-    problems = read_mbpp(request.data) if is_mbpp else read_humaneval(request.data)
+    problems = read_mbpp(request.data, as_functions=True) if is_mbpp else read_humaneval(request.data)
     parts = [part for problem in problems[: request.limit] for part in incremental_problems(problem)]
-    return _evaluate(dataclasses.replace(request, limit=None), parts, "mbpp" if is_mbpp else "greedy")
+    return _evaluate(dataclasses.replace(request, limit=None), parts, "greedy")
 
 
 def _evaluate(request: Request, problems: Sequence[Problem], default_protocol: str) -> Results:
@@ -60,6 +65,8 @@ def _evaluate(request: Request, problems: Sequence[Problem], default_protocol: s
     protocol = resolve_protocol(name, request.sampled)
     if protocol.strips_prompts:
         problems = [problem.stripped() for problem in problems]
+    if protocol.preamble:
+        problems = [dataclasses.replace(p, preamble=protocol.preamble * (p.language == "python")) for p in problems]
     with SandboxPool(request.execution) as pool:
         judge = _Judge(pool, problems, request)
         started = time.monotonic()

@@ -4,6 +4,7 @@ import ast
 import dataclasses
 import functools
 import json
+import textwrap
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,8 @@ from t5x_code.errors import UserError
 from t5x_code.evaluation.gzipped_text import read_text
 from t5x_code.evaluation.names import names_defined, names_from_program, names_taken
 from t5x_code.evaluation.sandbox.sandbox import CommandProgram, Program, PythonProgram
+from t5x_code.source_code.functions import extract_functions
+from t5x_code.source_code.reindentation import LEVEL, reindent
 
 MBPP_TEST_SPLIT = range(11, 511)  # task ids; Austin et al. 2021 (arXiv 2108.07732), section 2.1
 
@@ -29,10 +32,11 @@ class Problem:
     group: str = ""  # problem that this one is a part of
     language: str = "python"
     stops: tuple[str, ...] = ()  # what ends an answer in a language other than Python, for which protocols are written
+    preamble: str = ""  # what the program begins with, that the model is not shown
 
     def whole(self, completion: str) -> str:
         """The program that a completion makes."""
-        return self.prompt + completion + self.suffix
+        return self.preamble + self.prompt + completion + self.suffix
 
     def stripped(self) -> "Problem":
         """The problem without white space at the ends of its prompt, which is the program's too; of a gap, as it is."""
@@ -89,15 +93,20 @@ def read_infilling(data: str | None) -> list[Problem]:
     return _read(data, _infilling_problem)
 
 
-def read_mbpp(data: str | None, whole: bool = False) -> list[Problem]:
-    """MBPP, of the release's JSONL or its sanitized JSON; the test split of the release, or all.
+def read_mbpp(data: str | None, whole: bool = False, as_functions: bool = False) -> list[Problem]:
+    """MBPP, of the release's JSONL or its sanitized JSON.
+
+    Args:
+        data: the file.
+        whole: all problems, not the test split of the release alone.
+        as_functions: prompts begin the reference's function, as HumanEval's do.
 
     Raises:
         UserError: none was given, or it cannot be read.
     """
     if data is None:
         raise UserError("give --data=mbpp.jsonl, of github.com/google-research/google-research/tree/master/mbpp")
-    problems = _read(data, _mbpp_problem)
+    problems = _read(data, _mbpp_function if as_functions else _mbpp_problem)
     kept = [problem for problem in problems if whole or int(problem.task_id.rpartition("/")[2]) in MBPP_TEST_SPLIT]
     if not kept:
         first, last = MBPP_TEST_SPLIT[0], MBPP_TEST_SPLIT[-1]
@@ -156,6 +165,22 @@ def _mbpp_problem(record: dict[str, Any]) -> Problem:
         tests=f"{tests}\n",
         from_program=names_from_program(tests, code),
     )
+
+
+def _mbpp_function(record: dict[str, Any]) -> Problem:
+    """The reference up to the body of the last function that the tests call, the description as its docstring: a
+    signature and a text are what a model of docstring-code pairs takes (arXiv 2402.05783), and no test."""
+    problem = _mbpp_problem(record)
+    code = reindent(problem.answer)
+    functions = [span for span in extract_functions(code) if span.name in problem.from_program]
+    if not functions:
+        return problem
+    before, body = code[: functions[-1].header_end], code[functions[-1].body_start :]
+    if not before.endswith("\n"):  # the body stands on the signature's line
+        before, body = f"{before.rstrip()}\n", f"{LEVEL}{body}"
+    text = (record["text"] if "text" in record else record["prompt"]).strip().replace("\\", "\\\\")
+    docstring = textwrap.indent(f'"""\n{text}\n"""\n', LEVEL)
+    return dataclasses.replace(problem, prompt=before + docstring, answer=body)
 
 
 @dataclasses.dataclass(frozen=True)

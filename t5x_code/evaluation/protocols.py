@@ -25,6 +25,18 @@ def codegen_end(text: str) -> int | None:
     return found.start() if found else end
 
 
+# What arXiv 2402.05783 puts before every program, as a model of pairs cannot import: its harness' own, without numpy.
+_IMPORTED = "math re sys copy datetime itertools collections heapq functools hashlib string".split()  # noqa: SIM905
+PAIR_PREAMBLE = "".join(f"import {name}\n" for name in _IMPORTED) + "from typing import *\nfrom collections import *\n"
+_UNINDENTED = re.compile(r"\n(?=\S)")
+
+
+def function_end(text: str) -> int | None:
+    """Where a function that a prompt has begun ends: before the first line that is not indented (arXiv 2402.05783)."""
+    found = _UNINDENTED.search(text)
+    return found.end() if found else None
+
+
 @dataclasses.dataclass(frozen=True)
 class Protocol:
     """Draws, lengths and stops."""
@@ -35,6 +47,7 @@ class Protocol:
     stop: StopRule | None
     max_new_tokens: int = 256
     ks: tuple[int, ...] = (1, 10, 100)
+    preamble: str = ""  # what programs begin with, that the model is not shown
     strips_prompts: bool = False  # white space at both ends; the newline before a body is left to the model
 
 
@@ -49,7 +62,7 @@ PROTOCOLS: dict[str, Protocol] = {
     "codegen2_pass100": Protocol(0.8, 0.95, 200, codegen_end, ks=(100,)),
     "bigcode": Protocol(0.2, 0.95, 20, _bigcode, 512, ks=(1, 10), strips_prompts=True),  # the harness's task humaneval
     "mbpp": Protocol(0.0, 1.0, 1, at_strings(MBPP_STOPS)),
-    "modality_relative": Protocol(0.95, 0.8, 200, _codex),
+    "modality_relative": Protocol(0.95, 0.8, 200, function_end, 512, preamble=PAIR_PREAMBLE),
     "infill": Protocol(0.0, 1.0, 1, None),  # ends at <eom> alone (CodeGen2 model card)
 }
 

@@ -30,7 +30,7 @@ OF_PROGRAMS = ("protocol", "samples", *OF_DRAWS)  # flags of these alone
 
 # What `--variant` may be; an evaluation that is not here has none.
 VARIANTS: dict[str, tuple[str, ...]] = {
-    "mbpp": ("all",),
+    "mbpp": ("all", "functions"),
     "incremental": ("humaneval", "mbpp"),
     "logic_equivalence": (ALL_PROBLEMS, VERDICT),
 }

@@ -84,6 +84,7 @@ def generate(
     generation: GenerationConfig,
     *,
     mesh: Mesh | None = None,
+    prefix_lengths: Sequence[int] | None = None,
     should_stop: Callable[[int, list[int]], bool] | None = None,
     names: Sequence[str] | None = None,
     numbers: Sequence[int] | None = None,
@@ -100,6 +101,7 @@ def generate(
         prompts: token ids, at least one each.
         generation: how.
         mesh: what the parameters are laid out on, rows are split over its batch axes; None: one device.
+        prefix_lengths: how many of each prompt's first tokens see each other both ways; none if not given.
         should_stop: is asked about each unfinished row every `check_period` tokens, by the index of its prompt and its
             new tokens; True ends the row there.
         names: what error messages call the prompts.
@@ -117,6 +119,7 @@ def generate(
     """
     names = names or [f"prompt {index + 1}" for index in range(len(prompts))]
     numbers = range(len(prompts)) if numbers is None else numbers
+    prefix_lengths = prefix_lengths or [0] * len(prompts)
     for prompt, name in zip(prompts, names, strict=True):
         check_fits(len(prompt), generation.max_new_tokens, config.max_length, name)
     samples = min(generation.num_samples, generation.batch_size)
@@ -132,8 +135,10 @@ def generate(
                 continue
             slots = _bucket(len(prompts[indices[0]]), config.max_length - generation.max_new_tokens)
             inputs_PxT, pad_P = _left_pad([prompts[index] for index in indices], batch_size, slots)
+            of_prompts = [prefix_lengths[index] for index in indices]
+            prefix_end_P = pad_P + np.pad(np.array(of_prompts, np.int32), (0, batch_size - len(indices)))
             room = _first_room(config, generation.max_new_tokens, slots, batch_size * samples)
-            prefilled = _prefill(config, room, decoding, inputs_PxT, pad_P)
+            prefilled = _prefill(config, room, decoding, inputs_PxT, pad_P, prefix_end_P)
             ask = should_stop and (lambda row, tokens, of=indices: should_stop(of[row // samples], tokens))
             for first in range(0, generation.num_samples, samples):
                 sample_indices = range(first, first + samples)
@@ -187,7 +192,7 @@ def _left_pad(prompts: Sequence[np.ndarray], batch_size: int, slots: int) -> tup
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _prefill(
-    config: TransformerConfig, room: int, decoding: Decoding, inputs_PxT: jax.Array, pad_P: jax.Array
+    config: TransformerConfig, room: int, decoding: Decoding, inputs_PxT: jax.Array, pad_P: jax.Array, prefix_end_P
 ) -> tuple[KeyValueCache, jax.Array]:
     """Reads the prompts in one pass: the filled cache with room for new tokens, and the logits [P, V] of the first."""
     num_prompts, slots = inputs_PxT.shape
@@ -195,10 +200,11 @@ def _prefill(
     pad_Px1 = pad_P[:, None]
     cache = init_cache(config, num_prompts, slots)  # no more: a prompt sees all of it
     positions_PxT = jnp.maximum(slot_PxT - pad_Px1, 0)
-    # Padding sees itself alone: nobody reads it, and no row of the softmax is empty.
+    # Padding sees itself, so that no row of the softmax is empty; nobody reads it.
     attend_from_PxT = jnp.where(slot_PxT < pad_Px1, slot_PxT, pad_Px1)
+    attend_to_PxT = jnp.maximum(slot_PxT + 1, prefix_end_P[:, None])
     x_PxTxD, cache = decode(
-        config, decoding, cache, inputs_PxT, positions_PxT, jnp.int32(0), attend_from_PxT, slot_PxT + 1
+        config, decoding, cache, inputs_PxT, positions_PxT, jnp.int32(0), attend_from_PxT, attend_to_PxT
     )
     return cache.extended(room), decode_logits(config, decoding, x_PxTxD[:, -1:])[:, 0]
 

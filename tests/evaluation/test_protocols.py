@@ -3,7 +3,7 @@
 import pytest
 
 from t5x_code.errors import UserError
-from t5x_code.evaluation.protocols import PROTOCOLS, codegen_end, resolve_protocol
+from t5x_code.evaluation.protocols import PROTOCOLS, codegen_end, function_end, resolve_protocol
 from t5x_code.evaluation.request import Sampled
 
 
@@ -16,6 +16,16 @@ def test_codegen_cuts_as_its_released_code_does():
     assert twice[: codegen_end(twice)] == "    return 1\ndef a():\n    pass\n"
     printed = "    return 1\nprint(1)\nprint(2)\n"
     assert printed[: codegen_end(printed)] == "    return 1\nprint(1)\n"
+
+
+def test_a_function_of_a_pair_ends_before_a_line_that_is_not_indented():
+    text = "    x = [\n        1]\n\n    # a note\n    return x\n\n"
+    assert function_end(text) is None
+    for more in ("import re\n", "x = f()\n", "# a note\n", "for"):
+        assert text[: function_end(text + more)] == text
+    imported = {}
+    exec(PROTOCOLS["modality_relative"].preamble, imported)
+    assert {"math", "re", "heapq", "List", "Counter"} <= imported.keys()
 
 
 def test_protocols_by_name():

@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -48,18 +49,19 @@ def prompts():
 
 
 @jax.jit
-def full_forward(params, inputs_1xL):
+def full_forward(params, inputs_1xL, prefix):
     positions_1xL = np.arange(inputs_1xL.shape[1])[None]
-    x_1xLxD = hidden_states(CONFIG, params, inputs_1xL, positions_1xL, np.zeros_like(positions_1xL), positions_1xL + 1)
+    attend_to_1xL = jnp.maximum(positions_1xL + 1, prefix)
+    x_1xLxD = hidden_states(CONFIG, params, inputs_1xL, positions_1xL, np.zeros_like(positions_1xL), attend_to_1xL)
     return logits(CONFIG, params, x_1xLxD)[0]
 
 
-def greedy_without_cache(params, prompt, num_tokens, config=CONFIG):
+def greedy_without_cache(params, prompt, num_tokens, prefix=0):
     tokens = list(prompt)
     for _ in range(num_tokens):
-        padded_1xL = np.zeros((1, config.max_length), np.int32)  # causal: what follows is not seen
+        padded_1xL = np.zeros((1, CONFIG.max_length), np.int32)  # causal: what follows is not seen
         padded_1xL[0, : len(tokens)] = tokens
-        tokens.append(int(np.argmax(full_forward(params, padded_1xL)[len(tokens) - 1])))
+        tokens.append(int(np.argmax(full_forward(params, padded_1xL, prefix)[len(tokens) - 1])))
     return tokens[len(prompt) :]
 
 
@@ -69,6 +71,16 @@ def test_cached_batches_equal_the_full_forward_pass(params, decoding, prompts, b
     expected = [greedy_without_cache(params, prompt, 12) for prompt in prompts]
     assert [samples[0] for samples in results] == expected
     assert len({tuple(tokens) for tokens in expected}) > 3  # the model does not say the same everywhere
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_a_prefix_is_read_both_ways(params, decoding, prompts, batch_size):
+    prefixes = [0, 40, 1, 33, 5]  # of prompts of 5, 40, 1, 33 and 7 tokens
+    how = dataclasses.replace(GREEDY, batch_size=batch_size)
+    results = generate(CONFIG, decoding, prompts, how, prefix_lengths=prefixes)
+    expected = [greedy_without_cache(params, prompts[n], 12, prefix) for n, prefix in enumerate(prefixes)]
+    assert [samples[0] for samples in results] == expected
+    assert expected[3] != greedy_without_cache(params, prompts[3], 12)
 
 
 def test_a_cache_that_grows_changes_nothing(monkeypatch, decoding, prompts):

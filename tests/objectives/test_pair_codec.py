@@ -91,8 +91,10 @@ def test_a_code_is_code_whole_or_not(tokenizer):
 
 @pytest.mark.parametrize("end", ["\n", "", "  # a note\n", "\n\n"])
 def test_a_prompt_is_split_at_its_last_functions_docstring(end):
-    before = "import re\n\n\ndef other():\n    '''Not this.'''\n    return 1\n\n\nasync def f(x):\n"
-    assert split_prompt(f'{before}    """Doc."""{end}') == (before, "Doc.", "")
+    """What stands before the function is in no pair of training."""
+    signature = "@cache\nasync def f(x):\n"
+    before = f"import re\n\n\ndef other():\n    '''Not this.'''\n    return 1\n\n\n{signature}"
+    assert split_prompt(f'{before}    """Doc."""{end}') == (signature, "Doc.", "")
     assert split_prompt(f'{before}    """Doc."""{end or chr(10)}    x = [\n')[2].endswith("    x = [\n")
 
 

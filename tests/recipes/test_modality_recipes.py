@@ -77,6 +77,10 @@ def test_a_split_model_is_prompted_in_its_layout_and_writes_code_alone(run):
     comments, python = (int(np.flatnonzero(prompt == token)[0]) for token in (pair.comments, pair.python))
     assert prompt[0] == pair.begin and python == len(prompt) - 1
     assert prompt[comments + 1 : python].max() < 1536  # the docstring has text's ids
+    # What is begun of the body stands behind the prefix that is read both ways; code that is no pair has none.
+    begun = model.tokenizer.encode_prompt(PROMPT + "    return 3\n")
+    assert model.prefix_length(begun) == len(prompt) < len(begun)
+    assert model.prefix_length(model.tokenizer.encode_prompt("x = 1\n")) == 0
     generation = GenerationConfig(max_new_tokens=24, num_samples=2, sampling=Sampling(temperature=1.0))
     for sample in complete(model, [PROMPT], generation)[0]:
         assert tables.allowed[1][list(sample.tokens)].all()
@@ -103,7 +107,7 @@ def test_code_survives_the_codec(run):
     codec = opened(run).tokenizer
     code = "def f(x):\n    if x:\n        return 1\n    return 2\n"
     assert codec.decode(codec.encode(code)) == code
-    assert split_prompt(PROMPT) == ("import math\n\n\ndef area(r):\n", "Area of a circle.\n\nIn units.", "")
+    assert split_prompt(PROMPT) == ("def area(r):\n", "Area of a circle.\n\nIn units.", "")
     for other in ("x = 1\n", "def f(", "def f():\n    pass\n", code):
         assert split_prompt(other) is None
 
@@ -117,7 +121,7 @@ def test_the_code_rows_make_a_plain_model(run, tmp_path):
     assert complete(plain, [code], generation)[0][0].text == complete(split, [code], generation)[0][0].text
     with pytest.raises(UserError, match="leave --plain out"):
         write_plain_model(tmp_path / "plain", tmp_path / "again")
-    assert read_description(tmp_path / "plain").extra == {"pairs": {"layout": "pycodegpt"}}
+    assert read_description(tmp_path / "plain").extra == {"pairs": {"layout": "pycodegpt"}, "prefix_lm": True}
 
 
 @pytest.fixture(scope="module")
