@@ -23,7 +23,7 @@ class Segment:
     lead: int
     targets_N: np.ndarray  # int32, N >= 1
     weights_N: np.ndarray | None = None  # float32 loss weights, None: all 1
-    prefix_length: int = 0  # that many of the first input tokens see each other both ways
+    prefix_length: int = 0  # that many of the first input tokens, N at most, see each other both ways
     inputs_N: np.ndarray | None = None  # int32, the tokens that are read, where they are not `[lead] + targets[:-1]`
     modality_N: np.ndarray | int = CODE_MODALITY  # of the targets
 
@@ -69,7 +69,7 @@ def lay_out(segments: Sequence[Segment], layout: Layout) -> Example:
         if modality_L is not None:
             modality_L[start:end] = segment.modality_N
         if segment.prefix_length:
-            prefix_end = min(start + segment.prefix_length, end)
+            prefix_end = start + segment.prefix_length
             attend_to_L[start:prefix_end] = prefix_end
     return Example(
         inputs_L=inputs_L,

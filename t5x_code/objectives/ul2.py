@@ -116,5 +116,5 @@ def _led_by(segment: Segment, mode_token: int) -> Segment:
         segment,
         targets_N=np.concatenate([np.array([mode_token], np.int32), segment.targets_N]),
         weights_N=np.concatenate([np.zeros(1, np.float32), weights_N]),
-        prefix_length=segment.prefix_length + 1 if segment.prefix_length else 0,
+        prefix_length=segment.prefix_length + 1,  # of one input, it changes nothing
     )

@@ -16,6 +16,7 @@ from t5x_code.errors import UserError
 from t5x_code.objectives.causal_lm import CausalLM
 from t5x_code.objectives.example import Example, Layout
 from t5x_code.objectives.span_corruption import SpanCorruption
+from t5x_code.tokens.modality import TEXT_MODALITY, ModalityTables
 from t5x_code.tokens.special_tokens import SpecialTokens
 
 SPECIAL = SpecialTokens(EOD, 1, 2, masks=tuple(range(3, 103)))
@@ -163,6 +164,13 @@ def test_the_fingerprint_names_what_changed():
     assert changed(codegen2_streams(MemoryStore([50] * 20))) == set()
     assert changed(seed=1) == {"seed"}
     assert changed(layout=dataclasses.replace(LAYOUT, length=64)) == {"sequence_length"}
+    assert changed(layout=dataclasses.replace(LAYOUT, isolate_documents=False)) == {"isolate_documents"}
+    tables = [ModalityTables("full", 200, tuple(range(first, 200))) for first in (110, 111)]
+    of_tables = [data_fingerprint(streams, dataclasses.replace(LAYOUT, modality=table), 0) for table in tables]
+    assert len({of_one["modality"] for of_one in (before, *of_tables)}) == 3
+    of_text = MemoryStore([50] * 20)
+    of_text.manifest.modality = TEXT_MODALITY
+    assert changed([streams[0], dataclasses.replace(streams[1], reader=of_text)]) == {"stream 2: modality"}
     rebuilt = dataclasses.replace(streams[1], reader=MemoryStore([50] * 20, fingerprint="cd34"))
     assert changed([streams[0], rebuilt]) == {"stream 2: rows"}
     without_some = dataclasses.replace(streams[1], reader=MemoryStore([50] * 19))

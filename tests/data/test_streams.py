@@ -1,5 +1,7 @@
 """Rows of a stream: every token once per epoch, documents as they are, another order and other cuts each epoch."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from memory_store import EOD, MemoryStore, random_lengths
@@ -76,6 +78,31 @@ def test_order_and_cuts_change_with_epoch_seed_and_name_only():
     assert sorted(starts(renamed, 0)) == sorted(starts(rows, 0))
     other = plan_rows(Stream("code", "code", MemoryStore(lengths, 2, fingerprint="cd34"), CausalLM()), LAYOUT, 0)
     assert len(set(starts(other, 0)) & set(starts(rows, 0))) < n / 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Dice:
+    """An objective that tells what it draws instead of making an example."""
+
+    name: str = "dice"
+    sides: int = 2**62
+
+    def raw_length(self, layout, document_lengths_N):
+        return layout.length
+
+    def __call__(self, row, layout, rng):
+        return int(rng.integers(self.sides))
+
+
+def test_what_is_drawn_for_a_row_is_its_own_in_every_epoch():
+    def throws(objective=Dice(), seed=0, fingerprint="ab12", name="code"):
+        store = MemoryStore([64] * 3, fingerprint=fingerprint)
+        rows = plan_rows(Stream(f"{name}/dice", name, store, objective), LAYOUT, seed)
+        return [rows.epoch_example(epoch, number) for epoch in range(3) for number in range(3)]
+
+    changes = [throws(), throws(seed=1), throws(fingerprint="cd34"), throws(Dice("other")), throws(Dice(sides=2**61))]
+    assert len({throw for of_one in changes for throw in of_one}) == 9 * len(changes)
+    assert throws(name="moved") == throws()
 
 
 def test_fifty_epochs_cut_at_many_places():

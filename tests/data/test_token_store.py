@@ -12,6 +12,7 @@ import threading
 
 import numpy as np
 import pytest
+from etils import epath
 
 from t5x_code.data import token_store
 from t5x_code.data.builtin_tasks import declaration_for
@@ -183,6 +184,21 @@ def test_a_failed_build_leaves_what_was_there(tmp_path, task, tokenizer, monkeyp
     (root / f"{making}elsewhere.0a.999999999").mkdir()  # of another machine
     build_store(task, tokenizer, root, overwrite=True, show_progress=False)
     assert {path.name for path in root.iterdir()} == {task.name, f"{making}elsewhere.0a.999999999"}
+
+
+def test_a_bucket_gets_manifests_last(tmp_path, monkeypatch):
+    """Whoever reads there meanwhile takes a store with a manifest for whole."""
+    for name in ("train/manifest.json", "train/shards/00000/tokens/c/0", "validation/manifest.json", "tokenizer/x"):
+        path = tmp_path / "made" / name
+        path.parent.mkdir(parents=True)
+        path.write_text(name)
+    copied, path_type = [], type(epath.Path(tmp_path))
+    copy = path_type.copy
+    monkeypatch.setattr(build, "in_bucket", lambda path: True)
+    monkeypatch.setattr(path_type, "copy", lambda file, to: copied.append(file.name) or copy(file, to))
+    build.publish(tmp_path / "made", epath.Path(tmp_path / "store"))
+    assert copied == ["x", "0", MANIFEST_FILE, MANIFEST_FILE]
+    assert (tmp_path / "store/validation/manifest.json").read_text() == "validation/manifest.json"
 
 
 def test_a_source_that_leaves_nothing_to_train_on_is_refused(tmp_path, task, tokenizer):

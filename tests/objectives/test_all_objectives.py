@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from stream_of_rows import rows_of
 
-from t5x_code.errors import UserError
 from t5x_code.objectives import spans
 from t5x_code.objectives.causal_lm import CausalLM
 from t5x_code.objectives.example import Layout, Row
@@ -14,7 +13,6 @@ from t5x_code.objectives.segments import Segment
 from t5x_code.objectives.span_corruption import SpanCorruption
 from t5x_code.objectives.spans import restore
 from t5x_code.objectives.ul2 import UL2
-from t5x_code.tokens.special_tokens import SpecialTokens
 
 OBJECTIVES = [
     CausalLM(),
@@ -182,13 +180,15 @@ def test_segments_may_not_be_empty_of_choice():
     assert Segment(0, np.array([1])).prefix_length == 0
 
 
-def test_ul2_needs_masks_beside_its_mode_tokens():
-    for count in (1, 2, 3):
-        layout = Layout(512, SpecialTokens(eod=0, sep=1, eom=2, masks=tuple(range(900, 900 + count))))
-        with pytest.raises(UserError, match=f"UL2 has {count} masks, of which 3 serve as mode tokens"):
-            UL2().raw_length(layout, np.full(100, 100))
-    layout = Layout(512, SpecialTokens(eod=0, sep=1, eom=2, masks=tuple(range(900, 904))))
-    assert 0 < UL2().raw_length(layout, np.full(100, 100)) < 512
+@pytest.mark.parametrize(
+    ("prefix", "lengths"), [("uniform", range(9)), ("uniform_half", range(5)), ("long", range(5, 9))]
+)
+def test_prefixes_are_drawn_evenly(prefix, lengths):
+    """Of a document of nine tokens; of a `long` one up to half is left."""
+    rng = np.random.default_rng(0)
+    counts = np.bincount([PrefixLM(prefix).draw_length(9, rng) for _ in range(3000)], minlength=9)
+    assert set(np.flatnonzero(counts)) == set(lengths)
+    assert np.abs(counts[lengths] / 3000 - 1 / len(lengths)).max() < 0.04
 
 
 @pytest.mark.parametrize(

@@ -101,13 +101,13 @@ def test_kinds_are_drawn_evenly_and_arms_leave_some_out():
 def test_the_textual_arm_says_what_is_true():
     rng = np.random.default_rng(0)
     pieces = tuple(document(number, ["pos", "obf", "lsh", "kwr"], rng) for number in range(4))
-    objective, verdicts = EquivalenceText(), []
-    bound = objective.packed_lengths(LAYOUT, table_of(pieces)).sum()
-    for _ in range(200):
+    objectives, verdicts = [EquivalenceText(other_problem=share) for share in (0.5, 0.0)], {0.5: [], 0.0: []}
+    most = objectives[0].packed_lengths(LAYOUT, table_of(pieces))
+    for objective in objectives * 200:
         example = objective(Row(pieces), LAYOUT, rng)
-        assert (example.segment_ids_L > 0).sum() <= bound
         for number, piece in enumerate(pieces):
             segment = example.segment_ids_L == number + 1
+            assert segment.sum() <= most[number]
             targets, weights = example.targets_L[segment].tolist(), example.loss_weights_L[segment]
             is_accepted = targets[-2:] == [*YES, EOD]
             assert is_accepted or targets[-3:] == [*NO, EOD]
@@ -122,9 +122,10 @@ def test_the_textual_arm_says_what_is_true():
                 assert kind in ("lsh", "kwr") or (is_other and kind == "code")
             np.testing.assert_array_equal(weights[len(query) : len(body)], float(is_accepted))
             assert weights[: len(query)].all() and weights[len(body) :].all()
-            verdicts.append((is_accepted, owner != number + 1))
-    assert 0.4 < np.mean([accepted for accepted, _ in verdicts]) < 0.6
-    assert np.mean([other for _, other in verdicts]) > 0.05
+            verdicts[objective.other_problem].append((is_accepted, owner != number + 1))
+    assert 0.4 < np.mean([accepted for accepted, _ in verdicts[0.5]]) < 0.6
+    assert np.mean([other for _, other in verdicts[0.5]]) > 0.05
+    assert not any(other for _, other in verdicts[0.0])
 
 
 @pytest.mark.parametrize("objective", [NtpPlus(), EquivalenceText()])

@@ -5,7 +5,8 @@ import pytest
 
 from t5x_code.objectives.causal_lm import CausalLM
 from t5x_code.objectives.example import Layout, Piece, Row
-from t5x_code.objectives.segments import Segment, lay_out
+from t5x_code.objectives.segments import Segment, lay_out, split_ids
+from t5x_code.tokens.modality import CODE_MODALITY, TEXT_MODALITY, split_vocabulary
 from t5x_code.tokens.special_tokens import SpecialTokens
 
 SPECIAL = SpecialTokens(eod=0, sep=1, eom=2, masks=(3, 4))
@@ -61,6 +62,19 @@ def test_intervals_equal_the_dense_prefix_mask(lengths, prefixes):
     keys_L = np.arange(16)
     intervals_LxL = (example.attend_from_L[:, None] <= keys_L) & (keys_L < example.attend_to_L[:, None])
     np.testing.assert_array_equal(intervals_LxL, allowed_LxL)
+
+
+def test_what_leads_a_document_in_has_its_modality():
+    """The first token of a row that goes on with a document is in no target before it."""
+    tables = split_vocabulary("full", {f"t{i}": i for i in range(40)}, range(5), 40)
+    segments = [
+        Segment(20, np.array([21, 0], np.int32), modality_N=CODE_MODALITY),
+        Segment(30, np.array([31, 0], np.int32), modality_N=TEXT_MODALITY),
+    ]
+    example = split_ids(lay_out(segments, Layout(5, SPECIAL, modality=tables)), tables)
+    code_20, code_21 = (40 + tables.sources.index(token) for token in (20, 21))
+    assert example.inputs_L.tolist() == [code_20, code_21, 30, 31, 0]
+    assert example.targets_L.tolist() == [code_21, 0, 31, 0, 0]
 
 
 def test_too_many_targets_are_refused():

@@ -119,6 +119,10 @@ def test_corruption_is_of_the_docstring_in_its_shares(pair_rows, layout):
     all_masked = TextToCode("corrupt_code_clm", corruption=1.0, corrupted_to_mask=1.0)
     example = all_masked(pair_rows[0], layout, np.random.default_rng(0))
     assert np.isin(example.inputs_L[(example.loss_weights_L == 0) & (example.segment_ids_L > 0)], special.all_ids).all()
+    none_masked = TextToCode("corrupt_code_clm", corruption=1.0, corrupted_to_mask=0.0)
+    example = none_masked(pair_rows[0], layout, np.random.default_rng(0))
+    drawn = example.inputs_L[(example.loss_weights_L == 0) & ~np.isin(example.inputs_L, special.all_ids)]
+    assert len(set(drawn.tolist())) > 0.8 * len(drawn)
 
 
 def test_packed_lengths_are_those_of_the_segments(pair_rows, layout):

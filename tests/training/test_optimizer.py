@@ -89,15 +89,29 @@ def test_muon_orthogonalises_each_layer_and_leaves_the_vocabulary_to_adam(tiny_m
     optimizer = make_optimizer(config, logical_axes(tiny_model))
     grads = jax.tree.map(lambda leaf: jax.random.normal(jax.random.key(1), leaf.shape), params)
     updates, _ = optimizer.update(grads, optimizer.init(params), params)
-    for matrix in np.asarray(updates["layers"]["mlp"]["in"]["kernel"]):  # [D, F] of each layer
+    kernels = (np.asarray(tree["layers"]["mlp"]["in"]["kernel"]) for tree in (updates, grads))
+    for matrix, grad in zip(*kernels, strict=True):  # [D, F] of each layer
         singular = np.linalg.svd(matrix, compute_uv=False)
         assert singular.max() / singular.min() < 2.5  # Newton-Schulz of five steps: between 0.7 and 1.2
+        assert (matrix * grad).sum() < 0  # down the slope
+        assert np.sqrt(np.square(matrix).mean()) == pytest.approx(0.2 * 0.01, rel=0.3)  # Adam's size of an update
     for matrix in np.asarray(updates["layers"]["attention"]["out"]["kernel"]).reshape(2, 32, 32):
         singular = np.linalg.svd(matrix, compute_uv=False)
         assert np.sort(singular)[3] > 0.5 * singular.max()
     # Adam's first update has one size in every entry.
-    sizes = np.abs(updates["embedding"]["kernel"])
-    np.testing.assert_allclose(sizes, sizes[0, 0], rtol=1e-3)
+    of_adam = updates["embedding"]["kernel"] / -np.sign(grads["embedding"]["kernel"])
+    assert of_adam[0, 0] > 0
+    np.testing.assert_allclose(of_adam, of_adam[0, 0], rtol=1e-3)
+
+
+def test_no_update_of_adafactor_is_larger_than_the_learning_rate():
+    """Where a gradient grows a thousandfold, its root mean square is behind."""
+    config = OptimizerConfig(name="adafactor", weight_decay=0.0, clip_norm=np.inf, schedule=CONSTANT)
+    optimizer, params = make_optimizer(config, {"kernel": ("embed", "mlp")}), {"kernel": jnp.ones((4, 8))}
+    state = optimizer.init(params)
+    for scale in (1.0, 1000.0):
+        updates, state = optimizer.update({"kernel": jnp.full((4, 8), scale)}, state, params)
+    np.testing.assert_allclose(updates["kernel"], -0.01, rtol=1e-3)
 
 
 @pytest.mark.parametrize(
