@@ -15,6 +15,7 @@ from pathlib import Path
 from absl import flags
 
 from t5x_code.errors import UserError
+from t5x_code.output_file import check_writable
 from t5x_code.progress import progress_bar
 from t5x_code.recipes.command_line import run
 from t5x_code.source_code.problem_layouts import LAYOUTS
@@ -33,6 +34,7 @@ def main(argv: list[str]) -> None:
     if MAX_SOLUTIONS.value < MIN_SOLUTIONS.value:
         least = f"--min_solutions={MIN_SOLUTIONS.value}"
         raise UserError(f"--max_solutions={MAX_SOLUTIONS.value} is less than {least}, which no problem would reach")
+    check_writable(OUTPUT.value)
     output = Path(OUTPUT.value)
     partial = output.with_name(f".{output.name}.{os.getpid()}")
     num_problems = num_solutions = 0

@@ -13,5 +13,5 @@ class FailedTogether(UserError):
 
 
 class RunAgain(Exception):
-    """Another process of the run is gone or stuck. The same command goes on from the newest checkpoint; command lines
-    print the message and exit with 75."""
+    """What is in the way may pass: another process is gone or stuck, a lost host's lock stands, a bucket is out of
+    reach. The same command goes on from the newest checkpoint; command lines print the message and exit with 75."""

@@ -13,11 +13,13 @@ def check_writable(path: str) -> None:
     """Checks that `path` can be written; leaves an existing file as it is.
 
     Raises:
-        UserError: it cannot, or is a folder.
+        UserError: it cannot, or is a folder or a device such as /dev/null, which a file would replace.
     """
     target = epath.Path(path)
     if target.is_dir():
         raise UserError(f"output file {path} is a folder; give the name of a file")
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise UserError(f"output file {path} is a device or pipe; give the name of a file")
     probe = _partial(target)
     try:
         probe.write_text("")

@@ -9,7 +9,6 @@ import ast
 import dataclasses
 import functools
 import re
-import textwrap
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -59,7 +58,12 @@ class PairCodec:
         return int(ends[0]) + 1 if len(ends) else 0
 
     def encode_prompt(self, text: str) -> np.ndarray:
-        """Final ids [N] int32 of what is to be gone on with, laid out as a pair where it is a function's beginning."""
+        """Final ids [N] int32 of what is to be gone on with, laid out as a pair where it is a function's beginning.
+
+        The indentation of a line that it only begins is left to the model, which writes it as marks.
+        """
+        if not _last_line(text).strip(" "):
+            text = text.rstrip(" ")
         function = split_prompt(text)
         if function is None:
             return self.encode(text)
@@ -80,7 +84,9 @@ class PairCodec:
         """Text of what the model wrote; lines are indented from the level on that the prompt's code ends with."""
         function = split_prompt(behind)
         code = behind if function is None else function[0] + function[2]
-        return restore_lines(self._marked_text(ids), *MARKS, behind=code)
+        text = restore_lines(self._marked_text(ids), *MARKS, behind=code)
+        # A body begins on a line of its own, also behind a docstring's last line.
+        return f"\n{text}" if code.endswith("\n") and not behind.endswith("\n") else text
 
     def _marked_text(self, ids: Sequence[int]) -> str:
         base = np.asarray(ids, np.int64)
@@ -121,9 +127,13 @@ def split_prompt(prompt: str) -> tuple[str, str, str] | None:
             statement = function.body[0]
             body = "\n".join(lines[statement.end_lineno :])
             start = min(node.lineno for node in (function, *function.decorator_list))
-            signature = textwrap.dedent("\n".join(lines[start - 1 : statement.lineno - 1]) + "\n")
-            return signature, ast.get_docstring(function), body if body.strip() else ""
+            signature = "\n".join(lines[start - 1 : statement.lineno - 1]) + "\n"
+            return signature, ast.get_docstring(function), body if body.strip() else _last_line(body)
     return None
+
+
+def _last_line(text: str) -> str:
+    return text.rpartition("\n")[2]
 
 
 def _possible_ends(lines: list[str]) -> list[int]:

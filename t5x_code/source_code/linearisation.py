@@ -52,16 +52,19 @@ def restore_lines(text: str, new_line: str, indent: str, dedent: str, behind: st
         indent: likewise.
         dedent: likewise.
         behind: what the text goes on behind, not linearised: marks count from its last line's level, and a line that
-            it leaves unfinished is not indented anew.
+            it leaves unfinished is not indented anew; one of which it has only spaces, by these less.
     """
-    lines, level = [], _last_level(behind)
+    lines, level, begun = [], _last_level(behind), behind.rpartition("\n")[2]
     for line in text.split(new_line):
         content = line.lstrip(indent + dedent)
         marks = line[: len(line) - len(content)]
         level = max(0, level + marks.count(indent) - marks.count(dedent))
         content = content.replace(indent, "").replace(dedent, "")
-        goes_on = not lines and not behind.endswith("\n") and behind != ""
-        lines.append(" " * (LEVEL * level) + content if content.strip() and not goes_on else content)
+        indentation = "" if not lines and begun.strip(" ") else " " * (LEVEL * level)
+        lines.append(indentation + content if content.strip() else content)
+    if not begun.strip(" "):
+        spaces = len(lines[0]) - len(lines[0].lstrip(" "))
+        lines[0] = lines[0][min(spaces, len(begun)) :]
     return "\n".join(lines)
 
 

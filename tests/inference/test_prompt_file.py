@@ -111,6 +111,9 @@ def test_an_output_that_cannot_be_written_is_found_out_first(tmp_path):
         check_writable(str(tmp_path / "absent" / "out.jsonl"))
     with pytest.raises(UserError, match="is a folder; give the name of a file"):
         check_writable(str(tmp_path))
+    os.mkfifo(pipe := tmp_path / "pipe")  # like /dev/null, whose place the file would take
+    with pytest.raises(UserError, match="is a device or pipe; give the name of a file"):
+        check_writable(str(pipe))
 
 
 def test_an_output_that_fails_leaves_nothing_half_written(tmp_path):

@@ -49,12 +49,14 @@ def test_a_begun_function_is_what_training_shows_of_it_and_goes_on_where_it_stan
     shown = np.concatenate(shown).tolist()
     lines = BODY.splitlines(keepends=True)
     for number in range(len(lines)):
-        prompt = SIGNATURE + DOCSTRING + "".join(lines[:number])
-        ids = codec.encode_prompt(prompt).tolist()
-        assert ids == shown[: len(ids)], number
-        rest = codec.decode_continuation(shown[len(ids) :], prompt)
-        assert rest == "".join(lines[number:]), number
-        assert rest.startswith(codec.decode_continuation(shown[len(ids) : len(ids) + 4], prompt).rstrip("\n"))
+        whole = SIGNATURE + DOCSTRING + "".join(lines[:number])
+        for prompt in (whole, whole[:-1], whole + "    "):  # a line's end and its indentation are left to the model
+            ids = codec.encode_prompt(prompt).tolist()
+            assert ids == shown[: len(ids)], number
+            rest = codec.decode_continuation(shown[len(ids) :], prompt)
+            if prompt == whole[:-1] or lines[number].startswith("    "):
+                assert prompt + rest == SIGNATURE + DOCSTRING + BODY, number
+            assert rest.startswith(codec.decode_continuation(shown[len(ids) : len(ids) + 4], prompt).rstrip("\n"))
 
 
 def test_code_without_a_docstring_goes_on_where_it_stands(tokenizer):

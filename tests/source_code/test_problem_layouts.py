@@ -101,11 +101,12 @@ def test_the_command_writes_what_is_read(codenet, tmp_path):
         ("--max_solutions=-3", b"--max_solutions=-3"),
         ("--max_solutions=1", b"--max_solutions=1 is less than --min_solutions=2"),
         ("--min_solutions=0", b"--min_solutions=0"),
+        ("--output=.", b"output file . is a folder"),
     ],
 )
-def test_a_number_of_solutions_that_no_problem_has_is_refused(tmp_path, flag, says):
-    command = [sys.executable, str(ROOT / "launch/problems.py"), "--layout=apps", f"--source={tmp_path}", flag]
+def test_numbers_of_solutions_and_outputs_that_cannot_be_are_refused(tmp_path, flag, says):
+    command = [sys.executable, str(ROOT / "launch/problems.py"), "--layout=apps", f"--source={tmp_path}"]
     (tmp_path / "train.jsonl").write_text('{"problem_id": 1, "solutions": ["a = 1", "b = 2", "c = 3", "d = 4"]}')
-    command.append(f"--output={tmp_path / 'out.jsonl'}")
+    command += [f"--output={tmp_path / 'out.jsonl'}", flag]
     ended = subprocess.run(command, capture_output=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
     assert ended.returncode == 2 and says in ended.stderr and not (tmp_path / "out.jsonl").exists()
