@@ -11,7 +11,6 @@ With --search it finds the largest microbatch under each remat policy. Exits wit
 
 import json
 import sys
-from pathlib import Path
 
 from absl import flags
 
@@ -31,12 +30,13 @@ def main(argv: list[str]) -> None:
         raise UserError(f"unexpected argument {argv[1]}; flags are written --name=value")
     if TOPOLOGY.value is None:
         raise UserError("--topology is needed, as in --topology=v5p:8x8x8 or --topology=h100:1x8")
-    if OUTPUT.value and not Path(OUTPUT.value).absolute().parent.is_dir():
-        raise UserError(f"--output={OUTPUT.value}: there is no such folder")
+    from t5x_code.output_file import check_writable, write_whole
     from t5x_code.recipes.ahead_text import describe_report, describe_search
     from t5x_code.recipes.compile_ahead import compile_recipe, search
     from t5x_code.recipes.gin_files import load_recipe
 
+    if OUTPUT.value:
+        check_writable(OUTPUT.value)
     recipe, _ = load_recipe(flags.FLAGS.gin_file, flags.FLAGS.gin_binding)
     num_slices = NUM_SLICES.value or recipe.mesh.num_slices
     if SEARCH.value:
@@ -48,7 +48,7 @@ def main(argv: list[str]) -> None:
         print(describe_report(report))
         fits, written = report.fits, report.to_json()
     if OUTPUT.value:
-        Path(OUTPUT.value).write_text(json.dumps(written, indent=2) + "\n")
+        write_whole(OUTPUT.value, json.dumps(written, indent=2) + "\n")
     if not fits:
         sys.exit(1)
 

@@ -61,3 +61,15 @@ def why_unreachable(error: BaseException | None) -> str | None:
 def may_pass(error: BaseException) -> bool:
     """Whether what was wrong may be right when the same command is run again."""
     return isinstance(error, RunAgain) or why_unreachable(error) is not None
+
+
+def verdict_on(error: Exception) -> tuple[bool, str] | None:
+    """Whether what is wrong may pass, and a line that says what it is; None where no person at the command can mend it.
+
+    Errors of a bucket are as good as a UserError or a RunAgain.
+    """
+    away = str(error) if isinstance(error, RunAgain) else why_unreachable(error)
+    if away is not None:
+        return True, away
+    reason = str(error) if isinstance(error, UserError) else why_no_bucket(error)
+    return None if reason is None else (False, reason)

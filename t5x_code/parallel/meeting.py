@@ -14,7 +14,7 @@ import jax
 # The store has no public name; its three calls here are used by Orbax and JAX's own tools alike.
 from jax._src import distributed
 
-from t5x_code.buckets import may_pass
+from t5x_code.buckets import may_pass, verdict_on
 from t5x_code.errors import RunAgain, UserError
 
 Result = TypeVar("Result")
@@ -45,16 +45,19 @@ def in_every_process(name: str, make: Callable[[], Result], seconds: int) -> Res
     """Calls `make` in each process. A UserError in one is raised in all, by the process' name; else its own result.
 
     Raises:
-        UserError: of this process or another.
+        UserError: of this process or another; also where a bucket refused it.
         RunAgain: likewise, where what was wrong may pass; or not all came in time.
     """
     if jax.process_count() == 1:
         return make()
-    result, error, passes = None, "", False
+    result, passes, error = None, False, ""
     try:
         result = make()
-    except (UserError, RunAgain) as own:
-        error, passes = str(own), may_pass(own)
+    except Exception as own:
+        verdict = verdict_on(own)
+        if verdict is None:
+            raise
+        passes, error = verdict
     _meet(name, {NEVER_SAME: socket.gethostname(), "error": error, PASSES: str(passes)}, _first_error, seconds)
     return result
 

@@ -29,7 +29,7 @@ def describe_report(report: AheadReport) -> str:
         f"  outputs       {memory.outputs / GIB:9.3f} GiB   beside the arguments that they replace",
         f"  temporary     {memory.temporary / GIB:9.3f} GiB",
         f"  peak          {memory.peak / GIB:9.3f} GiB   the compiler's figure for the fullest moment",
-        f"  available     {memory.available / GIB:9.3f} GiB",
+        f"  available     {memory.available / GIB:9.3f} GiB   XLA_CLIENT_MEM_FRACTION of a GPU, by itself 0.75",
         f"  headroom      {memory.headroom / GIB:9.3f} GiB   beyond what is needed",
         f"{'collectives of a step':<24}{'axes':<16}{'count':>8}{'GB sent inside':>16}{'GB sent across':>16}",
     ]
@@ -43,7 +43,7 @@ def describe_report(report: AheadReport) -> str:
         f"lower bounds    compute {bounds.compute * MS:.1f} ms, memory {bounds.memory * MS:.1f}, "
         f"interconnect {bounds.interconnect * MS:.1f}{network}: no step under {bounds.step * MS:.1f} ms "
         f"({bounds.limit}), no MFU over {report.mfu_at_most:.0%}",
-        "fits" if report.fits else "does not fit    the device's memory is smaller",
+        "fits" if report.fits else "does not fit    it needs more than is available",
     ]
     return "\n".join(lines)
 

@@ -97,6 +97,7 @@ def _explain(error: Exception, gin_files: Sequence[str]) -> str:
     """Gin's message without its stack of contexts: what, in which file."""
     text = " ".join(str(error).split())
     text = re.sub(r"\.? In file \"([^\"]+)\", line (\d+).*", r", in \1 line \2", text)
+    text = re.sub(r"^No bindings specified for '(\w+)/gin\.macro' .*", r"macro \1 is read but set nowhere", text)
     text = re.sub(r"\.? In bindings string line \d+ (.*?)(?: \^)?$", r", in --gin.\1", text)
     return f"recipe {' + '.join(gin_files)}: {text}{_hint(text)}"
 

@@ -108,10 +108,11 @@ def num_tokens_without_data(config: DataConfig) -> int | None:
     root = stores_root(config)
     if in_bucket(root) or falls_back(config):
         return None
-    folder = _given_tokenizer(config, resolve_mixture(config), root)
+    mixture = resolve_mixture(config)
+    folder = _given_tokenizer(config, mixture, root)
     if folder is None:
         return VOCAB_SIZE
-    return Tokenizer.load(folder).vocab_size if Path(folder).is_dir() else None
+    return fitted(Tokenizer.load(folder), mixture.tasks).vocab_size if Path(folder).is_dir() else None
 
 
 def describe_unused_rows(recipe: Recipe, num_tokens: int | None) -> str | None:

@@ -40,7 +40,7 @@ def test_the_report(tmp_path, topology, compiler, attention):
     [
         (TINY, "--topology is needed"),
         ([*TINY, "--topology=v5x:2x2"], "write CHIP:SIZES"),
-        ([*TINY, "--topology=v5e:2x2", "--output=/no/such/folder/x.json"], "there is no such folder"),
+        ([*TINY, "--topology=v5e:2x2", "--output=/no/such/folder/x.json"], "cannot be written: No such file"),
     ],
 )
 def test_mistakes_get_one_line(arguments, says):

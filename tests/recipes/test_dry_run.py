@@ -8,6 +8,7 @@ from t5x_code.errors import UserError
 from t5x_code.recipes import dry_run
 from t5x_code.recipes.dry_run import check_memory, describe, recipe_memory
 from t5x_code.recipes.gin_files import load_recipe
+from t5x_code.tokens import train_bpe
 
 ON_16 = ["gin/codegen2_1b.gin", "gin/meshes/tpu_v5e_16.gin"]
 
@@ -100,3 +101,8 @@ def test_rows_of_no_token_are_counted_where_the_tokenizer_is_known(monkeypatch, 
         ["INITIALIZE_FROM='elsewhere'", "MIXTURE='python_stdlib'"],
     ):
         assert "have a token" not in describe(*load_recipe(files, bindings))
+    tokenizer = train_bpe.train(["def f(): pass"], vocab_size=300, num_masks=2)
+    tokenizer.save(tmp_path / "bytes")
+    of_pairs = ["MIXTURE='python_pairs'", f"TOKENIZER='{tmp_path / 'bytes'}'"]
+    needed = tokenizer.with_pair_tokens().vocab_size
+    assert f"set TransformerConfig.vocab_size={needed} to save" in describe(*load_recipe(files, of_pairs))

@@ -72,6 +72,7 @@ def test_later_files_win_and_bindings_win_over_files():
         ([], [], "pass --gin_file="),
         (["gin/no_such.gin"], [], "gin file gin/no_such.gin does not exist"),
         (["gin/quickstart.gin"], ["TRIAN_STEPS=3"], "TRIAN_STEPS.*did you mean TRAIN_STEPS"),
+        (["gin/quickstart.gin"], ["MODEL_DIR=%MODELDIR"], r": macro MODELDIR is read but set nowhere$"),
         (["gin/quickstart.gin"], ["TransformerConfig.num_layer=3"], r", in --gin\S+=3; did you mean num_layers\?"),
         (["gin/quickstart.gin"], ["TransformerConfig.x=3"], r"named 'x', in --gin.TransformerConfig.x=3$"),
         (["gin/quickstart.gin"], ["Unknown.x=3"], "Unknown.*; there are Recipe, .*CausalLM"),
