@@ -14,7 +14,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from t5x_code.errors import UserError
+from t5x_code.errors import UserError, check_choice
 from t5x_code.objectives.example import Example, Layout, Piece, Row
 from t5x_code.objectives.segments import Segment, lay_out
 from t5x_code.objectives.spans import check_masks, hide_spans, simulate_raw_length
@@ -37,14 +37,12 @@ class Infill:
 
     rate: float = 0.9  # of the documents (arXiv 2207.14255)
     spm_rate: float = 0.0  # of the infilled ones: suffix first
-    sentinels: str = "codegen2"
-    split: str = "token"
+    sentinels: Sentinels = "codegen2"
+    split: Split = "token"
 
     def __post_init__(self):
-        for name, choices in (("sentinels", Sentinels), ("split", Split)):
-            if getattr(self, name) not in get_args(choices):
-                known = ", ".join(get_args(choices))
-                raise UserError(f"Infill.{name} is {getattr(self, name)!r}: choose one of {known}")
+        check_choice("Infill.sentinels", self.sentinels, get_args(Sentinels))
+        check_choice("Infill.split", self.split, get_args(Split))
         for name in ("rate", "spm_rate"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"Infill.{name} is {getattr(self, name)}: it is a share, 0 to 1")

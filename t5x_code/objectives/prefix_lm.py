@@ -11,7 +11,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from t5x_code.errors import UserError
+from t5x_code.errors import check_choice
 from t5x_code.objectives.example import Example, Layout, Piece, Row
 from t5x_code.objectives.segments import Segment, lay_out
 
@@ -26,13 +26,10 @@ class PrefixLM:
     n/2}, a quarter on average (UL2's S-denoiser, arXiv 2205.05131). The paper names none [ours].
     """
 
-    prefix: str = "uniform"
+    prefix: PrefixDistribution = "uniform"
 
     def __post_init__(self):
-        if self.prefix not in get_args(PrefixDistribution):
-            raise UserError(
-                f"PrefixLM.prefix is {self.prefix!r}: choose one of {', '.join(get_args(PrefixDistribution))}"
-            )
+        check_choice("PrefixLM.prefix", self.prefix, get_args(PrefixDistribution))
 
     @property
     def name(self) -> str:
