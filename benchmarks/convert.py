@@ -36,6 +36,7 @@ import turns
 from absl import flags
 
 from t5x_code.recipes import command_line
+from t5x_code.terminal import say
 
 WIDTH, HEADS, INNER, VOCAB_SIZE, LENGTH = 2048, 16, 8192, 51200, 2048
 LAYER_PARAMETERS, OTHER_PARAMETERS = 4 * WIDTH**2 + 3 * WIDTH * INNER, 2 * VOCAB_SIZE * WIDTH
@@ -62,7 +63,7 @@ def main(argv: list[str]) -> None:
             for name, of_name in taken.items():
                 of_name.append(run_fresh(name, folder))
                 said = ", ".join(f"{what} {seconds:.1f} s" for what, seconds in of_name[-1]["seconds"].items())
-                print(f"turn {turn + 1} {name}: {said}", file=sys.stderr, flush=True)
+                say(f"turn {turn + 1} {name}: {said}")
     rows = {name: summarise(of_name) for name, of_name in taken.items()}
     compared = {"load": "load", "export": "export", "convert": "convert", "mapped": "load"}
     heads = "".join(f"{head:>7}" for head in ("s", "min", "max", "speed"))

@@ -9,7 +9,6 @@ import dataclasses
 import json
 import os
 import re
-import sys
 from types import TracebackType
 from typing import Any, Self
 
@@ -22,6 +21,7 @@ from t5x_code.buckets import in_bucket
 from t5x_code.checkpoints.checksums import CHECKSUMS_FILE, find_damage, write_checksums
 from t5x_code.errors import UserError
 from t5x_code.parallel.meeting import barrier
+from t5x_code.terminal import warn
 
 OS_ERROR = re.compile(r"os_error_code='(\d+)'|\[Errno (\d+)\]")  # as TensorStore and as Python write it
 
@@ -113,7 +113,7 @@ class CheckpointWriter:
         except UserError as failure:
             if error is None:
                 raise
-            print(f"warning: {failure}", file=sys.stderr, flush=True)  # the first error is the one to raise
+            warn(str(failure))  # the first error is the one to raise
 
     def _wait(self) -> None:
         if self._saving is None:
@@ -182,9 +182,7 @@ def _newest_good_step(folder: epath.PathLike) -> int:
         damage = find_damage(epath.Path(folder) / str(step))
         if damage is None:
             return step
-        print(
-            f"warning: checkpoint {epath.Path(folder) / str(step)} is left out: {damage}", file=sys.stderr, flush=True
-        )
+        warn(f"checkpoint {epath.Path(folder) / str(step)} is left out: {damage}")
     return -2 if steps else -1
 
 

@@ -12,6 +12,7 @@ from absl import logging as absl_logging
 
 from t5x_code.buckets import why_no_bucket, why_unreachable
 from t5x_code.errors import EXIT_BAD_INPUT, EXIT_RUN_AGAIN, FailedTogether, RunAgain, UserError
+from t5x_code.terminal import say
 
 HELP = ("--help", "-h", "-help", "--helpfull")
 EXIT_INTERRUPTED = 130  # as of a shell's command that Ctrl-C ends
@@ -90,7 +91,7 @@ def fail(error: Exception) -> NoReturn:
 
 
 def _print_error(error: Exception | str) -> None:
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+    say(f"error: {' '.join(str(error).split())}")
 
 
 def define_recipe_flags() -> None:

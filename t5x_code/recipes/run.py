@@ -33,9 +33,9 @@ from t5x_code.recipes.dry_run import check_memory, describe_mesh, refuse_uneven_
 from t5x_code.recipes.mixture import cache_folder
 from t5x_code.recipes.recipe import Recipe
 from t5x_code.recipes.vocabulary import describe_unused_rows
+from t5x_code.terminal import say
 from t5x_code.tokens.tokenizer import TOKENIZER_FILE, Tokenizer
 from t5x_code.training.loop import RunData, RunFiles, train
-from t5x_code.training.metrics_writer import say
 
 RECIPE_FILE = "config.gin"
 STORES_FILE = "stores.json"

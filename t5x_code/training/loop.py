@@ -25,11 +25,12 @@ from t5x_code.models.config import TransformerConfig
 from t5x_code.models.modality import VocabularySplit
 from t5x_code.parallel.hosts import global_batch, is_writer
 from t5x_code.parallel.rules import logical_axes_on
+from t5x_code.terminal import say
 from t5x_code.training.assemble import jit_train_step, step_parts
 from t5x_code.training.batch_size import BatchSize, batch_size_at, batch_sizes_from, batch_sizes_of
 from t5x_code.training.evaluation import evaluate
 from t5x_code.training.losses import LossConfig
-from t5x_code.training.metrics_writer import MetricsWriter, progress_line, say
+from t5x_code.training.metrics_writer import MetricsWriter, progress_line
 from t5x_code.training.optimizer import OptimizerConfig
 from t5x_code.training.profiling import ProfilerWindow
 from t5x_code.training.resume import Start, checkpoint_of, find_start, model_facts

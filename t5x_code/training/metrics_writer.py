@@ -8,7 +8,6 @@ import errno
 import importlib.util
 import json
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from t5x_code.buckets import in_bucket
 from t5x_code.errors import UserError
 from t5x_code.lines_file import LinesFile
 from t5x_code.output_file import jsonable
+from t5x_code.terminal import warn
 from t5x_code.training.tensorboard_file import TensorBoardFile
 
 METRICS_FILE = "metrics.jsonl"
@@ -41,7 +41,7 @@ class MetricsWriter:
         steps_and_lines = [(_step_of(line), line) for line in _complete_lines(self._file)]
         damaged = sum(step is None for step, _ in steps_and_lines)
         if damaged:
-            say(f"warning: {self._file} had {damaged} damaged lines; they are left out")
+            warn(f"{self._file} had {damaged} damaged lines; they are left out")
         lines = [line for step, line in steps_and_lines if step is not None and step <= first_step]
         local = not in_bucket(model_dir)
         try:
@@ -123,11 +123,6 @@ def format_duration(seconds: float) -> str:
     if days or hours:
         return (f"{days}d " if days else "") + f"{hours:02}:{minutes:02}:{left:02}"
     return f"{minutes}:{left:02}"
-
-
-def say(text: str) -> None:
-    """One event, one line, on the terminal."""
-    print(text, file=sys.stderr, flush=True)
 
 
 def _complete_lines(file: epath.Path) -> list[str]:
