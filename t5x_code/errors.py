@@ -19,6 +19,11 @@ class RunAgain(Exception):
     print the message and exit with 75."""
 
 
+def one_line(error: BaseException | str) -> str:
+    """An error's text, or another one, without its line breaks."""
+    return " ".join(str(error).split())
+
+
 def check_choice(setting: str, value: str, choices: Collection[str]) -> None:
     """Raises UserError, by the name of the setting, unless its value is one of the choices."""
     if value not in choices:

@@ -19,7 +19,7 @@ from jax.experimental import multihost_utils
 
 from t5x_code.buckets import in_bucket
 from t5x_code.checkpoints.checksums import CHECKSUMS_FILE, find_damage, write_checksums
-from t5x_code.errors import UserError
+from t5x_code.errors import UserError, one_line
 from t5x_code.parallel.meeting import barrier
 from t5x_code.terminal import warn
 
@@ -126,7 +126,7 @@ class CheckpointWriter:
 
     def _failure(self, error: Exception) -> UserError:
         step, self._saving = self._saving, None
-        text = " ".join(str(error).split())
+        text = one_line(error)
         from_system = OS_ERROR.search(text)
         reason = os.strerror(int(from_system.group(1) or from_system.group(2))) if from_system else text[:200]
         return UserError(

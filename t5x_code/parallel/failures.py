@@ -18,7 +18,7 @@ import jax
 from jax._src import distributed
 
 from t5x_code.buckets import may_pass
-from t5x_code.errors import EXIT_BAD_INPUT, EXIT_RUN_AGAIN, FailedTogether, UserError
+from t5x_code.errors import EXIT_BAD_INPUT, EXIT_RUN_AGAIN, FailedTogether, UserError, one_line
 from t5x_code.terminal import say
 
 LOOK_SECONDS = 1.0  # between two looks of a process, or more, so that all together do not look too often
@@ -53,7 +53,7 @@ class FailureWatch:
         if isinstance(error, UserError):
             who = f"process {jax.process_index()} ({socket.gethostname()})"
             code = EXIT_RUN_AGAIN if may_pass(error) else EXIT_BAD_INPUT
-            _write(FAILED, f"{code} {who}: {' '.join(str(error).split())}")
+            _write(FAILED, f"{code} {who}: {one_line(error)}")
             self._hear()
             raise FailedTogether(str(error)) from error
 

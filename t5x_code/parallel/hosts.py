@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from t5x_code.errors import RunAgain, UserError
+from t5x_code.errors import RunAgain, UserError, one_line
 from t5x_code.parallel.rules import batch_sharding
 from t5x_code.terminal import say
 
@@ -73,7 +73,7 @@ def start_processes(config: HostsConfig) -> None:
             shutdown_timeout_seconds=config.heartbeat_seconds,
         )
     except jax.errors.JaxRuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)[:200]
         raise RunAgain(f"the processes{where} did not all join in time ({reason}); {advice}") from error
     finally:
         reminder.cancel()

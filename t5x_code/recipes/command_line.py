@@ -11,7 +11,7 @@ from absl import flags
 from absl import logging as absl_logging
 
 from t5x_code.buckets import why_no_bucket, why_unreachable
-from t5x_code.errors import EXIT_BAD_INPUT, EXIT_RUN_AGAIN, FailedTogether, RunAgain, UserError
+from t5x_code.errors import EXIT_BAD_INPUT, EXIT_RUN_AGAIN, FailedTogether, RunAgain, UserError, one_line
 from t5x_code.terminal import say
 
 HELP = ("--help", "-h", "-help", "--helpfull")
@@ -91,7 +91,7 @@ def fail(error: Exception) -> NoReturn:
 
 
 def _print_error(error: Exception | str) -> None:
-    say(f"error: {' '.join(str(error).split())}")
+    say(f"error: {one_line(error)}")
 
 
 def define_recipe_flags() -> None:

@@ -19,7 +19,7 @@ from t5x_code.checkpoints.model_directory import (
     ModelDescription,
     read_description,
 )
-from t5x_code.errors import RunAgain, UserError
+from t5x_code.errors import RunAgain, UserError, one_line
 from t5x_code.models.attention.choice import AUTO
 from t5x_code.models.modality import split_config
 from t5x_code.parallel.failures import FailureWatch
@@ -112,7 +112,7 @@ def train_recipe(recipe: Recipe, resolved: str, command: str) -> int:
     except jax.errors.JaxRuntimeError as error:
         if jax.process_count() == 1:
             raise
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)[:200]
         raise RunAgain(f"process {jax.process_index()} lost the others: {reason}") from error
 
 
@@ -149,7 +149,7 @@ def short_of_memory() -> Iterator[None]:
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)[:200]
         raise UserError(
             f"a device has no memory left ({reason}); set MICROBATCH_SIZE lower, REMAT='dots' or 'full', "
             "OptimizerConfig.moment_dtype='bfloat16' or OptimizerConfig.offload=True"
