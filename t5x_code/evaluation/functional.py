@@ -86,7 +86,7 @@ def _draw(
     request: Request, problems: Sequence[Problem], name: str, protocol: Protocol, judge: "_Judge"
 ) -> dict[str, Any]:
     """Draws what is missing from the samples file, and hands all of it to the judge as it comes."""
-    model = request.the_model()
+    model = request.require_model()
     protocol = with_lengths_of(model, protocol, request.sampled)
     draws = plan_draws(model, problems, protocol, request.sampled)
     settings = made_with(model, draws, name)
@@ -143,7 +143,7 @@ def summarise(problems: Sequence[Problem], outcomes: dict[str, list[Outcome]], k
     metrics, intervals = {}, {}
     for name, values_P, weights_P in _pass_at(attempted, counts, ks):
         metrics[name] = float(np.average(values_P, weights=weights_P))
-        intervals[name] = bootstrap_interval(values_P, seed, weights_P=weights_P)
+        intervals[name] = bootstrap_interval(values_P, seed, weights_P)
     reasons = Counter(_kind(outcome.result) for results in outcomes.values() for outcome in results)
     return {
         "metrics": metrics,

@@ -32,7 +32,7 @@ def evaluate_loss(request: Request) -> Results:
     Raises:
         UserError: no model, nothing held out, or it was not trained here: rows are made by the recipe in its folder.
     """
-    model = request.the_model()
+    model = request.require_model()
     if request.batches is None:
         raise UserError("--eval=loss reads the rows that the model's recipe makes; give a --model_dir with config.gin")
     held_out = request.batches()
