@@ -7,7 +7,6 @@ Legend of array names: P prompts of a batch, T prompt slots (a few sizes only, a
 together (P x samples), N new tokens, V vocabulary, D model, S tokens that end a row, F tokens that are never chosen.
 """
 
-import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Container, Iterator, Sequence
@@ -125,7 +124,7 @@ def generate(
         batch_size = -(-max(batch_size, 1) // num_batch_shards(mesh)) * num_batch_shards(mesh)
     by_length = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
     results: list[list[list[int]]] = [[] for _ in prompts]
-    with logical_axes_on(mesh) if mesh is not None else contextlib.nullcontext():
+    with logical_axes_on(mesh):
         for start in range(0, len(prompts), max(batch_size, 1)):
             indices = by_length[start : start + batch_size]
             if all(index in skip for index in indices):
