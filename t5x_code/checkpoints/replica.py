@@ -11,7 +11,6 @@ whole.
 import hashlib
 import json
 import threading
-from types import TracebackType
 from typing import Any, Self
 
 import jax
@@ -67,7 +66,7 @@ class ReplicaWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _write(self, step: int, shards: dict[str, np.ndarray], metadata: dict[str, Any]) -> None:

@@ -138,22 +138,22 @@ def train(
             mesh,
             config.seed,
             data.fingerprint,
-            config.accept_changed_data,
-            initialize_from,
-            data.split,
-            parts.offload,
-            config.local_replicas,
+            accept_changed_data=config.accept_changed_data,
+            initialize_from=initialize_from,
+            split=data.split,
+            offload=parts.offload,
+            local_replicas=config.local_replicas,
         )
         if is_writer():
             lock.acquire(makes_folder=True)  # before anything is written that may be another run's by now
             start_run_directory(config.model_dir, files.description, files.save_tokenizer, files.texts)
             say(start.origin)
         steps = _Steps(
-            jit_train_step(parts, start.state),
-            jax.jit(make_eval_step(parts.loss, mesh, config.microbatch_size)),
-            with_ema,
-            model,
-            mesh,
+            train=jit_train_step(parts, start.state),
+            evaluate=jax.jit(make_eval_step(parts.loss, mesh, config.microbatch_size)),
+            with_ema=with_ema,
+            model=model,
+            mesh=mesh,
         )
         return _run(config, steps, start, data)
 

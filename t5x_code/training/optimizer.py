@@ -1,6 +1,7 @@
 """Optimizers of optax by name, all with the same clipping, decoupled weight decay and schedule."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, Literal, get_args
 
 import jax
@@ -127,5 +128,5 @@ def _muon_dimensions(names: LogicalAxes) -> optax.contrib.MuonDimensionNumbers |
     return optax.contrib.MuonDimensionNumbers(tuple(dims[:split]), tuple(dims[split:]))
 
 
-def _map_axes(function: Any, axes: Any) -> Any:
+def _map_axes(function: Callable[[LogicalAxes], Any], axes: Any) -> Any:
     return jax.tree.map(function, axes, is_leaf=lambda node: isinstance(node, tuple))

@@ -6,7 +6,6 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
-from types import TracebackType
 from typing import Self
 
 from t5x_code.errors import EXIT_RUN_AGAIN
@@ -44,7 +43,7 @@ class Watchdog:
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self._ended = True
         self._sign.set()
         self._thread.join()
