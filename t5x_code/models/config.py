@@ -82,6 +82,11 @@ class TransformerConfig:
         return -(-self.vocab_size // self.vocab_multiple) * self.vocab_multiple
 
     @property
+    def rotates(self) -> bool:
+        """Whether positions are rotations of the queries and keys."""
+        return self.position_encoding in ("rope_interleaved", "rope_half")
+
+    @property
     def window_of_layer(self) -> tuple[int, ...]:
         """The window of each of the `num_layers` layers, 0 = whole context."""
         return tuple(self.window_pattern[n % len(self.window_pattern)] for n in range(self.num_layers))
@@ -113,11 +118,10 @@ def _check_config(config: TransformerConfig) -> None:
     if config.num_heads % config.num_kv_heads:
         heads = f"num_heads {config.num_heads}, num_kv_heads {config.num_kv_heads}"
         raise UserError(f"TransformerConfig: {heads}: the key/value heads must divide the heads")
-    rotates = config.position_encoding in ("rope_interleaved", "rope_half")
-    if rotates and (config.rotary_dim % 2 or not 0 < config.rotary_dim <= config.head_dim):
+    if config.rotates and (config.rotary_dim % 2 or not 0 < config.rotary_dim <= config.head_dim):
         sizes = f"rotary_dim {config.rotary_dim}, head_dim {config.head_dim}"
         raise UserError(f"TransformerConfig: {sizes}: rotary_dim must be even and at most head_dim")
-    if not rotates and config.rope_scaling is not None:
+    if not config.rotates and config.rope_scaling is not None:
         encoding = f"position_encoding is {config.position_encoding!r}"
         raise UserError(f"TransformerConfig.rope_scaling stretches a rotation, but {encoding}; set it to None")
     if not config.window_pattern or min(config.window_pattern) < 0:
