@@ -1,6 +1,7 @@
 """Causal language modelling: predict each token from those before it."""
 
 import dataclasses
+from typing import ClassVar
 
 import numpy as np
 
@@ -12,10 +13,7 @@ from t5x_code.objectives.segments import Segment, lay_out
 class CausalLM:
     """Every token of the row, each document's `eod` included, is a target with weight 1."""
 
-    @property
-    def name(self) -> str:
-        """Short name for metrics and streams."""
-        return "causal_lm"
+    name: ClassVar[str] = "causal_lm"  # for metrics and streams
 
     def raw_length(self, layout: Layout, document_lengths_N: np.ndarray) -> int:
         """L: a row of the store becomes as many targets."""

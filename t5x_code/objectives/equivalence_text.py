@@ -7,6 +7,7 @@ Shape legend: D documents of a store.
 """
 
 import dataclasses
+from typing import ClassVar
 
 import numpy as np
 
@@ -27,6 +28,9 @@ from t5x_code.objectives.segments import Segment, lay_out
 class EquivalenceText:
     """`query candidate verdict eod`, one segment per document."""
 
+    name: ClassVar[str] = "equivalence_text"  # for metrics and streams
+    max_documents: ClassVar[None] = None  # as many as fit
+
     accepted: tuple[str, ...] = ACCEPTED_KINDS
     negatives: tuple[str, ...] = BROKEN_KINDS
     other_problem: float = 0.5  # of the rejected pairs, the share whose candidate is of another document where one fits
@@ -34,16 +38,6 @@ class EquivalenceText:
     def __post_init__(self):
         check_kinds(self.accepted, ACCEPTED_KINDS, "EquivalenceText.accepted")
         check_kinds(self.negatives, BROKEN_KINDS, "EquivalenceText.negatives")
-
-    @property
-    def name(self) -> str:
-        """Short name for metrics and streams."""
-        return "equivalence_text"
-
-    @property
-    def max_documents(self) -> None:
-        """As many as fit."""
-        return None
 
     def packed_lengths(self, layout: Layout, documents: DocumentTable) -> np.ndarray:
         """Tokens that each document takes at most, its eod included, int64 [D]; more than L if it lacks a candidate.

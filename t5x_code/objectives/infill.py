@@ -10,7 +10,7 @@ Shape legend: N tokens of a piece, P pieces of a row.
 """
 
 import dataclasses
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 
@@ -35,6 +35,8 @@ class Infill:
     because the middle really ends there.
     """
 
+    name: ClassVar[str] = "infill"  # for metrics and streams
+
     rate: float = 0.9  # of the documents (arXiv 2207.14255)
     spm_rate: float = 0.0  # of the infilled ones: suffix first
     sentinels: Sentinels = "codegen2"
@@ -48,11 +50,6 @@ class Infill:
                 raise UserError(f"Infill.{name} is {getattr(self, name)}: it is a share, 0 to 1")
         if self.spm_rate and self.sentinels == "codegen2":
             raise UserError("Infill.spm_rate: suffix-prefix-middle order needs sentinels='starcoder'")
-
-    @property
-    def name(self) -> str:
-        """Short name for metrics and streams."""
-        return "infill"
 
     def raw_length(self, layout: Layout, document_lengths_N: np.ndarray) -> int:
         """L less the 99th percentile of the growth.

@@ -9,6 +9,7 @@ Shape legend: L sequence length, C code slots of a row, D documents of a store, 
 
 import dataclasses
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 
@@ -27,6 +28,8 @@ QUERY, ACCEPTED, NEGATIVE = 1, 2, 3  # `code_role`; 0 is an empty slot
 class NtpPlus:
     """Queries, each with an accepted code and hard negatives."""
 
+    name: ClassVar[str] = "ntp_plus"  # for metrics and streams
+
     accepted: tuple[str, ...] = ACCEPTED_KINDS  # one of those that the document has is drawn
     negatives: tuple[str, ...] = BROKEN_KINDS  # likewise, for each negative
     negatives_per_query: int = 1
@@ -41,11 +44,6 @@ class NtpPlus:
                 f"NtpPlus: max_queries {self.max_queries} must be 1 or more, "
                 f"negatives_per_query {self.negatives_per_query} 0 or more"
             )
-
-    @property
-    def name(self) -> str:
-        """Short name for metrics and streams."""
-        return "ntp_plus"
 
     @property
     def max_documents(self) -> int:

@@ -7,7 +7,7 @@ Shape legend: N tokens of a piece.
 """
 
 import dataclasses
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 
@@ -26,15 +26,12 @@ class PrefixLM:
     n/2}, a quarter on average (UL2's S-denoiser, arXiv 2205.05131). The paper names none [ours].
     """
 
+    name: ClassVar[str] = "prefix_lm"  # for metrics and streams
+
     prefix: PrefixDistribution = "uniform"
 
     def __post_init__(self):
         check_choice("PrefixLM.prefix", self.prefix, get_args(PrefixDistribution))
-
-    @property
-    def name(self) -> str:
-        """Short name for metrics and streams."""
-        return "prefix_lm"
 
     def raw_length(self, layout: Layout, document_lengths_N: np.ndarray) -> int:
         """L: a row of the store becomes as many targets."""

@@ -16,7 +16,7 @@ Shape legend: D documents of a store, N tokens of a pair.
 
 import dataclasses
 import functools
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 
@@ -37,6 +37,8 @@ PairLayout = Literal["pangu", "pycodegpt"]
 class TextToCode:
     """One docstring-code pair after the other, whole."""
 
+    max_documents: ClassVar[None] = None  # as many pairs as fit
+
     form: Form = "code_clm"
     layout: PairLayout = "pangu"
     corruption: float = 0.15  # of the docstring's tokens that corrupt_code_clm replaces
@@ -53,11 +55,6 @@ class TextToCode:
     def name(self) -> str:
         """Short name for metrics and streams."""
         return self.form
-
-    @property
-    def max_documents(self) -> None:
-        """As many pairs as fit."""
-        return None
 
     @property
     def target_modalities(self) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ Shape legend: N tokens of a piece, P pieces of a row, K spans of a piece.
 """
 
 import dataclasses
+from typing import ClassVar
 
 import numpy as np
 
@@ -25,6 +26,8 @@ MODES = ("R", "S", "X")
 class UL2:
     """R, S and X denoisers by document; all settings of a mode are equally likely."""
 
+    name: ClassVar[str] = "ul2"  # for metrics and streams
+
     r_denoisers: tuple[tuple[float, float], ...] = ((3.0, 0.15), (8.0, 0.15))  # (mean span, ratio)
     x_denoisers: tuple[tuple[float, float], ...] = ((3.0, 0.5), (8.0, 0.5), (64.0, 0.15), (64.0, 0.5))
     rates: tuple[float, float, float] = (2.0, 1.0, 4.0)  # of R, S, X: by their numbers of settings, as in the paper
@@ -35,11 +38,6 @@ class UL2:
             raise UserError(f"UL2.rates is {self.rates}: three shares of 0 or more, and denoisers for R and X")
         for mean_span, ratio in (*self.r_denoisers, *self.x_denoisers):
             _corruption(mean_span, ratio)
-
-    @property
-    def name(self) -> str:
-        """Short name for metrics and streams."""
-        return "ul2"
 
     def raw_length(self, layout: Layout, document_lengths_N: np.ndarray) -> int:
         """L less the 99th percentile of the growth.
