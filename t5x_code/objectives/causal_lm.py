@@ -6,7 +6,7 @@ from typing import ClassVar
 import numpy as np
 
 from t5x_code.objectives.example import Example, Layout, Row
-from t5x_code.objectives.segments import Segment, lay_out
+from t5x_code.objectives.segments import lay_out, plain_segment
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,5 +21,4 @@ class CausalLM:
 
     def __call__(self, row: Row, layout: Layout, rng: np.random.Generator) -> Example:
         """Lays the row's pieces out as they are; draws nothing from `rng`."""
-        segments = [Segment(piece.lead, piece.tokens_N, modality_N=piece.modality) for piece in row.pieces]
-        return lay_out(segments, layout)
+        return lay_out([plain_segment(piece) for piece in row.pieces], layout)

@@ -16,8 +16,8 @@ import numpy as np
 
 from t5x_code.errors import UserError, check_choice
 from t5x_code.objectives.example import Example, Layout, Piece, Row
-from t5x_code.objectives.segments import Segment, lay_out
-from t5x_code.objectives.spans import check_masks, hide_spans, simulate_raw_length
+from t5x_code.objectives.segments import Segment, lay_out, plain_segment
+from t5x_code.objectives.spans import check_masks, hide_spans, simulate_raw_length, text_lengths
 from t5x_code.tokens.special_tokens import FIM_TEXTS, FimTokens
 
 Sentinels = Literal["codegen2", "starcoder"]
@@ -76,17 +76,14 @@ class Infill:
 
     def infill(self, row: Row, layout: Layout, rng: np.random.Generator) -> list[Segment]:
         """One segment per piece. Where the row lacks room to infill all, documents drawn at random stay plain."""
-        is_cut_P = np.array([not piece.is_end for piece in row.pieces])
-        has_text_P = np.array([len(piece.tokens_N) > piece.is_end for piece in row.pieces])
-        chosen_P = (rng.random(len(row.pieces)) < self.rate) & has_text_P
+        text_lengths_P, is_cut_P = text_lengths(row.pieces)
+        chosen_P = (rng.random(len(row.pieces)) < self.rate) & (text_lengths_P > 0)
         room, growth_P = layout.length - row.num_tokens, self._growth(is_cut_P)
         order_P = rng.permutation(len(row.pieces))
         fits_P = np.cumsum((growth_P * chosen_P)[order_P]) <= room
         chosen_P[order_P] &= fits_P
         return [
-            self._infill_piece(piece, layout, rng)
-            if chosen
-            else Segment(piece.lead, piece.tokens_N, modality_N=piece.modality)
+            self._infill_piece(piece, layout, rng) if chosen else plain_segment(piece)
             for piece, chosen in zip(row.pieces, chosen_P, strict=True)
         ]
 

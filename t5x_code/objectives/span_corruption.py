@@ -17,7 +17,14 @@ import numpy as np
 from t5x_code.errors import UserError, check_choice
 from t5x_code.objectives.example import Example, Layout, Piece, Row
 from t5x_code.objectives.segments import Segment, lay_out
-from t5x_code.objectives.spans import check_masks, drop_spans, expansion, hide_drawn_spans, simulate_raw_length
+from t5x_code.objectives.spans import (
+    check_masks,
+    drop_spans,
+    expansion,
+    hide_drawn_spans,
+    simulate_raw_length,
+    text_lengths,
+)
 
 SpanLengths = Literal["uniform", "t5"]
 
@@ -83,8 +90,7 @@ class SpanCorruption:
           One segment per piece, and whether spans were dropped for want of room (never cut).
         """
         pieces = (_joined(row),) if self.across_files else row.pieces
-        text_lengths_P = np.array([len(piece.tokens_N) - piece.is_end for piece in pieces], np.int64)
-        is_cut_P = np.array([not piece.is_end for piece in pieces], bool)
+        text_lengths_P, is_cut_P = text_lengths(pieces)
         lengths_PxK = self.draw_lengths(text_lengths_P, len(layout.special_tokens.masks), rng)
         room = layout.length - row.num_tokens
         trimmed = expansion(lengths_PxK, is_cut_P) > room

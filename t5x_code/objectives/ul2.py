@@ -17,7 +17,14 @@ from t5x_code.objectives.example import Example, Layout, Row
 from t5x_code.objectives.prefix_lm import PrefixLM, prefix_segment
 from t5x_code.objectives.segments import Segment, lay_out
 from t5x_code.objectives.span_corruption import SpanCorruption
-from t5x_code.objectives.spans import check_masks, drop_spans, expansion, hide_drawn_spans, simulate_raw_length
+from t5x_code.objectives.spans import (
+    check_masks,
+    drop_spans,
+    expansion,
+    hide_drawn_spans,
+    simulate_raw_length,
+    text_lengths,
+)
 
 MODES = ("R", "S", "X")
 
@@ -63,8 +70,7 @@ class UL2:
 
     def denoise(self, row: Row, layout: Layout, rng: np.random.Generator) -> list[Segment]:
         """One segment per piece. Without room spans are dropped, and the last documents' mode tokens."""
-        text_lengths_P = np.array([len(piece.tokens_N) - piece.is_end for piece in row.pieces], np.int64)
-        is_cut_P = np.array([not piece.is_end for piece in row.pieces], bool)
+        text_lengths_P, is_cut_P = text_lengths(row.pieces)
         modes_P, lengths_PxK = self._draw(text_lengths_P, self._max_spans(layout), rng)
         room = layout.length - row.num_tokens
         num_modes = min(self.mode_tokens * len(row.pieces), room)
