@@ -87,24 +87,20 @@ def import_model(
     return description
 
 
-def load_onto_mesh(
-    source: str, mesh: Mesh | None, family: str | None = None, mp_num: int | None = None
-) -> tuple[ModelDescription, dict[str, Any]]:
+def load_onto_mesh(source: str, mesh: Mesh | None) -> tuple[ModelDescription, dict[str, Any]]:
     """Reads a Hugging Face folder straight onto devices, each its own share, as float32.
 
     Args:
         source: as in `import_model`.
         mesh: the devices; None: the first.
-        family: as in `import_model`.
-        mp_num: as in `import_model`.
 
     Raises:
         UserError: as `import_model`, or a parameter does not divide over the mesh.
     """
     folder = local_folder(source)
-    found, hf = _read_config(folder, family, mp_num)
+    found, hf = _read_config(folder)
     description = _describe(folder, found, hf)
-    weights = WeightsFolder(source)
+    weights = WeightsFolder(folder)
     params = flax.traverse_util.unflatten_dict(lazy_params(found, description.config, hf, weights), sep="/")
 
     def place_one(leaf: jax.ShapeDtypeStruct, array: LazyArray) -> jax.Array:
@@ -207,8 +203,8 @@ def _copy_tokenizer(source: epath.Path, target: Path, description: ModelDescript
     return written_token_ids(description.extra, tokenizer)
 
 
-def _read_config(folder: Path, family: str | None, mp_num: int | None) -> tuple[Family, HfConfig]:
-    """The family of a folder, and its config.json."""
+def _read_config(folder: Path, family: str | None = None, mp_num: int | None = None) -> tuple[Family, HfConfig]:
+    """The family of a folder and its config.json; arguments as in `import_model`."""
     path = folder / CONFIG_FILE
     try:
         hf = json.loads(path.read_text())
