@@ -171,12 +171,7 @@ def measure(folder: Path, actions: dict[str, Callable[[], Any]]) -> dict[str, An
     result: dict[str, Any] = {"seconds": {}, "peak_gib": {}, "anonymous_gib": {}}
     for name, action in actions.items():
         peak, done = [0, 0], threading.Event()
-
-        def sample(peak: list[int] = peak, done: threading.Event = done) -> None:
-            while not done.wait(0.005):
-                peak[:] = map(max, peak, resident_bytes())
-
-        sampler = threading.Thread(target=sample)
+        sampler = threading.Thread(target=keep_peak, args=(peak, done))
         ready_memory(folder)
         sampler.start()
         start = time.perf_counter()
@@ -188,6 +183,12 @@ def measure(folder: Path, actions: dict[str, Callable[[], Any]]) -> dict[str, An
             sampler.join()
         result["peak_gib"][name], result["anonymous_gib"][name] = (value / GIB for value in peak)
     return result
+
+
+def keep_peak(peak: list[int], done: threading.Event) -> None:
+    """Raises `peak` to what `resident_bytes` finds, every 5 ms until `done`."""
+    while not done.wait(0.005):
+        peak[:] = map(max, peak, resident_bytes())
 
 
 def ready_memory(folder: Path) -> None:

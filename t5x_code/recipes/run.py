@@ -80,11 +80,7 @@ def train_recipe(recipe: Recipe, resolved: str, command: str) -> int:
     if recipe.initialize_from is not None:
         refuse_other_tokenizer(recipe.initialize_from, data.tokenizer)
     if is_writer():
-        for task in sorted(data.stores.keys() - {stream.task for stream in data.validation}):
-            say(f"{task}: no documents are held out, so that there is no validation loss")
-        unused = None if _has_begun(recipe) else describe_unused_rows(recipe, data.tokenizer.vocab_size)
-        if unused:
-            say(unused)
+        _say_what_is_missing(recipe, data)
     split = recipe_inputs.vocabulary_split(data)
     if split:
         model = split_config(model, split)
@@ -104,16 +100,8 @@ def train_recipe(recipe: Recipe, resolved: str, command: str) -> int:
     )
     agree("the data", run_data.fingerprint, recipe.hosts.barrier_seconds)
     files = RunFiles(description, data.tokenizer.save, _texts(data, resolved, command))
-    try:
-        with FailureWatch(), short_of_memory():
-            return train(
-                recipe.loop, model, recipe.optimizer, recipe.loss, mesh, run_data, files, recipe.initialize_from
-            )
-    except jax.errors.JaxRuntimeError as error:
-        if jax.process_count() == 1:
-            raise
-        reason = one_line(error)[:200]
-        raise RunAgain(f"process {jax.process_index()} lost the others: {reason}") from error
+    with lost_processes(), FailureWatch(), short_of_memory():
+        return train(recipe.loop, model, recipe.optimizer, recipe.loss, mesh, run_data, files, recipe.initialize_from)
 
 
 def _refuse_no_model(recipe: Recipe) -> None:
@@ -124,6 +112,15 @@ def _refuse_no_model(recipe: Recipe) -> None:
 
 def _has_begun(recipe: Recipe) -> bool:
     return bool(list_steps(epath.Path(recipe.loop.model_dir) / CHECKPOINTS_FOLDER))
+
+
+def _say_what_is_missing(recipe: Recipe, data: recipe_inputs.Inputs) -> None:
+    """Tells of tasks without validation loss and, before the first step, of vocabulary rows without a token."""
+    for task in sorted(data.stores.keys() - {stream.task for stream in data.validation}):
+        say(f"{task}: no documents are held out, so that there is no validation loss")
+    unused = None if _has_begun(recipe) else describe_unused_rows(recipe, data.tokenizer.vocab_size)
+    if unused:
+        say(unused)
 
 
 def _texts(data: recipe_inputs.Inputs, resolved: str, command: str) -> dict[str, str]:
@@ -139,6 +136,17 @@ def _texts(data: recipe_inputs.Inputs, resolved: str, command: str) -> dict[str,
         STORES_FILE: json.dumps(dataclasses.asdict(stores), indent=2) + "\n",
     }
     return texts | ({PROBLEMS_FILE: json.dumps(groups) + "\n"} if groups else {})
+
+
+@contextlib.contextmanager
+def lost_processes() -> Iterator[None]:
+    """Asks for the same command again where another process of the run is gone."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1:
+            raise
+        raise RunAgain(f"process {jax.process_index()} lost the others: {one_line(error)[:200]}") from error
 
 
 @contextlib.contextmanager
