@@ -13,7 +13,6 @@ Legend: B batch, L length, H heads, E head dim.
 """
 
 import contextlib
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -26,6 +25,7 @@ from absl import flags
 from t5x_code.models.attention.choice import choose
 from t5x_code.models.attention.dispatch import attention, case_of
 from t5x_code.recipes import command_line
+from t5x_code.terminal import say
 
 DOCUMENT_LENGTH = 400  # mean tokens of a packed document, of which the first third is its prefix
 
@@ -97,7 +97,7 @@ def unless_too_large(what: str) -> Iterator[None]:
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        print(f"{what}: too large for the device's memory", file=sys.stderr, flush=True)
+        say(f"{what}: too large for the device's memory")
 
 
 def ours(q, k, v, attend_from, attend_to):

@@ -36,6 +36,7 @@ import turns
 from absl import flags
 
 from t5x_code.recipes import command_line
+from t5x_code.terminal import say
 
 WIDTH, HEADS, INNER, VOCAB_SIZE, LENGTH = 2048, 16, 8192, 51200, 2048
 LAYER_PARAMETERS, OTHER_PARAMETERS = 4 * WIDTH**2 + 3 * WIDTH * INNER, 2 * VOCAB_SIZE * WIDTH
@@ -62,7 +63,7 @@ def main(argv: list[str]) -> None:
             for name, of_name in taken.items():
                 of_name.append(run_fresh(name, folder))
                 said = ", ".join(f"{what} {seconds:.1f} s" for what, seconds in of_name[-1]["seconds"].items())
-                print(f"turn {turn + 1} {name}: {said}", file=sys.stderr, flush=True)
+                say(f"turn {turn + 1} {name}: {said}")
     rows = {name: summarise(of_name) for name, of_name in taken.items()}
     compared = {"load": "load", "export": "export", "convert": "convert", "mapped": "load"}
     heads = "".join(f"{head:>7}" for head in ("s", "min", "max", "speed"))
@@ -170,12 +171,7 @@ def measure(folder: Path, actions: dict[str, Callable[[], Any]]) -> dict[str, An
     result: dict[str, Any] = {"seconds": {}, "peak_gib": {}, "anonymous_gib": {}}
     for name, action in actions.items():
         peak, done = [0, 0], threading.Event()
-
-        def sample(peak: list[int] = peak, done: threading.Event = done) -> None:
-            while not done.wait(0.005):
-                peak[:] = map(max, peak, resident_bytes())
-
-        sampler = threading.Thread(target=sample)
+        sampler = threading.Thread(target=keep_peak, args=(peak, done))
         ready_memory(folder)
         sampler.start()
         start = time.perf_counter()
@@ -187,6 +183,12 @@ def measure(folder: Path, actions: dict[str, Callable[[], Any]]) -> dict[str, An
             sampler.join()
         result["peak_gib"][name], result["anonymous_gib"][name] = (value / GIB for value in peak)
     return result
+
+
+def keep_peak(peak: list[int], done: threading.Event) -> None:
+    """Raises `peak` to what `resident_bytes` finds, every 5 ms until `done`."""
+    while not done.wait(0.005):
+        peak[:] = map(max, peak, resident_bytes())
 
 
 def ready_memory(folder: Path) -> None:

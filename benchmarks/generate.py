@@ -24,6 +24,7 @@ import turns
 from absl import flags
 
 from t5x_code.recipes import command_line
+from t5x_code.terminal import say
 
 PROMPT, NEW = 64, 128
 MODELS = {
@@ -74,7 +75,7 @@ def compare(model: str) -> list[dict[str, Any]]:
             for name in seconds:
                 for batch, values in run_fresh(name, model, f"{folder}/{name}.npz").items():
                     seconds[name].setdefault(batch, []).extend(values)
-                print(f"{model}, turn {turn + 1} {name}: done", file=sys.stderr, flush=True)
+                say(f"{model}, turn {turn + 1} {name}: done")
         tokens = {name: dict(np.load(f"{folder}/{name}.npz")) for name in seconds}
     rows = []
     for batch in _BATCHES.value:

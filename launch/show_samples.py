@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from absl import flags
 
-from t5x_code.checkpoints.model_directory import read_model_directory
+from t5x_code.checkpoints.model_directory import TOKENIZER_FOLDER, read_model_directory
 from t5x_code.data.declarations import VALIDATION
 from t5x_code.data.document_texts import document_texts
 from t5x_code.data.token_store import TokenStore
@@ -55,7 +55,7 @@ def main(argv: list[str]) -> None:
     if FLAGS.model_dir is None or FLAGS.num < 1 or len(argv) > 1:
         raise UserError("give --model_dir and --num of 1 or more")
     description, params = read_model_directory(FLAGS.model_dir)
-    tokenizer = Tokenizer.load(f"{FLAGS.model_dir}/tokenizer")
+    tokenizer = Tokenizer.load(f"{FLAGS.model_dir}/{TOKENIZER_FOLDER}")
     model = text_model(description, params, tokenizer)
     generation = GenerationConfig(FLAGS.max_new_tokens, Sampling(FLAGS.temperature), seed=FLAGS.seed)
     folder = FLAGS.data or f"{next(iter(read_run_stores(FLAGS.model_dir).folders.values()))}/{VALIDATION}"

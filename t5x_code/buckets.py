@@ -5,7 +5,7 @@ import traceback
 
 from etils import epath
 
-from t5x_code.errors import RunAgain, UserError
+from t5x_code.errors import RunAgain, UserError, one_line
 
 SCHEMES = {"gcsfs": "gs", "s3fs": "s3"}  # by the package that goes to a bucket
 # Names of classes, as the packages that they come from may be absent: Python's own, and those of aiohttp (gcsfs),
@@ -29,7 +29,7 @@ def in_bucket(path: epath.PathLike) -> bool:
 
 def why_no_bucket(error: Exception) -> str | None:
     """What keeps this machine from a bucket for good, in a line; None where an error is of another kind."""
-    text = " ".join(str(error).split())
+    text = one_line(error)
     for package, scheme in SCHEMES.items():
         if isinstance(error, ImportError) and package in text:
             return f"{scheme}:// needs {package}: pip install '{'t5x_code[gcp]' if scheme == 'gs' else package}'"
@@ -49,9 +49,9 @@ def why_unreachable(error: BaseException | None) -> str | None:
         packages = {frame.f_globals.get("__name__", "").partition(".")[0] for frame, _ in frames}
         if NETWORK_ERRORS.intersection(kind.__name__ for kind in type(error).__mro__):
             for package in packages.intersection(SCHEMES):
-                reason = " ".join(str(error).split())[:200] or type(error).__name__
+                reason = one_line(error)[:200] or type(error).__name__
                 return f"{SCHEMES[package]}:// cannot be reached: {reason}"
-        tried = TRIED_AGAIN.search(" ".join(str(error).split()))
+        tried = TRIED_AGAIN.search(one_line(error))
         if tried and not isinstance(error, UserError):  # which would cite it
             return f"the bucket cannot be reached: {tried[1][:200]}"
         error = error.__cause__

@@ -6,6 +6,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from t5x_code.terminal import say
+
 SECONDS_BETWEEN_LINES = 30
 
 
@@ -37,7 +39,7 @@ class _Lines:
 
     def write(self, text: str) -> None:
         if text.strip():
-            print(text.strip(), file=sys.stderr, flush=True)
+            say(text.strip())
 
     def flush(self) -> None:
         sys.stderr.flush()

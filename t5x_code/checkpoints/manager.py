@@ -10,7 +10,6 @@ import dataclasses
 import json
 import os
 import re
-import sys
 from collections.abc import Collection, Iterator
 from types import TracebackType
 from typing import Any, Self
@@ -23,8 +22,9 @@ from jax.experimental import multihost_utils
 
 from t5x_code.buckets import in_bucket
 from t5x_code.checkpoints.checksums import CHECKSUMS_FILE, find_damage, sums_of_process, write_checksums
-from t5x_code.errors import UserError
+from t5x_code.errors import UserError, one_line
 from t5x_code.parallel.meeting import barrier, in_every_process, leave, take_all
+from t5x_code.terminal import warn
 
 OS_ERROR = re.compile(r"os_error_code='(\d+)'|\[Errno (\d+)\]")  # as TensorStore and as Python write it
 
@@ -120,7 +120,7 @@ class CheckpointWriter:
         except UserError as failure:
             if error is None:
                 raise
-            print(f"warning: {failure}", file=sys.stderr, flush=True)  # the first error is the one to raise
+            warn(str(failure))  # the first error is the one to raise
 
     def _wait(self) -> None:
         if self._saving is None:
@@ -133,7 +133,7 @@ class CheckpointWriter:
 
     def _failure(self, error: Exception) -> UserError:
         step, self._saving = self._saving, None
-        text = " ".join(str(error).split())
+        text = one_line(error)
         from_system = OS_ERROR.search(text)
         reason = os.strerror(int(from_system.group(1) or from_system.group(2))) if from_system else text[:200]
         return UserError(
@@ -201,7 +201,7 @@ def newest_good_step(folder: epath.PathLike, items: Collection[str] | None = Non
             return step
         except UserError as damage:
             if jax.process_index() == 0:
-                print(f"warning: checkpoint {path} is left out: {damage}", file=sys.stderr, flush=True)
+                warn(f"checkpoint {path} is left out: {damage}")
     if step is None:
         return None
     raise UserError(f"no checkpoint in {folder} is whole; move the folder away to start over")

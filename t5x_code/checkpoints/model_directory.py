@@ -160,27 +160,26 @@ def _as_lazy(leaf: Any) -> LazyArray:
 
 
 def read_model_directory(
-    folder: epath.PathLike, step: int | None = None, mesh: Mesh | None = None, use_ema: bool = True
+    folder: epath.PathLike, step: int | None = None, mesh: Mesh | None = None
 ) -> tuple[ModelDescription, Any]:
-    """Reads a model: its description and its parameters, not the optimizer.
+    """Reads a model: its description and its parameters, or their average where the run kept one; not the optimizer.
 
     Args:
         folder: a model directory.
         step: a checkpoint; None: the newest that is whole.
         mesh: parameters are laid out on it; None: on the first device.
-        use_ema: take the average of the weights where the run kept one.
 
     Raises:
         UserError: no model directory, no such step, or no step that is whole.
     """
     description = read_description(folder)
-    step, item = find_params(folder, step, use_ema)
+    step, item = find_params(folder, step)
     abstract = abstract_params(description.config, mesh)
     return description, read_item(epath.Path(folder) / CHECKPOINTS_FOLDER, step, item, abstract)
 
 
-def find_params(folder: epath.PathLike, step: int | None = None, use_ema: bool = True) -> tuple[int, str]:
-    """The step and the item of it that hold a model's parameters; arguments as in `read_model_directory`.
+def find_params(folder: epath.PathLike, step: int | None = None) -> tuple[int, str]:
+    """The step and the item of it that `read_model_directory` takes for a model's parameters.
 
     Raises:
         UserError: there is no such step, it is damaged, or none is whole.
@@ -195,7 +194,7 @@ def find_params(folder: epath.PathLike, step: int | None = None, use_ema: bool =
         step = newest_good_step(checkpoints, MODEL_ITEMS)
     if step is None:
         raise UserError(f"{checkpoints} has no checkpoint yet")
-    return step, EMA_PARAMS if use_ema and has_item(checkpoints, step, EMA_PARAMS) else PARAMS
+    return step, EMA_PARAMS if has_item(checkpoints, step, EMA_PARAMS) else PARAMS
 
 
 def load_initial_params(
@@ -258,7 +257,7 @@ def _refuse_other_split(folder: epath.PathLike, there: ModelDescription, split: 
 def _refuse_other_meaning(folder: epath.PathLike, there: TransformerConfig, ours: TransformerConfig) -> None:
     """Raises a UserError where the same weights would mean something else."""
     fields = ["norm", "parallel_block", "position_encoding", "mlp", "scale_attention"]
-    fields += ["rotary_dim"] if ours.position_encoding.startswith("rope") else []
+    fields += ["rotary_dim"] if ours.rotates else []
     fields += ["lora_alpha"] if there.lora_rank else []
     for name in fields:
         if getattr(there, name) != getattr(ours, name):

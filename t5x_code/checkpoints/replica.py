@@ -10,9 +10,7 @@ whole.
 
 import hashlib
 import json
-import sys
 import threading
-from types import TracebackType
 from typing import Any, Self
 
 import jax
@@ -22,6 +20,7 @@ from jax.experimental import multihost_utils
 
 from t5x_code.checkpoints.checksums import find_damage, write_checksums
 from t5x_code.checkpoints.manager import EMA_PARAMS, PARAMS, TRAINING, Checkpoint, absolute_path, list_steps
+from t5x_code.terminal import warn
 
 SHARDS_FILE, METADATA_FILE = "shards.npz", "metadata.json"
 UNFINISHED = ".unfinished"
@@ -67,7 +66,7 @@ class ReplicaWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _write(self, step: int, shards: dict[str, np.ndarray], metadata: dict[str, Any]) -> None:
@@ -87,8 +86,7 @@ class ReplicaWriter:
             for older in list_steps(self._folder)[:-KEPT]:
                 (self._folder / str(older)).rmtree()
         except OSError as error:
-            reason = error.strerror or error
-            print(f"warning: no replica of step {step} in {self._folder}: {reason}", file=sys.stderr, flush=True)
+            warn(f"no replica of step {step} in {self._folder}: {error.strerror or error}")
 
 
 def newest_replica(folder: epath.PathLike, abstract: Checkpoint) -> int | None:
@@ -136,7 +134,7 @@ def _serves(step: epath.Path, abstract: Checkpoint) -> bool:
         # Not just all that is wanted: the state of one optimizer may be part of another's.
         reason = None if wanted == present else "it is of another mesh, model or optimizer"
     if reason is not None:
-        print(f"warning: replica {step} is left out: {reason}", file=sys.stderr, flush=True)
+        warn(f"replica {step} is left out: {reason}")
     return reason is None
 
 

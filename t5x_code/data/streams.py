@@ -169,7 +169,7 @@ class CutRows:
         ends = [int(end) - start for end in ends_D[first:last]] + [stop - start]
         pieces, after = [], 0
         for end in ends:
-            pieces.append(Piece(lead, tokens_N[after:end], starts_document, True, modality))
+            pieces.append(Piece(lead, tokens_N[after:end], is_start=starts_document, is_end=True, modality=modality))
             lead, starts_document, after = self.eod, True, end
         if int(ends_D[last]) != stop:
             pieces[-1] = dataclasses.replace(pieces[-1], is_end=False)
@@ -193,35 +193,37 @@ class PackedRows:
 
     def row(self, epoch: int, number: int) -> Row:
         """The documents of a row, whole."""
-        numbers = self.packing.documents(epoch, number)
-        shards = np.searchsorted(self.first_documents, numbers, "right") - 1
-        places = list(zip(shards.tolist(), (numbers - self.first_documents[shards]).tolist(), strict=True))
+        documents = self.packing.documents(epoch, number)
+        shards = np.searchsorted(self.first_documents, documents, "right") - 1
+        indices = documents - self.first_documents[shards]
+        places = list(zip(shards.tolist(), indices.tolist(), strict=True))
         spans = [(shard, *self._span(shard, index)) for shard, index in places]
-        tokens = self.reader.read_spans(spans)
-        return Row(tuple(map(self._document, places, spans, tokens)))
+        read = zip(places, spans, self.reader.read_spans(spans), strict=True)
+        return Row(
+            tuple(self._piece(shard, index, start, tokens_N) for (shard, index), (_, start, _), tokens_N in read)
+        )
 
     def _span(self, shard: int, index: int) -> tuple[int, int]:
         """Where the index-th document of a shard begins and ends."""
         ends_D = self.reader.document_ends(shard)
         return int(ends_D[index - 1]) if index else 0, int(ends_D[index])
 
-    def _document(self, place: tuple[int, int], span: tuple[int, int, int], tokens_N: np.ndarray) -> Piece:
-        """A document, its tokens read, with its parts."""
-        (shard, index), (_, start, _) = place, span
+    def _piece(self, shard: int, index: int, start: int, tokens_N: np.ndarray) -> Piece:
+        """The index-th document of a shard, its tokens read from `start` on, with its parts."""
         manifest = self.reader.manifest
         if not manifest.part_kinds:
-            return Piece(self.eod, tokens_N, True, True, manifest.modality)
+            return Piece(self.eod, tokens_N, is_start=True, is_end=True, modality=manifest.modality)
         before = int(self.first_documents[shard])
         first, last = (self.first_parts[before + index : before + index + 2] - self.first_parts[before]).tolist()
         return Piece(
             self.eod,
             tokens_N,
-            True,
-            True,
-            manifest.modality,
-            self.reader.part_ends(shard)[first:last] - start,
-            self.reader.part_kinds(shard)[first:last],
-            int(self.reader.groups(shard)[index]),
+            is_start=True,
+            is_end=True,
+            modality=manifest.modality,
+            part_ends=self.reader.part_ends(shard)[first:last] - start,
+            part_kinds=self.reader.part_kinds(shard)[first:last],
+            group=int(self.reader.groups(shard)[index]),
         )
 
 

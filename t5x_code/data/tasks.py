@@ -18,7 +18,6 @@ from t5x_code.data.sources.seqio_task import FEATURE, SEQIO, get_task
 from t5x_code.data.sources.source import read_documents, source_kind
 from t5x_code.data.vocabulary import TokenizerVocabulary
 from t5x_code.errors import UserError
-from t5x_code.tokens.modality import CODE_MODALITY
 from t5x_code.tokens.tokenizer import Tokenizer
 
 with quiet_tensorflow():
@@ -85,14 +84,13 @@ def mean_log_likelihood(targets: list, scores: list) -> Mapping[str, float]:
     return {"mean_log_likelihood": float(np.mean(scores))}
 
 
-def declaration_from_seqio(module: str, name: str, modality: int = CODE_MODALITY) -> tuple[TaskDeclaration, Tokenizer]:
+def declaration_from_seqio(module: str, name: str) -> tuple[TaskDeclaration, Tokenizer]:
     """Declares a task of a user's own SeqIO module, so that it can be cached and trained on.
 
     Args:
         module: imported by name from the Python path or the working folder; registers the task.
         name: of the task. Its feature `targets` is read from its split `train`; the validation split is chosen by
             document hash as everywhere.
-        modality: what its documents are.
 
     Returns:
         The declaration, and the tokenizer behind the task's vocabulary.
@@ -108,4 +106,4 @@ def declaration_from_seqio(module: str, name: str, modality: int = CODE_MODALITY
             f"(it has {', '.join(f'{key}: {type(f.vocabulary).__name__}' for key, f in task.output_features.items())})"
         )
     source = SourceDeclaration(SEQIO, f"{module}:{name}")
-    return TaskDeclaration(name, source, preprocessors=(), modality=modality), vocabulary.tokenizer
+    return TaskDeclaration(name, source, preprocessors=()), vocabulary.tokenizer

@@ -44,7 +44,7 @@ def evaluate_completion(request: Request) -> Results:
     Raises:
         UserError: no model, no room for a prompt, or no line to ask for.
     """
-    model, sampled = request.the_model(), request.sampled
+    model, sampled = request.require_model(), request.sampled
     context = model.config.max_length
     max_new_tokens = sampled.max_new_tokens or min(LINE_TOKENS, context // 2)
     room = context - max_new_tokens - len(model.begin)
@@ -52,13 +52,15 @@ def evaluate_completion(request: Request) -> Results:
         raise UserError(
             f"max_new_tokens {max_new_tokens} leaves no room for a prompt in the model's context of {context}; lower it"
         )
-    problems = list(find_lines(request.the_held_out(), model, room, sampled.seed, request.limit or NUM_LINES))
+    problems = list(find_lines(request.require_held_out(), model, room, sampled.seed, request.limit or NUM_LINES))
     if not problems:
         raise UserError("the held-out documents have no line to complete; give --data with longer ones")
     generation = GenerationConfig(
-        max_new_tokens, Sampling(sampled.temperature or 0.0, sampled.top_k or 0, sampled.top_p or 1.0),
-        seed=sampled.seed, batch_size=sampled.batch_size,
-    )  # fmt: skip
+        max_new_tokens,
+        Sampling(sampled.temperature or 0.0, sampled.top_k or 0, sampled.top_p or 1.0),
+        seed=sampled.seed,
+        batch_size=sampled.batch_size,
+    )
     prompts = [problem.prompt for problem in problems]
     with progress_bar(total=len(problems), unit="line", shown=request.show_progress) as bar:
 

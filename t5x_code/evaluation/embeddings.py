@@ -5,13 +5,11 @@ Codes are packed into rows and isolated, so that one compiled function serves al
 Legend: N codes, B rows, L length, C code slots of a row, D model.
 """
 
-import contextlib
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from t5x_code.inference.infilling import TextModel
@@ -25,7 +23,8 @@ POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
 ATTENTIONS: tuple[Attention, ...] = get_args(Attention)
 MAX_ROW = 2048  # tokens
 BATCH_TOKENS = 8192
-SLOTS = 64
+SLOTS = 64  # C
+FULL_BELOW = 8  # tokens left of a row: hardly a code is that short, and it is not looked at again
 
 
 def most_tokens(model: TextModel) -> int:
@@ -59,12 +58,12 @@ def embed_codes(
         shards = num_batch_shards(model.mesh)
         num_rows = -(-num_rows // shards) * shards
     vectors = {pooling: np.zeros((len(codes), model.config.model_dim), np.float32) for pooling in POOLINGS}
-    with logical_axes_on(model.mesh) if model.mesh is not None else contextlib.nullcontext():
+    with logical_axes_on(model.mesh):
         for start in range(0, len(rows), num_rows):
             group = rows[start : start + num_rows]
             batch = _lay_out(group, cut, num_rows, length, model, attention)
             pooled = jax.device_get(_embed(model.config, model.params, *batch))
-            for pooling, vectors_BxCxD in zip(POOLINGS, pooled, strict=True):
+            for pooling, vectors_BxCxD in pooled.items():
                 for row, numbers in enumerate(group):
                     vectors[pooling][numbers] = vectors_BxCxD[row, : len(numbers)]
             on_progress(sum(map(len, group)))
@@ -73,10 +72,17 @@ def embed_codes(
 
 @functools.partial(jax.jit, static_argnums=0)
 def _embed(
-    config: TransformerConfig, params: Any, inputs, positions, attend_from, attend_to, pool_ids
-) -> tuple[jax.Array, ...]:
-    x_BxLxD = hidden_states(config, params, inputs, positions, attend_from, attend_to)
-    return tuple(pool_codes(x_BxLxD.astype(jnp.float32), pool_ids, SLOTS, pooling) for pooling in POOLINGS)
+    config: TransformerConfig,
+    params: Any,
+    inputs_BxL: jax.Array,
+    positions_BxL: jax.Array,
+    attend_from_BxL: jax.Array,
+    attend_to_BxL: jax.Array,
+    pool_ids_BxL: jax.Array,
+) -> dict[Pooling, jax.Array]:
+    """By pooling, the vectors [B, C, D] of a batch."""
+    x_BxLxD = hidden_states(config, params, inputs_BxL, positions_BxL, attend_from_BxL, attend_to_BxL)
+    return {pooling: pool_codes(x_BxLxD, pool_ids_BxL, SLOTS, pooling) for pooling in POOLINGS}
 
 
 def _pack(sizes: Sequence[int], length: int) -> list[list[int]]:
@@ -93,7 +99,7 @@ def _pack(sizes: Sequence[int], length: int) -> list[list[int]]:
             row = len(rows) - 1
         rows[row].append(number)
         room[row] -= size
-        while first_open < len(rows) and (room[first_open] < 8 or len(rows[first_open]) == SLOTS):
+        while first_open < len(rows) and (room[first_open] < FULL_BELOW or len(rows[first_open]) == SLOTS):
             first_open += 1
     return rows
 

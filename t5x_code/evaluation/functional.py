@@ -15,7 +15,7 @@ import numpy as np
 from t5x_code.errors import UserError
 from t5x_code.evaluation.incremental import incremental_problems
 from t5x_code.evaluation.intervals import bootstrap_interval
-from t5x_code.evaluation.pass_at_k import each_pass_at_k, incremental_pass_at_k, usable_k
+from t5x_code.evaluation.pass_at_k import Counts, each_pass_at_k, incremental_pass_at_k, usable_k
 from t5x_code.evaluation.problems import Problem, read_humaneval, read_infilling, read_mbpp, read_multilingual
 from t5x_code.evaluation.protocols import PROTOCOLS, Protocol, resolve_protocol
 from t5x_code.evaluation.request import Request, Results
@@ -77,8 +77,7 @@ def _evaluate(request: Request, problems: Sequence[Problem], default_protocol: s
         else:
             facts = _draw(request, problems, name, protocol, judge)
         drawn = time.monotonic()
-        with judge:
-            outcomes = judge.outcomes()
+        outcomes = judge.outcomes()
     ks = protocol.ks if request.samples is None else sorted({k for p in PROTOCOLS.values() for k in p.ks})
     timings = {"draw_seconds": drawn - started, "judge_seconds": time.monotonic() - drawn}
     return {
@@ -94,7 +93,7 @@ def _draw(
     request: Request, problems: Sequence[Problem], name: str, protocol: Protocol, judge: "_Judge"
 ) -> dict[str, Any]:
     """Draws what is missing from the samples file, and hands all of it to the judge as it comes."""
-    model = request.the_model()
+    model = request.require_model()
     protocol = with_lengths_of(model, protocol, request.sampled)
     draws = plan_draws(model, problems, protocol, request.sampled)
     settings = made_with(model, draws, name)
@@ -124,16 +123,11 @@ class _Judge:
             future.add_done_callback(self._count)
 
     def outcomes(self) -> dict[str, list[Outcome]]:
-        """By task id, in the order of the samples, once all are there."""
-        return {task_id: [future.result() for future in futures] for task_id, futures in self._futures.items()}
+        """By task id, in the order of the samples, once all are there; ends the bar."""
+        with self._bar:
+            return {task_id: [future.result() for future in futures] for task_id, futures in self._futures.items()}
 
-    def __enter__(self) -> "_Judge":
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self._bar.close()
-
-    def _count(self, future: "Future[Outcome]") -> None:
+    def _count(self, future: Future[Outcome]) -> None:
         with self._bar.get_lock():
             self._ended += 1
             self._passed += not future.cancelled() and future.exception() is None and future.result().passed
@@ -156,7 +150,7 @@ def summarise(problems: Sequence[Problem], outcomes: dict[str, list[Outcome]], k
     metrics, intervals = {}, {}
     for name, values_P, weights_P in _pass_at(attempted, counts, ks):
         metrics[name] = float(np.average(values_P, weights=weights_P))
-        intervals[name] = bootstrap_interval(values_P, seed, weights_P=weights_P)
+        intervals[name] = bootstrap_interval(values_P, seed, weights_P)
     reasons = Counter(_kind(outcome.result) for results in outcomes.values() for outcome in results)
     return {
         "metrics": metrics,
@@ -173,13 +167,13 @@ def summarise(problems: Sequence[Problem], outcomes: dict[str, list[Outcome]], k
 
 
 def _pass_at(
-    problems: Sequence[Problem], counts: dict[str, tuple[int, int]], ks: Sequence[int]
+    problems: Sequence[Problem], counts: dict[str, Counts], ks: Sequence[int]
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray | None]]:
     """Names of metrics with the value of each problem and its weight in the mean, [P]; None where all weigh the same.
 
     The mean over all sub-problems is one over problems that weigh as many as they have.
     """
-    groups: dict[str, list[tuple[int, int]]] = {}
+    groups: dict[str, list[Counts]] = {}
     for problem in problems:
         groups.setdefault(problem.group or problem.task_id, []).append(counts[problem.task_id])
     is_incremental = any(problem.group for problem in problems)
@@ -192,7 +186,7 @@ def _pass_at(
             yield f"pass@{k}", each_pass_at_k(list(counts.values()), k), None
 
 
-def _counts(outcomes: Sequence[Outcome]) -> tuple[int, int]:
+def _counts(outcomes: Sequence[Outcome]) -> Counts:
     return len(outcomes), sum(outcome.passed for outcome in outcomes)
 
 

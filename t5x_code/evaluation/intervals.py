@@ -3,17 +3,15 @@
 import numpy as np
 
 RESAMPLES = 2000
+COVERAGE = 0.95  # share of resampled means inside, as the results' `confidence_95` says
 
 
-def bootstrap_interval(
-    values_P: np.ndarray, seed: int, coverage: float = 0.95, weights_P: np.ndarray | None = None
-) -> list[float]:
+def bootstrap_interval(values_P: np.ndarray, seed: int, weights_P: np.ndarray | None = None) -> list[float]:
     """The percentile interval of the mean of per-problem values [P]; [low, high].
 
     Args:
         values_P: one number per problem, not empty.
         seed: of the draws.
-        coverage: share of resampled means inside.
         weights_P: of the problems in the mean, such as how many parts each has: parts of one problem fail together.
     """
     weights_P = np.ones(len(values_P)) if weights_P is None else np.asarray(weights_P, float)
@@ -21,5 +19,5 @@ def bootstrap_interval(
     rng = np.random.default_rng([seed, len(values_P)])
     drawn = (rng.integers(0, len(values_P), len(values_P)) for _ in range(RESAMPLES))
     means = [values_P[again_P].sum() / weights_P[again_P].sum() for again_P in drawn]
-    low, high = np.quantile(means, [(1 - coverage) / 2, (1 + coverage) / 2])
+    low, high = np.quantile(means, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2])
     return [float(low), float(high)]

@@ -7,12 +7,13 @@ source_code/selection.py. Beside the model stand bag-of-tokens, TF-IDF and the s
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 
 from t5x_code.errors import UserError
-from t5x_code.evaluation.embeddings import ATTENTIONS, POOLINGS, Attention, embed_codes, most_tokens
+from t5x_code.evaluation.embeddings import ATTENTIONS, Attention, embed_codes, most_tokens
 from t5x_code.evaluation.request import Request, Results
 from t5x_code.evaluation.selection_scores import BagOfTokens, correlation, cosine, selection_scores
 from t5x_code.evaluation.verdicts import verdict_log_odds
@@ -49,7 +50,7 @@ def evaluate_logic_equivalence(
     Raises:
         UserError: no model; no problems; or the model was trained on one of them.
     """
-    model, seed = request.the_model(), request.sampled.seed
+    model, seed = request.require_model(), request.sampled.seed
     items = selection_items(_problems(request), seed=seed)
     if not items:
         raise UserError("there is no held-out problem to select for; give --data=FILE.jsonl with more problems")
@@ -57,27 +58,42 @@ def evaluate_logic_equivalence(
     numbers = {text: number for number, text in enumerate(texts)}
     codes = [model.tokenizer.encode(text) for text in texts]
     bag = BagOfTokens(codes, weigh_by_frequency=False)
-    ways: dict[str, Similarity] = {
+    ways = _ways_of_models(request, texts, attentions, with_untrained) | {
         "bag_of_tokens": bag.similarity,
         "tf_idf": BagOfTokens(codes, weigh_by_frequency=True).similarity,
     }
-    untrained = dataclasses.replace(model, params=init_params(model.config, jax.random.key(seed)), mesh=None)
-    models = {"": model} | ({"untrained": untrained} if with_untrained else {})
-    models |= {"before": request.before} if request.before else {}
-    passes = [(name, attention) for name in models for attention in attentions if not name or attention == "causal"]
-    with progress_bar(total=len(codes) * len(passes), unit="code", shown=request.show_progress) as progress:
-        for name, attention in passes:
-            of_model = codes if name != "before" else [models[name].tokenizer.encode(text) for text in texts]
-            vectors = embed_codes(models[name], of_model, attention, progress.update)
-            for pooling in POOLINGS if not name else POOLINGS[:1]:
-                is_main = (pooling, attention) == (POOLINGS[0], ATTENTIONS[0])
-                ways[name if is_main else f"{pooling}_{attention}"] = _by_cosine(vectors[pooling])
     results = _results(items, numbers, ways, bag.similarity, seed) | _about(request, items, codes, model)
     if request.variant == VERDICT:
         metrics, intervals = _by_verdict(items, model, seed, request.show_progress)
         results["metrics"] |= metrics
         results["confidence_95"] |= intervals
     return results
+
+
+def _ways_of_models(
+    request: Request, texts: Sequence[str], attentions: Sequence[Attention], with_untrained: bool
+) -> dict[str, Similarity]:
+    """Cosines of the model's vectors, read and pooled in each way, and of other models' as they are by default.
+
+    The default, causal attention and the mean, has the empty name for the model, and another model's name for that.
+    """
+    model = request.require_model()
+    others = {"before": request.before} if request.before else {}
+    if with_untrained:
+        fresh = init_params(model.config, jax.random.key(request.sampled.seed))
+        others["untrained"] = dataclasses.replace(model, params=fresh, mesh=None)
+    total = len(texts) * (len(attentions) + len(others))
+    ways: dict[str, Similarity] = {}
+    with progress_bar(total=total, unit="code", shown=request.show_progress) as progress:
+        codes = [model.tokenizer.encode(text) for text in texts]
+        for attention in attentions:
+            for pooling, vectors_NxD in embed_codes(model, codes, attention, progress.update).items():
+                is_default = (pooling, attention) == ("mean", "causal")
+                ways["" if is_default else f"{pooling}_{attention}"] = _by_cosine(vectors_NxD)
+        for name, other in others.items():
+            codes = [other.tokenizer.encode(text) for text in texts]
+            ways[name] = _by_cosine(embed_codes(other, codes, "causal", progress.update)["mean"])
+    return ways
 
 
 def _by_verdict(
@@ -93,8 +109,12 @@ def _by_verdict(
     for (number, kind), value in zip(asked, odds, strict=True):
         by_item[number][kind] = float(value)
     metrics, intervals = selection_scores(by_item, [()] * len(items), seed)
-    prefixed = ({f"{VERDICT}/{key}": value for key, value in of.items()} for of in (metrics, intervals))
-    return next(prefixed), next(prefixed)
+    return _prefixed(VERDICT, metrics), _prefixed(VERDICT, intervals)
+
+
+def _prefixed(way: str, figures: dict[str, Any]) -> dict[str, Any]:
+    """The figures of a way by `way/name`; those of the model itself, which has the empty name, by `name`."""
+    return {f"{way}/{name}": value for name, value in figures.items()} if way else figures
 
 
 def _by_cosine(vectors_NxD: np.ndarray) -> Similarity:
@@ -129,21 +149,20 @@ def _results(
     metrics: dict[str, float] = {}
     intervals: dict[str, list[float]] = {}
     drawn: dict[str, dict[str, list[float]]] = {}
-    for name, similarity in sorted(ways.items()):  # the model itself has the empty name
+    for name, similarity in sorted(ways.items()):
         by_kind = [
             {kind: similarity(numbers[item.query], numbers[text]) for kind, text in item.candidates.items()}
             for item in items
         ]
         others = [[similarity(numbers[item.query], numbers[text]) for text in item.others] for item in items]
-        prefix = f"{name}/" if name else ""
-        of_way, its_intervals = selection_scores(by_kind, others, seed)
-        metrics |= {prefix + key: value for key, value in of_way.items()}
-        intervals |= {prefix + key: value for key, value in its_intervals.items()}
-        pairs = [(item.query, text) for item in items for text in item.candidates.values()]
-        model_side = [similarity(numbers[query], numbers[text]) for query, text in pairs]
-        bag_side = [bag(numbers[query], numbers[text]) for query, text in pairs]
+        its_metrics, its_intervals = selection_scores(by_kind, others, seed)
         if name != "bag_of_tokens":
-            metrics[f"{prefix}correlation_with_bag_of_tokens"] = correlation(model_side, bag_side)
+            pairs = [(numbers[item.query], numbers[text]) for item in items for text in item.candidates.values()]
+            its_metrics["correlation_with_bag_of_tokens"] = correlation(
+                [similarity(*pair) for pair in pairs], [bag(*pair) for pair in pairs]
+            )
+        metrics |= _prefixed(name, its_metrics)
+        intervals |= _prefixed(name, its_intervals)
         kinds = dict.fromkeys(kind for similarities in by_kind for kind in similarities)
         drawn[name or "model"] = {kind: [s[kind] for s in by_kind if kind in s] for kind in kinds}
     shown = {name: drawn[name] for name in ("before", "model") if name in drawn}

@@ -73,7 +73,7 @@ class Request:
         """Raises UserError for a limit below 1."""
         check_count("limit", self.limit)
 
-    def the_model(self) -> TextModel:
+    def require_model(self) -> TextModel:
         """The model, for an evaluation that cannot do without.
 
         Raises:
@@ -83,7 +83,7 @@ class Request:
             raise UserError(f"--eval={self.name} needs a model; give --model_dir")
         return self.model
 
-    def the_held_out(self) -> Iterator[str]:
+    def require_held_out(self) -> Iterator[str]:
         """Texts that the model was not trained on.
 
         Raises:

@@ -1,6 +1,7 @@
 """Draws answers to problems from a model, in batches that are fixed by the problems alone."""
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Callable, Container, Sequence
 from typing import Any
@@ -115,28 +116,27 @@ def draw_samples(
     on_samples: Callable[[list[tuple[str, str]]], None],
 ) -> None:
     """Draws the samples of each problem that is not done, appends them and passes them on."""
-    problems = draws.problems
 
-    def keep(answers: dict[int, list[Completion]], indices: Sequence[int]) -> None:
-        texts = {problems[indices[at]].task_id: [c.text for c in completions] for at, completions in answers.items()}
+    def keep(asked: Sequence[Problem], answers: dict[int, list[Completion]]) -> None:
+        texts = {asked[at].task_id: [c.text for c in completions] for at, completions in answers.items()}
         file.complete(texts)
         on_samples([(task_id, text) for task_id in texts for text in file.samples[task_id]])
 
     alike: dict[tuple[bool, tuple[str, ...]], list[int]] = {}
-    for index, problem in enumerate(problems):
+    for index, problem in enumerate(draws.fitting):
         alike.setdefault((problem.is_infill, problem.stops), []).append(index)
     for (is_infill, stops), indices in alike.items():
-        chosen = [draws.fitting[index] for index in indices]
+        asked = [draws.fitting[index] for index in indices]
         respond = infill if is_infill else complete
         respond(
             model,
-            [(p.prompt, p.suffix) if is_infill else p.prompt for p in chosen],
+            [(p.prompt, p.suffix) if is_infill else p.prompt for p in asked],
             draws.generation,
             stop=at_strings(stops) or draws.stop,
-            names=[p.task_id for p in chosen],
+            names=[p.task_id for p in asked],
             numbers=indices,
-            skip={at for at, problem in enumerate(chosen) if problem.task_id in done},
-            on_answers=lambda answers, indices=indices: keep(answers, indices),
+            skip={at for at, problem in enumerate(asked) if problem.task_id in done},
+            on_answers=functools.partial(keep, asked),
         )
 
 

@@ -8,7 +8,6 @@ import contextlib
 import fcntl
 import json
 import os
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +20,7 @@ from t5x_code.errors import UserError
 from t5x_code.evaluation.gzipped_text import read_text
 from t5x_code.lines_file import LinesFile
 from t5x_code.output_file import write_whole
+from t5x_code.terminal import warn
 
 WEIGHTS = "weights"  # in what samples were made with: tells the model's parameters from others
 REWRITE_SHARE = 0.1  # of the time that goes into writing samples in a bucket, at most
@@ -205,7 +205,7 @@ class SamplesFile:
             with self._file:
                 self._file = self._hold()
         where = self._path.with_name(f"{weights}.{self._path.name}")
-        print(f"warning: {self._path} was made with other weights; it is now {where}", file=sys.stderr, flush=True)
+        warn(f"{self._path} was made with other weights; it is now {where}")
 
 
 def _parse(line: str) -> dict[str, str] | None:

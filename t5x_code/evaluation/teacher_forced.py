@@ -32,31 +32,36 @@ def evaluate_loss(request: Request) -> Results:
     Raises:
         UserError: no model, nothing held out, or it was not trained here: rows are made by the recipe in its folder.
     """
-    model = request.the_model()
+    model = request.require_model()
     if request.batches is None:
         raise UserError("--eval=loss reads the rows that the model's recipe makes; give a --model_dir with config.gin")
     held_out = request.batches()
     metrics: dict[str, float] = {}
     targets: dict[str, float] = {}
     for name, batches in held_out.batches.items():
-        sums_Mx3, num_bytes = np.zeros((len(MODALITY_NAMES), 3)), 0
+        sums_Mx3, num_bytes, says_modality = np.zeros((len(MODALITY_NAMES), 3)), 0, False
         for rows in progress_bar(batches(), unit="batch", desc=name, shown=request.show_progress):
             sums_Mx3 += np.asarray(_sums(model.config, model.params, _as_read(rows), held_out.allowed_2xW), float)
             num_bytes += count_bytes(model.tokenizer, rows["targets"], rows["loss_weights"])
+            says_modality = "target_modality" in rows
         loss, right, count = sums_Mx3.sum(0)
+        if not count:
+            continue
         metrics |= {
-            f"{name}/loss": loss / max(count, 1),
-            f"{name}/accuracy": right / max(count, 1),
+            f"{name}/loss": loss / count,
+            f"{name}/accuracy": right / count,
             f"{name}/bits_per_byte": loss / math.log(2) / max(num_bytes, 1),
         }
         targets[name] = count
-        if "target_modality" in rows:
+        if says_modality:
             for modality, (part, part_right, part_count) in zip(MODALITY_NAMES, sums_Mx3, strict=True):
                 if part_count:
                     metrics[f"{name}/{modality}/loss"] = part / part_count
                     metrics[f"{name}/{modality}/accuracy"] = part_right / part_count
     if not metrics:
-        raise UserError("the model's recipe holds out no documents: its stores' validation splits are empty")
+        raise UserError(
+            "the model's recipe holds nothing out: its validation splits are empty, or DataConfig.eval_batches is 0"
+        )
     return {"metrics": metrics, "num_targets": targets}
 
 

@@ -1,6 +1,5 @@
 """Whole models in and out: a Hugging Face folder to a model directory or onto a mesh, and back."""
 
-import contextlib
 import dataclasses
 import json
 import shutil
@@ -74,7 +73,7 @@ def import_model(
     weights = WeightsFolder(folder)
     params = lazy_params(found, description.config, hf, weights)
     total = sum(int(np.prod(array.shape)) for array in params.values()) * np.dtype(DTYPES[dtype]).itemsize
-    with tempfile.TemporaryDirectory() as tokenizer_folder, _progress("import", total) as on_progress:
+    with tempfile.TemporaryDirectory() as tokenizer_folder, progress_bar(total=total, desc="import", unit="B") as bar:
         for name in TOKENIZER_FILES:
             if (folder / name).is_file():
                 shutil.copy(folder / name, tokenizer_folder)
@@ -82,30 +81,26 @@ def import_model(
 
         def on_piece(num_bytes: int) -> None:
             weights.release()
-            on_progress(num_bytes)
+            bar.update(num_bytes)
 
         write_model_directory(target, description, tree, tokenizer_folder, DTYPES[dtype], on_piece)
     return description
 
 
-def load_onto_mesh(
-    source: str, mesh: Mesh | None, family: str | None = None, mp_num: int | None = None
-) -> tuple[ModelDescription, dict[str, Any]]:
+def load_onto_mesh(source: str, mesh: Mesh | None) -> tuple[ModelDescription, dict[str, Any]]:
     """Reads a Hugging Face folder straight onto devices, each its own share, as float32.
 
     Args:
         source: as in `import_model`.
         mesh: the devices; None: the first.
-        family: as in `import_model`.
-        mp_num: as in `import_model`.
 
     Raises:
         UserError: as `import_model`, or a parameter does not divide over the mesh.
     """
     folder = local_folder(source)
-    found, hf = _read_config(folder, family, mp_num)
+    found, hf = _read_config(folder)
     description = _describe(folder, found, hf)
-    weights = WeightsFolder(source)
+    weights = WeightsFolder(folder)
     params = flax.traverse_util.unflatten_dict(lazy_params(found, description.config, hf, weights), sep="/")
 
     def place_one(leaf: jax.ShapeDtypeStruct, array: LazyArray) -> jax.Array:
@@ -159,9 +154,9 @@ def export_model(
         hf |= _copy_tokenizer(epath.Path(source) / TOKENIZER_FOLDER, unfinished, description)
         (unfinished / CONFIG_FILE).write_text(json.dumps(hf, indent=2) + "\n")
         total = sum(int(np.prod(shape)) for _, shape in shapes) * np.dtype(DTYPES[dtype]).itemsize
-        with _progress("export", total) as on_progress:
+        with progress_bar(total=total, desc="export", unit="B") as bar:
             tensors = their_tensors(found, description.config, hf, arrays)
-            counted = _counted(tensors, np.dtype(DTYPES[dtype]).itemsize, on_progress)
+            counted = _counted(tensors, np.dtype(DTYPES[dtype]).itemsize, bar.update)
             write_safetensors(unfinished, shapes, counted, DTYPES[dtype])
         unfinished.rename(folder)
     except OSError as error:
@@ -208,8 +203,8 @@ def _copy_tokenizer(source: epath.Path, target: Path, description: ModelDescript
     return written_token_ids(description.extra, tokenizer)
 
 
-def _read_config(folder: Path, family: str | None, mp_num: int | None) -> tuple[Family, HfConfig]:
-    """The family of a folder, and its config.json."""
+def _read_config(folder: Path, family: str | None = None, mp_num: int | None = None) -> tuple[Family, HfConfig]:
+    """The family of a folder and its config.json; arguments as in `import_model`."""
     path = folder / CONFIG_FILE
     try:
         hf = json.loads(path.read_text())
@@ -221,13 +216,6 @@ def _read_config(folder: Path, family: str | None, mp_num: int | None) -> tuple[
         raise UserError(f"{path} is no JSON object; download it again")
     found = family_by_name(family) if family else family_of_hf_config(hf)
     return found, hf | ({"mp_num": mp_num} if mp_num is not None else {})
-
-
-@contextlib.contextmanager
-def _progress(what: str, total: int) -> Iterator[Callable[[int], Any]]:
-    """A progress bar in bytes; gives what is called with each number of them."""
-    with progress_bar(total=total, desc=what, unit="B") as bar:
-        yield bar.update
 
 
 def _counted(tensors: Iterator[np.ndarray], itemsize: int, on_progress: Callable[[int], Any]) -> Iterator[np.ndarray]:

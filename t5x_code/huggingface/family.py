@@ -60,7 +60,7 @@ def write_config(family: Family, config: TransformerConfig) -> dict[str, Any]:
     hf |= family.config_to_hf(config)
     said = family.config_from_hf(hf)
     for name in (field.name for field in dataclasses.fields(TransformerConfig)):
-        if name in UNSAID or (name in ROTARY and not config.position_encoding.startswith("rope")):
+        if name in UNSAID or (name in ROTARY and not config.rotates):
             continue
         what = "window_of_layer" if name == "window_pattern" else name
         ours, theirs = getattr(config, what), getattr(said, what)

@@ -7,7 +7,6 @@ Legend of array names: P prompts of a batch, T prompt slots (a few sizes only, a
 together (P x samples), N new tokens, V vocabulary, D model, S tokens that end a row, F tokens that are never chosen.
 """
 
-import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Container, Iterator, Sequence
@@ -53,6 +52,11 @@ class GenerationConfig:
         check_seed(self.seed)
         if self.num_samples > 1 and self.sampling.temperature == 0:
             raise UserError(f"num_samples is {self.num_samples}, but at temperature 0 all are alike; set a temperature")
+
+    @property
+    def samples_at_once(self) -> int:
+        """Samples of a prompt that are decoded together."""
+        return min(self.num_samples, self.batch_size)
 
 
 @flax.struct.dataclass
@@ -122,33 +126,56 @@ def generate(
     prefix_lengths = prefix_lengths or [0] * len(prompts)
     for prompt, name in zip(prompts, names, strict=True):
         check_fits(len(prompt), generation.max_new_tokens, config.max_length, name)
-    samples = min(generation.num_samples, generation.batch_size)
-    batch_size = min(generation.batch_size // samples, len(prompts))
+    batch_size = min(generation.batch_size // generation.samples_at_once, len(prompts))
     if mesh is not None:  # every device takes as many prompts
         batch_size = -(-max(batch_size, 1) // num_batch_shards(mesh)) * num_batch_shards(mesh)
     by_length = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
-    results: list[list[list[int]]] = [[] for _ in prompts]
-    with logical_axes_on(mesh) if mesh is not None else contextlib.nullcontext():
+    results: dict[int, list[list[int]]] = {}
+    with logical_axes_on(mesh):
         for start in range(0, len(prompts), max(batch_size, 1)):
             indices = by_length[start : start + batch_size]
             if all(index in skip for index in indices):
                 continue
-            slots = _bucket(len(prompts[indices[0]]), config.max_length - generation.max_new_tokens)
-            inputs_PxT, pad_P = _left_pad([prompts[index] for index in indices], batch_size, slots)
-            of_prompts = [prefix_lengths[index] for index in indices]
-            prefix_end_P = pad_P + np.pad(np.array(of_prompts, np.int32), (0, batch_size - len(indices)))
-            room = _first_room(config, generation.max_new_tokens, slots, batch_size * samples)
-            prefilled = _prefill(config, room, decoding, inputs_PxT, pad_P, prefix_end_P)
-            ask = should_stop and (lambda row, tokens, of=indices: should_stop(of[row // samples], tokens))
-            for first in range(0, generation.num_samples, samples):
-                sample_indices = range(first, first + samples)
-                rows = _start(generation, [numbers[index] for index in indices], sample_indices, pad_P, *prefilled)
-                rows = _finish(config, decoding, generation, rows, slots, ask)
-                for row, tokens in enumerate(_new_tokens(rows)):
-                    prompt, extra = divmod(row, samples)
-                    if prompt < len(indices) and first + extra < generation.num_samples:
-                        results[indices[prompt]].append(tokens)
+            batch = {index: prompts[index] for index in indices}
+            prefixes = [prefix_lengths[index] for index in indices]
+            batch_numbers = [numbers[index] for index in indices]
+            results |= _generate_batch(
+                config, decoding, batch, prefixes, batch_numbers, generation, batch_size, should_stop
+            )
             on_answers({index: results[index] for index in indices if index not in skip})
+    return [results.get(index, []) for index in range(len(prompts))]
+
+
+def _generate_batch(
+    config: TransformerConfig,
+    decoding: Decoding,
+    prompts: dict[int, np.ndarray],
+    prefix_lengths: Sequence[int],
+    numbers: Sequence[int],
+    generation: GenerationConfig,
+    batch_size: int,
+    should_stop: Callable[[int, list[int]], bool] | None,
+) -> dict[int, list[list[int]]]:
+    """Continues prompts, by index, from one prefill of `batch_size` of them; the others are padding."""
+    indices = list(prompts)
+    samples = generation.samples_at_once
+
+    def row_should_stop(row: int, tokens: list[int]) -> bool:
+        return should_stop(indices[row // samples], tokens)
+
+    slots = _bucket(max(map(len, prompts.values())), config.max_length - generation.max_new_tokens)
+    inputs_PxT, pad_P = _left_pad(list(prompts.values()), batch_size, slots)
+    prefix_end_P = pad_P + np.pad(np.asarray(prefix_lengths, np.int32), (0, batch_size - len(indices)))
+    room = _first_room(config, generation.max_new_tokens, slots, batch_size * samples)
+    cache, logits_PxV = _prefill(config, room, decoding, inputs_PxT, pad_P, prefix_end_P)
+    results: dict[int, list[list[int]]] = {index: [] for index in indices}
+    for first in range(0, generation.num_samples, samples):
+        rows = _start(generation, numbers, range(first, first + samples), pad_P, cache, logits_PxV)
+        rows = _finish(config, decoding, generation, rows, slots, row_should_stop if should_stop else None)
+        for row, tokens in enumerate(_new_tokens(rows)):
+            prompt, extra = divmod(row, samples)
+            if prompt < len(indices) and first + extra < generation.num_samples:
+                results[indices[prompt]].append(tokens)
     return results
 
 
@@ -226,10 +253,18 @@ def _start(
     prompt_R = np.repeat(np.array([*prompt_numbers, *[-1] * absent]), num_samples)
     sample_R = np.tile(np.array(sample_indices), num_prompts)
     done_R = (prompt_R < 0) | (sample_R >= generation.num_samples)
-    shape = (num_samples, generation.max_new_tokens)
-    ends = _token_sets(generation)
     return _spread(
-        *shape, generation.sampling, generation.seed, prompt_R, sample_R, done_R, pad_P, cache, logits_PxV, *ends
+        num_samples,
+        generation.max_new_tokens,
+        generation.sampling,
+        generation.seed,
+        prompt_R,
+        sample_R,
+        done_R,
+        pad_P,
+        cache,
+        logits_PxV,
+        *_token_sets(generation),
     )
 
 

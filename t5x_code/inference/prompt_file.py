@@ -1,6 +1,7 @@
 """JSONL files of prompts in, and the same lines with the model's completions out."""
 
 import dataclasses
+import functools
 import json
 from collections.abc import Callable, Container, Sequence
 from typing import Any
@@ -93,13 +94,13 @@ def complete_lines(
 
     `on_texts` is called with the completions of the lines just finished, by index.
     """
+
+    def tell(chosen: list[int], answers: dict[int, list[Completion]]) -> None:
+        on_texts({chosen[at]: [sample.text for sample in samples] for at, samples in answers.items()})
+
     for is_infill, respond in ((False, complete), (True, infill)):
         chosen = [index for index, line in enumerate(lines) if line.is_infill == is_infill]
         records = [lines[index].record for index in chosen]
-
-        def tell(answers: dict[int, list[Completion]], chosen: list[int] = chosen) -> None:
-            on_texts({chosen[at]: [sample.text for sample in samples] for at, samples in answers.items()})
-
         respond(
             model,
             [(r["prefix"], r["suffix"]) if is_infill else r["prompt"] for r in records],
@@ -107,7 +108,7 @@ def complete_lines(
             stop=stop,
             names=[lines[index].name for index in chosen],
             skip={at for at, index in enumerate(chosen) if index in skip},
-            on_answers=tell,
+            on_answers=functools.partial(tell, chosen),
         )
 
 

@@ -1,6 +1,6 @@
 """One layer of the decoder: attention and MLP around the residual stream.
 
-Legend: B batch, L length, S keys, D model, H heads, K key/value heads, E head dim, R rotary dim, N layers.
+Legend: B batch, L length, S keys, D model, H heads, K key/value heads, E head dim, R rotary dim.
 """
 
 import itertools
@@ -28,12 +28,6 @@ class Context(NamedTuple):
     rotation: tuple[jax.Array, jax.Array] | None  # cosines and sines, each [B, L, R / 2]
 
 
-class Layer(NamedTuple):
-    """What one layer is told about itself; a scalar inside the layer, [N] outside."""
-
-    window: jax.Array  # int32, keys seen counting oneself; 0 = whole context
-
-
 class SelfAttention(nn.Module):
     """Projections, rotation, cache and attention of one layer.
 
@@ -47,14 +41,15 @@ class SelfAttention(nn.Module):
         self,
         h_BxLxD: jax.Array,
         cache: LayerCache | None,
-        layer: Layer,
+        window: jax.Array,
         context: Context,
         query_BxLxD: jax.Array | None = None,
         projected: tuple[jax.Array, ...] | None = None,
     ) -> tuple[jax.Array, LayerCache | None]:
         """Returns what is added to the residual stream [B, L, D], and the cache with the new tokens in it.
 
-        `projected` holds queries, keys and values if they have been computed already, with their heads merged.
+        `window`, an int32 scalar, is how many keys a token sees, itself among them; 0 is the whole context. `projected`
+        holds queries, keys and values if they have been computed already, with their heads merged.
         """
         config = self.config
         if projected is not None:
@@ -72,7 +67,7 @@ class SelfAttention(nn.Module):
         k_BxSxKxE, v_BxSxKxE = k_BxLxKxE, v_BxLxKxE
         if cache is not None:
             cache, k_BxSxKxE, v_BxSxKxE = cache.write(context.first_slot, k_BxLxKxE, v_BxLxKxE)
-        attend_from_BxL = _window_from(context, layer.window)
+        attend_from_BxL = _window_from(context, window)
         scale = config.head_dim**-0.5 if config.scale_attention else 1.0
         implementation = config.attention if cache is None else AUTO  # the config names one for whole rows
         out_BxLxHxE = attention(
@@ -84,19 +79,13 @@ class SelfAttention(nn.Module):
     def _project_in(self, name: str, axis: str, heads: int) -> Projection:
         config = self.config
         shape, axes = (config.model_dim, heads, config.head_dim), ("embed", axis, "head_dim")
-        return self._projection(name, "bld,dhe->blhe", shape, axes, 2, config.qkv_bias)
+        return Projection(config, "bld,dhe->blhe", shape, axes, num_outputs=2, use_bias=config.qkv_bias, name=name)
 
     def _project_out(self) -> Projection:
         config = self.config
         shape, axes = (config.num_heads, config.head_dim, config.model_dim), ("heads", "head_dim", "embed")
-        return self._projection("out", "blhe,hed->bld", shape, axes, 1, config.attention_out_bias)
-
-    def _projection(
-        self, name: str, spec: str, shape: tuple, axes: tuple, num_outputs: int, use_bias: bool
-    ) -> Projection:
-        config = self.config
-        rest = (use_bias, config.initializer_range, config.lora_rank, config.lora_alpha, config.quantization)
-        return Projection(spec, shape, axes, num_outputs, *rest, name=name)
+        use_bias = config.attention_out_bias
+        return Projection(config, "blhe,hed->bld", shape, axes, num_outputs=1, use_bias=use_bias, name="out")
 
 
 def _window_from(context: Context, window: jax.Array) -> jax.Array:
@@ -118,25 +107,26 @@ class Block(nn.Module):
     def __call__(
         self,
         carry: tuple[jax.Array, LayerCache | None],
-        layer: Layer,
+        window: jax.Array,
         context: Context,
         query_BxLxD: jax.Array | None = None,
     ) -> tuple[tuple[jax.Array, LayerCache | None], None]:
         """Takes and returns the residual stream [B, L, D] and the cache, as `nn.scan` wants it.
 
-        Where `query_BxLxD` is given, queries are projected from it instead of from the normed residual stream.
+        `window` is that of `SelfAttention`. Where `query_BxLxD` is given, queries are projected from it instead of from
+        the normed residual stream.
         """
         x_BxLxD, cache = carry
         self_attention, mlp = SelfAttention(self.config, name="attention"), Mlp(self.config, name="mlp")
         if self.config.parallel_block:
             h_BxLxD = Norm(self.config, name="norm")(x_BxLxD)
             projected, of_mlp = self._project_at_once(h_BxLxD)
-            attended_BxLxD, cache = self_attention(h_BxLxD, cache, layer, context, query_BxLxD, projected)
+            attended_BxLxD, cache = self_attention(h_BxLxD, cache, window, context, query_BxLxD, projected)
             x_BxLxD = x_BxLxD + attended_BxLxD + mlp(h_BxLxD, of_mlp)
         else:
             h_BxLxD = Norm(self.config, name="attention_norm")(x_BxLxD)
             projected, _ = self._project_at_once(h_BxLxD)
-            attended_BxLxD, cache = self_attention(h_BxLxD, cache, layer, context, query_BxLxD, projected)
+            attended_BxLxD, cache = self_attention(h_BxLxD, cache, window, context, query_BxLxD, projected)
             x_BxLxD = x_BxLxD + attended_BxLxD
             x_BxLxD = x_BxLxD + mlp(Norm(self.config, name="mlp_norm")(x_BxLxD))
         x_BxLxD = nn.with_logical_constraint(x_BxLxD, ("batch", "length", "activation_embed"))

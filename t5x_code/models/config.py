@@ -8,7 +8,7 @@ import dataclasses
 import math
 from typing import Literal, get_args
 
-from t5x_code.errors import UserError
+from t5x_code.errors import UserError, check_choice
 
 Norm = Literal["layer_norm", "rms_norm"]
 PositionEncoding = Literal["rope_interleaved", "rope_half", "learned", "none"]
@@ -65,7 +65,7 @@ class TransformerConfig:
     initializer_range: float = 0.02
     lora_rank: int = 0  # of the adapters of every projection; 0: none. With adapters nothing else is trained
     lora_alpha: float = 16.0  # an adapter's output is scaled by alpha / rank
-    dtype: str = "bfloat16"  # of activations; parameters, norms, softmax and loss are float32
+    dtype: Dtype = "bfloat16"  # of activations; parameters, norms, softmax and loss are float32
     quantization: Quantization = "none"  # 8-bit products of the layers in training; see models/quantized.py
     remat: RematPolicy = "none"  # what the backward pass recomputes; see models/remat.py
     scan_layers: bool = True  # one compiled layer, scanned
@@ -80,6 +80,11 @@ class TransformerConfig:
     def padded_vocab_size(self) -> int:
         """V: `vocab_size` rounded up to `vocab_multiple`. The entries past `vocab_size` are never predicted."""
         return -(-self.vocab_size // self.vocab_multiple) * self.vocab_multiple
+
+    @property
+    def rotates(self) -> bool:
+        """Whether positions are rotations of the queries and keys."""
+        return self.position_encoding in ("rope_interleaved", "rope_half")
 
     @property
     def window_of_layer(self) -> tuple[int, ...]:
@@ -109,17 +114,14 @@ def _check_config(config: TransformerConfig) -> None:
         "dtype": Dtype,
     }
     for name, allowed in choices.items():
-        if getattr(config, name) not in get_args(allowed):
-            known = ", ".join(get_args(allowed))
-            raise UserError(f"TransformerConfig.{name} is {getattr(config, name)!r}: choose one of {known}")
+        check_choice(f"TransformerConfig.{name}", getattr(config, name), get_args(allowed))
     if config.num_heads % config.num_kv_heads:
         heads = f"num_heads {config.num_heads}, num_kv_heads {config.num_kv_heads}"
         raise UserError(f"TransformerConfig: {heads}: the key/value heads must divide the heads")
-    rotates = config.position_encoding in ("rope_interleaved", "rope_half")
-    if rotates and (config.rotary_dim % 2 or not 0 < config.rotary_dim <= config.head_dim):
+    if config.rotates and (config.rotary_dim % 2 or not 0 < config.rotary_dim <= config.head_dim):
         sizes = f"rotary_dim {config.rotary_dim}, head_dim {config.head_dim}"
         raise UserError(f"TransformerConfig: {sizes}: rotary_dim must be even and at most head_dim")
-    if not rotates and config.rope_scaling is not None:
+    if not config.rotates and config.rope_scaling is not None:
         encoding = f"position_encoding is {config.position_encoding!r}"
         raise UserError(f"TransformerConfig.rope_scaling stretches a rotation, but {encoding}; set it to None")
     if not config.window_pattern or min(config.window_pattern) < 0:

@@ -113,8 +113,7 @@ def _sums(
 
 
 def _sums_forward(static, x_BxLxD, kernel_DxV, bias_V, tokens):
-    sums, gradients = _over_devices(static, True, x_BxLxD, kernel_DxV, bias_V, tokens)
-    return sums, gradients
+    return _over_devices(static, True, x_BxLxD, kernel_DxV, bias_V, tokens)
 
 
 def _sums_backward(static, gradients, cotangents):

@@ -33,7 +33,7 @@ import jax.numpy as jnp
 
 from t5x_code.models import few_rows
 from t5x_code.models.attention.choice import AUTO
-from t5x_code.models.block import Block, Context, Layer
+from t5x_code.models.block import Block, Context
 from t5x_code.models.cache import KeyValueCache, LayerCache
 from t5x_code.models.config import TransformerConfig
 from t5x_code.models.dot import dot
@@ -64,19 +64,18 @@ class Decoder(nn.Module):
         """Returns the last hidden states [B, L, D] and the cache, if one was given, with the new tokens in it."""
         config = self.config
         x_BxLxD = self._embed(inputs_BxL, positions_BxL)
-        rotates = config.position_encoding in ("rope_interleaved", "rope_half")
         rotation = None
-        if rotates:
+        if config.rotates:
             rotation = rotary_angles(positions_BxL, config.rotary_dim, config.rope_base, config.rope_scaling)
         context = Context(attend_from_BxL, attend_to_BxL, jnp.asarray(write_at, jnp.int32), rotation)
         windows_N = jnp.asarray(config.window_of_layer, jnp.int32)
         written: list[LayerCache] = []
         if cache is None:
-            (x_BxLxD, _), _ = self._layers()((x_BxLxD, None), Layer(windows_N), context)
+            (x_BxLxD, _), _ = self._layers()((x_BxLxD, None), windows_N, context)
         else:  # each layer has its own arrays, so that none is copied
             for n, layer_cache in enumerate(cache.layers[: config.num_layers]):
                 block = Block(config, name=f"layer_{n}")
-                (x_BxLxD, layer_cache), _ = block((x_BxLxD, layer_cache), Layer(windows_N[n]), context)
+                (x_BxLxD, layer_cache), _ = block((x_BxLxD, layer_cache), windows_N[n], context)
                 written.append(layer_cache)
         x_BxLxD = Norm(config, name="final_norm")(x_BxLxD)
         if config.top_query_layer:
@@ -90,10 +89,10 @@ class Decoder(nn.Module):
     ) -> tuple[jax.Array, LayerCache | None]:
         """PanGu-alpha's last layer (arXiv 2104.12369, section 2): what it asks depends on the position alone."""
         config = self.config
-        layer = Layer(jnp.int32(0))
         query_BxLxD = Positions(config, name="top_query_positions")()[positions_BxL].astype(config.dtype)
         block = remat_block(Block, config.remat, scanned=False)(config, name="top_query")
-        return block((x_BxLxD, cache), layer, context, query_BxLxD)[0]
+        whole_context = jnp.int32(0)
+        return block((x_BxLxD, cache), whole_context, context, query_BxLxD)[0]
 
     def _embed(self, inputs_BxL: jax.Array, positions_BxL: jax.Array) -> jax.Array:
         # Each device looks up its part of every vector, for the rows of all devices that hold other parts of the same

@@ -12,7 +12,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from t5x_code.models import few_rows
 from t5x_code.models.activations import gelu_exact, gelu_tanh, layer_norm, rms_norm, swiglu
-from t5x_code.models.config import Quantization, TransformerConfig
+from t5x_code.models.config import TransformerConfig
 from t5x_code.models.dot import dot
 from t5x_code.models.initializers import normal
 from t5x_code.models.quantized import quantized_dot
@@ -49,42 +49,40 @@ class Projection(nn.Module):
     [r, *outputs]; see models/lora.py.
     """
 
+    config: TransformerConfig
     spec: str  # einsum of the input and the kernel
     kernel_shape: Sequence[int]
     kernel_axes: Sequence[str]
     num_outputs: int  # trailing axes of the kernel that the output keeps
     use_bias: bool
-    initializer_range: float
-    lora_rank: int = 0
-    lora_alpha: float = 1.0
-    quantization: Quantization = "none"  # of the kernel's products, not of the adapters'
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Returns the projected x in its own type."""
-        init = nn.with_logical_partitioning(normal(self.initializer_range), tuple(self.kernel_axes))
+        config = self.config
+        init = nn.with_logical_partitioning(normal(config.initializer_range), tuple(self.kernel_axes))
         if self.has_variable(few_rows.COLLECTION, "kernel"):
             weights = {name: self.get_variable(few_rows.COLLECTION, name) for name in ("kernel", "scale")}
             weights = {name: array for name, array in weights.items() if array is not None}
             y = few_rows.product(x, weights, tuple(self.kernel_shape[-self.num_outputs :])).astype(x.dtype)
         else:
             kernel = self.param("kernel", init, tuple(self.kernel_shape))
-            if self.quantization == "none":
+            if config.quantization == "none":
                 y = dot(self.spec, x, kernel, x.dtype)
             else:
-                y = quantized_dot(self.spec, x, kernel, x.dtype, self.quantization)
+                y = quantized_dot(self.spec, x, kernel, x.dtype, config.quantization)
         if self.use_bias:
             # A bias over the model dimension is kept whole on every device, as the norms are.
             axes = tuple("norm" if axis == "embed" else axis for axis in self.kernel_axes[-self.num_outputs :])
             init = nn.with_logical_partitioning(nn.initializers.zeros, axes)
             y = add_vector(y, self.param("bias", init, tuple(self.kernel_shape[-self.num_outputs :])))
-        if self.lora_rank:
+        if config.lora_rank:
             y += self._adapt(x)
         return checkpoint_name(y, PROJECTION)
 
     def _adapt(self, x: jax.Array) -> jax.Array:
-        """What the adapter adds to y."""
-        split, rank = len(self.kernel_shape) - self.num_outputs, self.lora_rank
+        """What the adapter adds to y; its products are never quantized."""
+        split, rank = len(self.kernel_shape) - self.num_outputs, self.config.lora_rank
         # He et al.'s range for A, as the paper's code has it, and 0 for B: at the start the adapter adds nothing.
         init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform", in_axis=range(split), out_axis=-1)
         init = nn.with_logical_partitioning(init, (*self.kernel_axes[:split], "lora"))
@@ -97,7 +95,7 @@ class Projection(nn.Module):
         inner = dot(f"{x_spec},{kernel_spec[:split]}r->{inner_spec}", x, a, x.dtype)
         adapted = dot(f"{inner_spec},r{kernel_spec[split:]}->{result}", inner, b, x.dtype)
         # Not rounded to x's type, as a merge scales by it too; the product is, in the same pass over y.
-        return (adapted.astype(jnp.float32) * (self.lora_alpha / rank)).astype(x.dtype)
+        return (adapted.astype(jnp.float32) * (self.config.lora_alpha / rank)).astype(x.dtype)
 
 
 class Mlp(nn.Module):
@@ -121,8 +119,7 @@ class Mlp(nn.Module):
         return self._project("out", "blf,fd->bld", ("mlp", "embed"))(h_BxLxF)
 
     def _project(self, name: str, spec: str, axes: tuple[str, str]) -> Projection:
-        size = {"embed": self.config.model_dim, "mlp": self.config.mlp_dim}
-        shape = tuple(size[axis] for axis in axes)
         config = self.config
-        rest = (config.mlp_bias, config.initializer_range, config.lora_rank, config.lora_alpha, config.quantization)
-        return Projection(spec, shape, axes, 1, *rest, name=name)
+        size = {"embed": config.model_dim, "mlp": config.mlp_dim}
+        shape = tuple(size[axis] for axis in axes)
+        return Projection(config, spec, shape, axes, num_outputs=1, use_bias=config.mlp_bias, name=name)

@@ -3,20 +3,12 @@
 Legend: B batch, L length, D model, C code slots of a row.
 """
 
-from typing import Literal, get_args
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
-from t5x_code.errors import UserError
-
 Pooling = Literal["mean", "last"]
-
-
-def check_pooling(pooling: str, where: str) -> None:
-    """Raises UserError for a way of pooling that does not exist."""
-    if pooling not in get_args(Pooling):
-        raise UserError(f"{where} is {pooling!r}: choose one of {', '.join(get_args(Pooling))}")
 
 
 def pool_codes(x_BxLxD: jax.Array, pool_ids_BxL: jax.Array, num_codes: int, pooling: Pooling = "mean") -> jax.Array:

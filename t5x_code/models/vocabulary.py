@@ -3,6 +3,7 @@
 Legend: D model, V vocabulary padded.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -58,7 +59,9 @@ class Head(nn.Module):
             self.param("bias", init, (config.padded_vocab_size,))
 
 
-def _padded_normal(shape: tuple[int, int], config: TransformerConfig, vocabulary_axis: int):
+def _padded_normal(
+    shape: tuple[int, int], config: TransformerConfig, vocabulary_axis: int
+) -> Callable[[jax.Array], jax.Array]:
     """Draws the entries of real tokens, alike whatever the padding, and sets the padded ones to zero."""
 
     def init(key: jax.Array) -> jax.Array:

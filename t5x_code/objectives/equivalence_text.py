@@ -7,6 +7,7 @@ Shape legend: D documents of a store.
 """
 
 import dataclasses
+from typing import ClassVar
 
 import numpy as np
 
@@ -16,9 +17,9 @@ from t5x_code.objectives.ntp_plus import (
     BROKEN_KINDS,
     check_documents,
     check_kinds,
-    draw,
-    longest_of,
-    only,
+    draw_part,
+    longest_part,
+    only_part,
 )
 from t5x_code.objectives.segments import Segment, lay_out
 
@@ -26,6 +27,9 @@ from t5x_code.objectives.segments import Segment, lay_out
 @dataclasses.dataclass(frozen=True)
 class EquivalenceText:
     """`query candidate verdict eod`, one segment per document."""
+
+    name: ClassVar[str] = "equivalence_text"  # for metrics and streams
+    max_documents: ClassVar[None] = None  # as many as fit
 
     accepted: tuple[str, ...] = ACCEPTED_KINDS
     negatives: tuple[str, ...] = BROKEN_KINDS
@@ -35,16 +39,6 @@ class EquivalenceText:
         check_kinds(self.accepted, ACCEPTED_KINDS, "EquivalenceText.accepted")
         check_kinds(self.negatives, BROKEN_KINDS, "EquivalenceText.negatives")
 
-    @property
-    def name(self) -> str:
-        """Short name for metrics and streams."""
-        return "equivalence_text"
-
-    @property
-    def max_documents(self) -> None:
-        """As many as fit."""
-        return None
-
     def packed_lengths(self, layout: Layout, documents: DocumentTable) -> np.ndarray:
         """Tokens that each document takes at most, its eod included, int64 [D]; more than L if it lacks a candidate.
 
@@ -52,9 +46,9 @@ class EquivalenceText:
           UserError: the task is not one of codes.
         """
         check_documents(documents, self.name)
-        accepted_D, negative_D = longest_of(documents, self.accepted), longest_of(documents, self.negatives)
-        verdict_D = longest_of(documents, ("equivalent", "different"))
-        lengths_D = longest_of(documents, ("code",)) + np.maximum(accepted_D, negative_D) + verdict_D + 1
+        accepted_D, negative_D = longest_part(documents, self.accepted), longest_part(documents, self.negatives)
+        verdict_D = longest_part(documents, ("equivalent", "different"))
+        lengths_D = longest_part(documents, ("code",)) + np.maximum(accepted_D, negative_D) + verdict_D + 1
         return np.where((accepted_D == 0) | (negative_D == 0), layout.length + 1, lengths_D)
 
     def __call__(self, row: Row, layout: Layout, rng: np.random.Generator) -> Example:
@@ -63,16 +57,16 @@ class EquivalenceText:
         segments = []
         for piece in row.pieces:
             is_accepted = rng.random() < 0.5
-            query = only(piece, "code")
-            candidate = draw(piece, self.accepted if is_accepted else self.negatives, rng)
+            query = only_part(piece, "code")
+            candidate = draw_part(piece, self.accepted if is_accepted else self.negatives, rng)
             others = [
                 code
                 for other in row.pieces
-                if other.group != piece.group and len(code := only(other, "code")) <= len(candidate)
+                if other.group != piece.group and len(code := only_part(other, "code")) <= len(candidate)
             ]
             if not is_accepted and others and rng.random() < self.other_problem:
                 candidate = others[rng.integers(len(others))]
-            verdict = only(piece, "equivalent" if is_accepted else "different")
+            verdict = only_part(piece, "equivalent" if is_accepted else "different")
             targets = np.concatenate([query, candidate, verdict, [eod]]).astype(np.int32)
             weights = np.ones(len(targets), np.float32)
             weights[len(query) : len(query) + len(candidate)] = is_accepted

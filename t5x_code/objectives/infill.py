@@ -10,14 +10,14 @@ Shape legend: N tokens of a piece, P pieces of a row.
 """
 
 import dataclasses
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 
-from t5x_code.errors import UserError
+from t5x_code.errors import UserError, check_choice
 from t5x_code.objectives.example import Example, Layout, Piece, Row
-from t5x_code.objectives.segments import Segment, lay_out
-from t5x_code.objectives.spans import check_masks, hide_spans, simulate_raw_length
+from t5x_code.objectives.segments import Segment, lay_out, plain_segment
+from t5x_code.objectives.spans import check_masks, hide_spans, simulate_raw_length, text_lengths
 from t5x_code.tokens.special_tokens import FIM_TEXTS, FimTokens
 
 Sentinels = Literal["codegen2", "starcoder"]
@@ -35,26 +35,21 @@ class Infill:
     because the middle really ends there.
     """
 
+    name: ClassVar[str] = "infill"  # for metrics and streams
+
     rate: float = 0.9  # of the documents (arXiv 2207.14255)
     spm_rate: float = 0.0  # of the infilled ones: suffix first
-    sentinels: str = "codegen2"
-    split: str = "token"
+    sentinels: Sentinels = "codegen2"
+    split: Split = "token"
 
     def __post_init__(self):
-        for name, choices in (("sentinels", Sentinels), ("split", Split)):
-            if getattr(self, name) not in get_args(choices):
-                known = ", ".join(get_args(choices))
-                raise UserError(f"Infill.{name} is {getattr(self, name)!r}: choose one of {known}")
+        check_choice("Infill.sentinels", self.sentinels, get_args(Sentinels))
+        check_choice("Infill.split", self.split, get_args(Split))
         for name in ("rate", "spm_rate"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"Infill.{name} is {getattr(self, name)}: it is a share, 0 to 1")
         if self.spm_rate and self.sentinels == "codegen2":
             raise UserError("Infill.spm_rate: suffix-prefix-middle order needs sentinels='starcoder'")
-
-    @property
-    def name(self) -> str:
-        """Short name for metrics and streams."""
-        return "infill"
 
     def raw_length(self, layout: Layout, document_lengths_N: np.ndarray) -> int:
         """L less the 99th percentile of the growth.
@@ -81,17 +76,14 @@ class Infill:
 
     def infill(self, row: Row, layout: Layout, rng: np.random.Generator) -> list[Segment]:
         """One segment per piece. Where the row lacks room to infill all, documents drawn at random stay plain."""
-        is_cut_P = np.array([not piece.is_end for piece in row.pieces])
-        has_text_P = np.array([len(piece.tokens_N) > piece.is_end for piece in row.pieces])
-        chosen_P = (rng.random(len(row.pieces)) < self.rate) & has_text_P
+        text_lengths_P, is_cut_P = text_lengths(row.pieces)
+        chosen_P = (rng.random(len(row.pieces)) < self.rate) & (text_lengths_P > 0)
         room, growth_P = layout.length - row.num_tokens, self._growth(is_cut_P)
         order_P = rng.permutation(len(row.pieces))
         fits_P = np.cumsum((growth_P * chosen_P)[order_P]) <= room
         chosen_P[order_P] &= fits_P
         return [
-            self._infill_piece(piece, layout, rng)
-            if chosen
-            else Segment(piece.lead, piece.tokens_N, modality_N=piece.modality)
+            self._infill_piece(piece, layout, rng) if chosen else plain_segment(piece)
             for piece, chosen in zip(row.pieces, chosen_P, strict=True)
         ]
 

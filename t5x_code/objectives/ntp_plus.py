@@ -9,6 +9,7 @@ Shape legend: L sequence length, C code slots of a row, D documents of a store, 
 
 import dataclasses
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 
@@ -27,6 +28,8 @@ QUERY, ACCEPTED, NEGATIVE = 1, 2, 3  # `code_role`; 0 is an empty slot
 class NtpPlus:
     """Queries, each with an accepted code and hard negatives."""
 
+    name: ClassVar[str] = "ntp_plus"  # for metrics and streams
+
     accepted: tuple[str, ...] = ACCEPTED_KINDS  # one of those that the document has is drawn
     negatives: tuple[str, ...] = BROKEN_KINDS  # likewise, for each negative
     negatives_per_query: int = 1
@@ -41,11 +44,6 @@ class NtpPlus:
                 f"NtpPlus: max_queries {self.max_queries} must be 1 or more, "
                 f"negatives_per_query {self.negatives_per_query} 0 or more"
             )
-
-    @property
-    def name(self) -> str:
-        """Short name for metrics and streams."""
-        return "ntp_plus"
 
     @property
     def max_documents(self) -> int:
@@ -65,7 +63,7 @@ class NtpPlus:
         """
         check_documents(documents, self.name)
         query_D, accepted_D, negative_D = (
-            longest_of(documents, kinds) for kinds in (("code",), self.accepted, self.negatives)
+            longest_part(documents, kinds) for kinds in (("code",), self.accepted, self.negatives)
         )
         lacks_D = (accepted_D == 0) | ((negative_D == 0) & (self.negatives_per_query > 0))
         lengths_D = query_D + accepted_D + 2 + self.negatives_per_query * (negative_D + 1)
@@ -76,8 +74,8 @@ class NtpPlus:
         codes: list[np.ndarray] = []
         roles, pairs, problems = [], [], []
         for number, piece in enumerate(row.pieces):
-            chosen = [(QUERY, only(piece, "code")), (ACCEPTED, draw(piece, self.accepted, rng))]
-            chosen += [(NEGATIVE, draw(piece, self.negatives, rng)) for _ in range(self.negatives_per_query)]
+            chosen = [(QUERY, only_part(piece, "code")), (ACCEPTED, draw_part(piece, self.accepted, rng))]
+            chosen += [(NEGATIVE, draw_part(piece, self.negatives, rng)) for _ in range(self.negatives_per_query)]
             for role, code in chosen:
                 codes.append(code)
                 roles.append(role)
@@ -125,7 +123,7 @@ def check_documents(documents: DocumentTable, name: str) -> None:
         )
 
 
-def longest_of(documents: DocumentTable, kinds: Sequence[str]) -> np.ndarray:
+def longest_part(documents: DocumentTable, kinds: Sequence[str]) -> np.ndarray:
     """Tokens of each document's longest part of some kinds, int64 [D], 0 without one."""
     numbers = [CODE_KINDS.index(kind) for kind in kinds]
     lengths_Q = np.where(np.isin(documents.part_kinds_Q, numbers), documents.part_lengths_Q, 0)
@@ -146,13 +144,13 @@ def parts_of(piece: Piece, kinds: Sequence[str]) -> list[np.ndarray]:
     ]
 
 
-def only(piece: Piece, kind: str) -> np.ndarray:
+def only_part(piece: Piece, kind: str) -> np.ndarray:
     """The tokens of the part that every document has once."""
     (tokens_N,) = parts_of(piece, (kind,))
     return tokens_N
 
 
-def draw(piece: Piece, kinds: Sequence[str], rng: np.random.Generator) -> np.ndarray:
+def draw_part(piece: Piece, kinds: Sequence[str], rng: np.random.Generator) -> np.ndarray:
     """Tokens of one part: first a kind among those that the document has, then one of that kind."""
     present = [parts for kind in kinds if (parts := parts_of(piece, (kind,)))]
     parts = present[rng.integers(len(present))]

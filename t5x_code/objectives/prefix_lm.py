@@ -7,11 +7,11 @@ Shape legend: N tokens of a piece.
 """
 
 import dataclasses
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 
-from t5x_code.errors import UserError
+from t5x_code.errors import check_choice
 from t5x_code.objectives.example import Example, Layout, Piece, Row
 from t5x_code.objectives.segments import Segment, lay_out
 
@@ -26,18 +26,12 @@ class PrefixLM:
     n/2}, a quarter on average (UL2's S-denoiser, arXiv 2205.05131). The paper names none [ours].
     """
 
-    prefix: str = "uniform"
+    name: ClassVar[str] = "prefix_lm"  # for metrics and streams
+
+    prefix: PrefixDistribution = "uniform"
 
     def __post_init__(self):
-        if self.prefix not in get_args(PrefixDistribution):
-            raise UserError(
-                f"PrefixLM.prefix is {self.prefix!r}: choose one of {', '.join(get_args(PrefixDistribution))}"
-            )
-
-    @property
-    def name(self) -> str:
-        """Short name for metrics and streams."""
-        return "prefix_lm"
+        check_choice("PrefixLM.prefix", self.prefix, get_args(PrefixDistribution))
 
     def raw_length(self, layout: Layout, document_lengths_N: np.ndarray) -> int:
         """L: a row of the store becomes as many targets."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from t5x_code.objectives.example import Example, Layout
+from t5x_code.objectives.example import Example, Layout, Piece
 from t5x_code.tokens.modality import CODE_MODALITY, ModalityTables
 
 
@@ -26,6 +26,11 @@ class Segment:
     prefix_length: int = 0  # that many of the first input tokens, N at most, see each other both ways
     inputs_N: np.ndarray | None = None  # int32, the tokens that are read, where they are not `[lead] + targets[:-1]`
     modality_N: np.ndarray | int = CODE_MODALITY  # of the targets
+
+
+def plain_segment(piece: Piece) -> Segment:
+    """A piece as it is, with a loss on every token."""
+    return Segment(piece.lead, piece.tokens_N, modality_N=piece.modality)
 
 
 def lay_out(segments: Sequence[Segment], layout: Layout) -> Example:

@@ -14,10 +14,17 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from t5x_code.errors import UserError
+from t5x_code.errors import UserError, check_choice
 from t5x_code.objectives.example import Example, Layout, Piece, Row
 from t5x_code.objectives.segments import Segment, lay_out
-from t5x_code.objectives.spans import check_masks, drop_spans, expansion, hide_drawn_spans, simulate_raw_length
+from t5x_code.objectives.spans import (
+    check_masks,
+    drop_spans,
+    expansion,
+    hide_drawn_spans,
+    simulate_raw_length,
+    text_lengths,
+)
 
 SpanLengths = Literal["uniform", "t5"]
 
@@ -34,7 +41,7 @@ class SpanCorruption:
     min_ratio: float = 0.05  # of a piece's tokens that are hidden
     max_ratio: float = 0.5  # at most one half, so that the spans always find places apart
     max_span: int = 64  # tokens of a span, where lengths are uniform
-    span_lengths: str = "uniform"
+    span_lengths: SpanLengths = "uniform"
     mean_span: float = 3.0  # tokens of a span, where lengths are T5's
     across_files: bool = False  # the row is one file, its documents see each other
 
@@ -44,9 +51,7 @@ class SpanCorruption:
                 f"SpanCorruption hides {self.min_ratio} to {self.max_ratio} of a file; "
                 "set 0 < min_ratio <= max_ratio <= 0.5"
             )
-        if self.span_lengths not in get_args(SpanLengths):
-            known = ", ".join(get_args(SpanLengths))
-            raise UserError(f"SpanCorruption.span_lengths is {self.span_lengths!r}: choose one of {known}")
+        check_choice("SpanCorruption.span_lengths", self.span_lengths, get_args(SpanLengths))
         for name in ("max_span", "mean_span"):
             if getattr(self, name) < 1:
                 raise UserError(f"SpanCorruption.{name} is {getattr(self, name)}; set it to 1 or more")
@@ -85,8 +90,7 @@ class SpanCorruption:
           One segment per piece, and whether spans were dropped for want of room (never cut).
         """
         pieces = (_joined(row),) if self.across_files else row.pieces
-        text_lengths_P = np.array([len(piece.tokens_N) - piece.is_end for piece in pieces], np.int64)
-        is_cut_P = np.array([not piece.is_end for piece in pieces], bool)
+        text_lengths_P, is_cut_P = text_lengths(pieces)
         lengths_PxK = self.draw_lengths(text_lengths_P, len(layout.special_tokens.masks), rng)
         room = layout.length - row.num_tokens
         trimmed = expansion(lengths_PxK, is_cut_P) > room

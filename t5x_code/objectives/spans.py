@@ -10,13 +10,13 @@ Shape legend: L sequence length, N tokens of a piece or targets of a segment, P 
 most, where a matrix), S spans of a row.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from t5x_code.errors import UserError
 from t5x_code.objectives.example import Layout, Piece
-from t5x_code.objectives.segments import Segment
+from t5x_code.objectives.segments import Segment, plain_segment
 from t5x_code.tokens.special_tokens import SpecialTokens
 
 SIMULATED_ROWS = 2000
@@ -24,6 +24,12 @@ SIMULATION_ROUNDS = 3  # they close in from both sides; an odd number ends on th
 
 # (text tokens of each piece [P], whether it is cut [P], generator) -> tokens by which a row grows
 Growth = Callable[[np.ndarray, np.ndarray, np.random.Generator], int]
+
+
+def text_lengths(pieces: Sequence[Piece]) -> tuple[np.ndarray, np.ndarray]:
+    """Text tokens of each piece, int64 [P], its `eod` not counted, and whether the row's end cuts it off, bool [P]."""
+    is_cut_P = np.array([not piece.is_end for piece in pieces], bool)
+    return np.array([len(piece.tokens_N) for piece in pieces], np.int64) - ~is_cut_P, is_cut_P
 
 
 def place_spans(num_tokens: int, lengths_K: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -68,7 +74,7 @@ def hide_drawn_spans(
 ) -> Segment:
     """The piece with spans of these lengths hidden at drawn places; as it is where there are none."""
     if not len(lengths_K):
-        return Segment(piece.lead, piece.tokens_N, modality_N=piece.modality)
+        return plain_segment(piece)
     return hide_spans(piece, *place_spans(len(piece.tokens_N) - piece.is_end, lengths_K, rng), special_tokens)
 
 
@@ -134,7 +140,7 @@ def simulate_raw_length(name: str, growth: Growth, layout: Layout, document_leng
         rng = np.random.default_rng(0)
         starts = rng.integers(0, max(1, ends_N[-1] - raw_length + 1), SIMULATED_ROWS)
         growths = [
-            growth(*_text_lengths(ends_N, start, min(start + raw_length, int(ends_N[-1]))), rng)
+            growth(*_simulated_lengths(ends_N, start, min(start + raw_length, int(ends_N[-1]))), rng)
             for start in starts.tolist()
         ]
         growth_99 = int(np.percentile(growths, 99, method="higher"))
@@ -155,8 +161,8 @@ def check_masks(name: str, special_tokens: SpecialTokens) -> None:
         )
 
 
-def _text_lengths(ends_N: np.ndarray, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-    """Cuts the tokens [start, stop) of a store at document ends: each piece's text tokens, and whether it is cut."""
+def _simulated_lengths(ends_N: np.ndarray, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+    """`text_lengths` of the tokens [start, stop) of a store, whose documents end at `ends_N`."""
     first, last = np.searchsorted(ends_N, start, "right"), np.searchsorted(ends_N, stop, "left")
     lengths_P = np.diff(np.concatenate([[start], ends_N[first:last], [stop]]))
     is_cut_P = np.zeros(len(lengths_P), bool)

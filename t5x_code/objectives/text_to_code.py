@@ -16,11 +16,11 @@ Shape legend: D documents of a store, N tokens of a pair.
 
 import dataclasses
 import functools
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 
-from t5x_code.errors import UserError
+from t5x_code.errors import UserError, check_choice
 from t5x_code.objectives.example import DocumentTable, Example, Layout, Piece, Row
 from t5x_code.objectives.segments import Segment, lay_out
 from t5x_code.tokens.modality import CODE_MODALITY, TEXT_MODALITY
@@ -37,16 +37,16 @@ PairLayout = Literal["pangu", "pycodegpt"]
 class TextToCode:
     """One docstring-code pair after the other, whole."""
 
-    form: str = "code_clm"
-    layout: str = "pangu"
+    max_documents: ClassVar[None] = None  # as many pairs as fit
+
+    form: Form = "code_clm"
+    layout: PairLayout = "pangu"
     corruption: float = 0.15  # of the docstring's tokens that corrupt_code_clm replaces
     corrupted_to_mask: float = 0.8  # of those, by `<mask>`; the others by any ordinary token
 
     def __post_init__(self):
-        if self.form not in get_args(Form):
-            raise UserError(f"TextToCode.form is {self.form!r}: choose one of {', '.join(get_args(Form))}")
-        if self.layout not in get_args(PairLayout):
-            raise UserError(f"TextToCode.layout is {self.layout!r}: choose one of {', '.join(get_args(PairLayout))}")
+        check_choice("TextToCode.form", self.form, get_args(Form))
+        check_choice("TextToCode.layout", self.layout, get_args(PairLayout))
         for name in ("corruption", "corrupted_to_mask"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"TextToCode.{name} is {getattr(self, name)}: it is a share, 0 to 1")
@@ -55,11 +55,6 @@ class TextToCode:
     def name(self) -> str:
         """Short name for metrics and streams."""
         return self.form
-
-    @property
-    def max_documents(self) -> None:
-        """As many pairs as fit."""
-        return None
 
     @property
     def target_modalities(self) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ Shape legend: N tokens of a piece, P pieces of a row, K spans of a piece.
 """
 
 import dataclasses
+from typing import ClassVar
 
 import numpy as np
 
@@ -16,7 +17,14 @@ from t5x_code.objectives.example import Example, Layout, Row
 from t5x_code.objectives.prefix_lm import PrefixLM, prefix_segment
 from t5x_code.objectives.segments import Segment, lay_out
 from t5x_code.objectives.span_corruption import SpanCorruption
-from t5x_code.objectives.spans import check_masks, drop_spans, expansion, hide_drawn_spans, simulate_raw_length
+from t5x_code.objectives.spans import (
+    check_masks,
+    drop_spans,
+    expansion,
+    hide_drawn_spans,
+    simulate_raw_length,
+    text_lengths,
+)
 
 MODES = ("R", "S", "X")
 
@@ -24,6 +32,8 @@ MODES = ("R", "S", "X")
 @dataclasses.dataclass(frozen=True)
 class UL2:
     """R, S and X denoisers by document; all settings of a mode are equally likely."""
+
+    name: ClassVar[str] = "ul2"  # for metrics and streams
 
     r_denoisers: tuple[tuple[float, float], ...] = ((3.0, 0.15), (8.0, 0.15))  # (mean span, ratio)
     x_denoisers: tuple[tuple[float, float], ...] = ((3.0, 0.5), (8.0, 0.5), (64.0, 0.15), (64.0, 0.5))
@@ -35,11 +45,6 @@ class UL2:
             raise UserError(f"UL2.rates is {self.rates}: three shares of 0 or more, and denoisers for R and X")
         for mean_span, ratio in (*self.r_denoisers, *self.x_denoisers):
             _corruption(mean_span, ratio)
-
-    @property
-    def name(self) -> str:
-        """Short name for metrics and streams."""
-        return "ul2"
 
     def raw_length(self, layout: Layout, document_lengths_N: np.ndarray) -> int:
         """L less the 99th percentile of the growth.
@@ -65,8 +70,7 @@ class UL2:
 
     def denoise(self, row: Row, layout: Layout, rng: np.random.Generator) -> list[Segment]:
         """One segment per piece. Without room spans are dropped, and the last documents' mode tokens."""
-        text_lengths_P = np.array([len(piece.tokens_N) - piece.is_end for piece in row.pieces], np.int64)
-        is_cut_P = np.array([not piece.is_end for piece in row.pieces], bool)
+        text_lengths_P, is_cut_P = text_lengths(row.pieces)
         modes_P, lengths_PxK = self._draw(text_lengths_P, self._max_spans(layout), rng)
         room = layout.length - row.num_tokens
         num_modes = min(self.mode_tokens * len(row.pieces), room)

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from t5x_code.errors import one_line
 from t5x_code.parallel.chips import Chip
 from t5x_code.parallel.collectives import Collective, read_operations, summarise
 from t5x_code.parallel.rules import logical_axes_on
@@ -72,7 +73,7 @@ def compile_step(step: Callable[..., Any], state: Any, batch: Any, mesh: Mesh, c
     except jax.errors.JaxRuntimeError as error:
         if OUT_OF_MEMORY not in str(error):
             raise
-        return CompiledStep(" ".join(str(error).split())[:300], None)
+        return CompiledStep(one_line(error)[:300], None)
     stats = compiled.memory_analysis()
     memory = DeviceMemory(
         arguments=stats.argument_size_in_bytes,

@@ -7,7 +7,6 @@ word goes through the coordinator's key-value store, which a thread of each proc
 import contextlib
 import os
 import socket
-import sys
 import threading
 import time
 from types import TracebackType
@@ -19,7 +18,8 @@ import jax
 from jax._src import distributed
 
 from t5x_code.buckets import may_pass
-from t5x_code.errors import EXIT_BAD_INPUT, EXIT_RUN_AGAIN, FailedTogether, UserError
+from t5x_code.errors import EXIT_BAD_INPUT, EXIT_RUN_AGAIN, FailedTogether, UserError, one_line
+from t5x_code.terminal import say
 
 LOOK_SECONDS = 1.0  # between two looks of a process, or more, so that all together do not look too often
 LOOKS_PER_SECOND = 200
@@ -53,7 +53,7 @@ class FailureWatch:
         if isinstance(error, UserError):
             who = f"process {jax.process_index()} ({socket.gethostname()})"
             code = EXIT_RUN_AGAIN if may_pass(error) else EXIT_BAD_INPUT
-            _write(FAILED, f"{code} {who}: {' '.join(str(error).split())}")
+            _write(FAILED, f"{code} {who}: {one_line(error)}")
             self._hear()
             raise FailedTogether(str(error)) from error
 
@@ -62,7 +62,7 @@ class FailureWatch:
             told = _read(FAILED)
             if told:
                 code, _, message = told[0].partition(" ")
-                print(f"error: {message}", file=sys.stderr, flush=True)
+                say(f"error: {message}")
                 self._hear()
                 os._exit(int(code))  # the main thread waits for what will not come
 

@@ -6,15 +6,15 @@ Legend: B rows of a global batch, b rows that this process reads.
 import dataclasses
 import glob
 import os
-import sys
 import threading
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from t5x_code.errors import RunAgain, UserError
+from t5x_code.errors import RunAgain, UserError, one_line
 from t5x_code.parallel.rules import batch_sharding
+from t5x_code.terminal import say
 
 PROCESS_VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 REMIND_AFTER = 0.5  # of the time that a process waits for the others
@@ -62,7 +62,7 @@ def start_processes(config: HostsConfig) -> None:
     advice = "see that each is started, and that the first one's port is open to the others"
     # When its time is up JAX aborts the process: the advice has to be printed before.
     late = f"still waiting for the processes{where} to join, for {config.start_seconds} s at most: {advice}"
-    reminder = threading.Timer(REMIND_AFTER * config.start_seconds, print, [late], {"file": sys.stderr, "flush": True})
+    reminder = threading.Timer(REMIND_AFTER * config.start_seconds, say, [late])
     reminder.daemon = True
     reminder.start()
     try:
@@ -73,7 +73,7 @@ def start_processes(config: HostsConfig) -> None:
             shutdown_timeout_seconds=config.heartbeat_seconds,
         )
     except jax.errors.JaxRuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)[:200]
         raise RunAgain(f"the processes{where} did not all join in time ({reason}); {advice}") from error
     finally:
         reminder.cancel()

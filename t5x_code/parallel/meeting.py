@@ -15,7 +15,7 @@ import jax
 from jax._src import distributed
 
 from t5x_code.buckets import may_pass, verdict_on
-from t5x_code.errors import RunAgain, UserError
+from t5x_code.errors import RunAgain, UserError, one_line
 
 Result = TypeVar("Result")
 Facts = dict[str, str]
@@ -97,7 +97,7 @@ def barrier(name: str, seconds: int) -> None:
     try:
         distributed.global_state.client.wait_at_barrier(f"t5x_code/{name}", timeout_in_ms=1000 * seconds)
     except jax.errors.JaxRuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)[:200]
         raise RunAgain(f"not every process came to '{name}' within {seconds} s: {reason}") from error
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -11,7 +12,17 @@ from jax.sharding import AxisType, Mesh
 
 from t5x_code.errors import UserError
 
-MESH_AXES = ("data", "fsdp", "sequence", "tensor")
+
+class MeshShape(NamedTuple):
+    """Devices along each axis of a mesh."""
+
+    data: int
+    fsdp: int
+    sequence: int
+    tensor: int
+
+
+MESH_AXES = MeshShape._fields
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,13 +36,13 @@ class MeshConfig:
     num_slices: int = 1  # TPU slices joined by a slower network; `data` must be a multiple of it
 
     @property
-    def sizes(self) -> tuple[int, int, int, int]:
-        """In the order of `MESH_AXES`, -1 as it stands."""
-        return (self.data, self.fsdp, self.sequence, self.tensor)
+    def sizes(self) -> MeshShape:
+        """Devices along each axis, -1 as it stands."""
+        return MeshShape(self.data, self.fsdp, self.sequence, self.tensor)
 
 
-def mesh_shape(config: MeshConfig, num_devices: int) -> tuple[int, int, int, int]:
-    """Devices along each of `MESH_AXES`, whose product is `num_devices`.
+def mesh_shape(config: MeshConfig, num_devices: int) -> MeshShape:
+    """The shape of a config's mesh, of `num_devices` in all.
 
     Raises:
         UserError: the sizes do not fit that many devices, or the slices.
@@ -42,14 +53,14 @@ def mesh_shape(config: MeshConfig, num_devices: int) -> tuple[int, int, int, int
             f"mesh sizes must be positive, one of them may be -1 (the rest), but they are {_describe(sizes)}"
         )
     known = math.prod(size for size in sizes if size != -1)
-    shape = tuple(num_devices // known if size == -1 else size for size in sizes)
+    shape = MeshShape(*(num_devices // known if size == -1 else size for size in sizes))
     if math.prod(shape) != num_devices:
         needed = f"{known} device{'s' if known > 1 else ''}" if -1 not in sizes else f"a multiple of {known} devices"
         attached = f"{num_devices} {'is' if num_devices == 1 else 'are'} attached"
         raise UserError(f"mesh needs {needed} ({_describe(sizes)}) but {attached}; {_advice(sizes, num_devices)}")
-    if shape[0] % config.num_slices:
+    if shape.data % config.num_slices:
         raise UserError(
-            f"mesh of {config.num_slices} slices: set MeshConfig.data to a multiple of it, it is {shape[0]}"
+            f"mesh of {config.num_slices} slices: set MeshConfig.data to a multiple of it, it is {shape.data}"
         )
     return shape
 
@@ -72,8 +83,8 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
         needed = f"set MeshConfig.num_slices={slices} and MeshConfig.data to a multiple of it"
         raise UserError(f"mesh of {config.num_slices} slices, but the devices are of {slices}; {needed}")
     if config.num_slices > 1:
-        per_slice = (shape[0] // config.num_slices, *shape[1:])
-        over_slices = (config.num_slices, 1, 1, 1)
+        per_slice = shape._replace(data=shape.data // config.num_slices)
+        over_slices = MeshShape(config.num_slices, 1, 1, 1)
         grid = mesh_utils.create_hybrid_device_mesh(per_slice, over_slices, devices, allow_split_physical_axes=True)
     elif devices[0].platform == "tpu":
         grid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)

@@ -122,8 +122,11 @@ def num_batch_shards(mesh: Mesh) -> int:
 
 
 @contextlib.contextmanager
-def logical_axes_on(mesh: Mesh) -> Iterator[None]:
-    """In this context a model's activation constraints mean the axes of `mesh`."""
+def logical_axes_on(mesh: Mesh | None) -> Iterator[None]:
+    """In this context a model's activation constraints mean the axes of `mesh`; without one, on one device, nothing."""
+    if mesh is None:
+        yield
+        return
     with jax.set_mesh(mesh), nn.logical_axis_rules(LOGICAL_AXIS_RULES):
         yield
 

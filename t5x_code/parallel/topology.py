@@ -6,7 +6,7 @@ import os
 import jax
 from jax.experimental import topologies
 
-from t5x_code.errors import UserError
+from t5x_code.errors import UserError, one_line
 from t5x_code.parallel.chips import CHIPS, Chip
 
 # libtpu asks a metadata server where it runs unless it is told, and lets one process at a time load it.
@@ -94,5 +94,5 @@ def _describe(name: str, platform: str, **options: object) -> list[jax.Device]:
     try:
         return list(topologies.get_topology_desc(platform=platform, **options).devices)
     except (RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"--topology={name}: there is no such arrangement of chips ({reason[:200]})") from error
+        reason = one_line(error)[:200]
+        raise UserError(f"--topology={name}: there is no such arrangement of chips ({reason})") from error

@@ -30,7 +30,8 @@ def abstract_batch(config: DataConfig, batch_size: int, mesh: Mesh) -> dict[str,
     tables = ModalityTables(config.modality_separation, VOCAB_SIZE, ()) if is_split else None
     layout = Layout(config.length, SPECIAL_TOKENS, config.isolate_documents, VOCAB_SIZE, modality=tables)
     tokens = np.append(DOCUMENT, SPECIAL_TOKENS.eod).astype(np.int32)
-    piece = Piece(SPECIAL_TOKENS.eod, tokens, True, True, part_ends=4 * (1 + PARTS.astype(np.int64)), part_kinds=PARTS)
+    part_ends = 4 * (1 + PARTS.astype(np.int64))
+    piece = Piece(SPECIAL_TOKENS.eod, tokens, is_start=True, is_end=True, part_ends=part_ends, part_kinds=PARTS)
     row = Row((piece,))
     arrays: dict[str, np.ndarray] = {}
     for objective in config.every_objective:

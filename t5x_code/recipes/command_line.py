@@ -11,7 +11,8 @@ from absl import flags
 from absl import logging as absl_logging
 
 from t5x_code.buckets import verdict_on
-from t5x_code.errors import EXIT_BAD_INPUT, EXIT_RUN_AGAIN, FailedTogether, UserError
+from t5x_code.errors import EXIT_BAD_INPUT, EXIT_RUN_AGAIN, FailedTogether, UserError, one_line
+from t5x_code.terminal import say
 
 HELP = ("--help", "-h", "-help", "--helpfull")
 EXIT_INTERRUPTED = 130  # as of a shell's command that Ctrl-C ends
@@ -48,7 +49,7 @@ def _end(error: Exception) -> NoReturn:
     if reason is None:
         raise error
     code, advice = (EXIT_RUN_AGAIN, "; run the same command again") if passes else (EXIT_BAD_INPUT, "")
-    print(f"error: {' '.join(reason.split())}{advice}", file=sys.stderr, flush=True)
+    say(f"error: {one_line(reason)}{advice}")
     if passes or isinstance(error, FailedTogether):
         _exit_at_once(code)
     sys.exit(code)

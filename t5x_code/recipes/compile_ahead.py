@@ -6,7 +6,7 @@ The step is the one that training compiles, made by the same functions.
 import dataclasses
 import math
 import time
-from typing import Any
+from typing import Any, get_args
 
 from jax.sharding import Mesh
 
@@ -33,7 +33,7 @@ from t5x_code.training.flops import eight_bit_flops_per_token, recomputed_flops_
 from t5x_code.training.state import abstract_state
 from t5x_code.training.step import num_microbatches
 
-REMAT_POLICIES: tuple[RematPolicy, ...] = ("none", "dots", "full")  # the least work first
+REMAT_POLICIES: tuple[RematPolicy, ...] = get_args(RematPolicy)  # the least work first
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,8 +101,11 @@ def _compile_recipe(recipe: Recipe, split: VocabularySplit | None, topology: str
     began = time.perf_counter()
     compiled = _compile(recipe, split, rows, mesh, chip)
     length = recipe.data.length
-    flops = train_flops_per_token(recipe.model, split, length), recomputed_flops_per_token(recipe.model, length)
-    bounds = _bounds(recipe, compiled, chip, mesh, rows, microbatches, sum(flops)) if compiled.memory else None
+    flops = train_flops_per_token(recipe.model, split, length)
+    recomputed_flops = recomputed_flops_per_token(recipe.model, length)
+    bounds = None
+    if compiled.memory is not None:
+        bounds = _bounds(recipe, compiled, chip, mesh, rows, microbatches, flops + recomputed_flops)
     tokens = rows * length
     return AheadReport(
         topology=topology,
@@ -112,7 +115,7 @@ def _compile_recipe(recipe: Recipe, split: VocabularySplit | None, topology: str
         mesh=dict(zip(MESH_AXES, mesh.devices.shape, strict=True)),
         parameters=count_params(recipe.model),
         batch_size=rows,
-        microbatch_size=rows // microbatches // (mesh.shape["data"] * mesh.shape["fsdp"]),
+        microbatch_size=rows // microbatches // num_batch_shards(mesh),
         length=length,
         remat=recipe.model.remat,
         attention=recipe.model.attention,
@@ -120,10 +123,10 @@ def _compile_recipe(recipe: Recipe, split: VocabularySplit | None, topology: str
         refusal=compiled.refusal,
         memory=compiled.memory,
         collectives=compiled.collectives,
-        flops_per_token=flops[0],
-        recomputed_flops_per_token=flops[1],
+        flops_per_token=flops,
+        recomputed_flops_per_token=recomputed_flops,
         bounds=bounds,
-        mfu_at_most=flops[0] * tokens / mesh.size / chip.peak_flops / bounds.step if bounds else None,
+        mfu_at_most=flops * tokens / mesh.size / chip.peak_flops / bounds.step if bounds else None,
         compile_seconds=time.perf_counter() - began,
     )
 

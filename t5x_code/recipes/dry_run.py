@@ -9,7 +9,7 @@ from jax.sharding import AbstractMesh, Mesh
 
 from t5x_code.errors import UserError
 from t5x_code.models.decoder import count_params, init_params, logical_axes
-from t5x_code.parallel.mesh import MESH_AXES, make_mesh, mesh_shape
+from t5x_code.parallel.mesh import MESH_AXES, MeshShape, make_mesh, mesh_shape
 from t5x_code.parallel.rules import param_shardings
 from t5x_code.recipes.attention_choice import refuse_attention, refuse_uneven_rows, settle_attention
 from t5x_code.recipes.memory import (
@@ -50,7 +50,7 @@ def describe(recipe: Recipe, resolved: str) -> str:
         "",
         f"parameters       {count_params(recipe.model):,}{vocabulary}",
         *([f"vocabulary       {unused}"] if unused else []),
-        f"mesh             {' x '.join(f'{name} {size}' for name, size in zip(MESH_AXES, shape, strict=True))}",
+        f"mesh             {' x '.join(f'{name} {size}' for name, size in shape._asdict().items())}",
         f"batch            {rows} rows x {recipe.data.length} = {rows * recipe.data.length:,} tokens a step; "
         f"{microbatch} rows per device at a time",
         f"steps            {recipe.loop.train_steps:,}",
@@ -60,7 +60,7 @@ def describe(recipe: Recipe, resolved: str) -> str:
     return "\n".join(parts)
 
 
-def _refuse_uneven(recipe: Recipe, shape: tuple[int, int, int, int]) -> None:
+def _refuse_uneven(recipe: Recipe, shape: MeshShape) -> None:
     """Raises what training would: a UserError that names what the mesh does not divide."""
     mesh = AbstractMesh(shape, MESH_AXES)
     refuse_uneven_batches(recipe, mesh)
@@ -93,22 +93,22 @@ def _with_split_model(recipe: Recipe) -> tuple[Recipe, str]:
     return dataclasses.replace(recipe, model=model), added
 
 
-def planned_mesh(recipe: Recipe) -> tuple[int, int, int, int]:
+def planned_mesh(recipe: Recipe) -> MeshShape:
     """The mesh's sizes: the recipe's own where it names them all, else what the attached devices give."""
     sizes = recipe.mesh.sizes
     return mesh_shape(recipe.mesh, jax.device_count() if -1 in sizes else math.prod(sizes))
 
 
-def recipe_memory(recipe: Recipe, mesh: tuple[int, int, int, int]) -> tuple[MemoryEstimate, int]:
+def recipe_memory(recipe: Recipe, mesh: MeshShape) -> tuple[MemoryEstimate, int]:
     """Memory per device on a mesh, and the rows per device at a time that it is for."""
     rows = _most_rows(recipe, mesh)
     microbatch = min(rows, recipe.loop.microbatch_size or rows)
     return estimate_memory(recipe.model, recipe.optimizer, mesh, rows, microbatch, recipe.data.length), microbatch
 
 
-def _most_rows(recipe: Recipe, mesh: tuple[int, int, int, int]) -> int:
+def _most_rows(recipe: Recipe, mesh: MeshShape) -> int:
     """Rows per device of the largest batch."""
-    return -(-max(batch_sizes_of(recipe.loop.batch_size)) // (mesh[0] * mesh[1]))
+    return -(-max(batch_sizes_of(recipe.loop.batch_size)) // (mesh.data * mesh.fsdp))
 
 
 def check_memory(recipe: Recipe) -> None:
@@ -123,12 +123,12 @@ def check_memory(recipe: Recipe) -> None:
     if limit is None or estimate.total <= limit:
         return
     rows = _most_rows(recipe, mesh)
-    divided = math.gcd(*batch_sizes_of(recipe.loop.batch_size)) // (mesh[0] * mesh[1])  # so that every size is
+    divided = math.gcd(*batch_sizes_of(recipe.loop.batch_size)) // (mesh.data * mesh.fsdp)  # so that every size is
     fitting = largest_fitting_microbatch(recipe.model, recipe.optimizer, mesh, rows, divided, recipe.data.length, limit)
     if fitting:
         advice = f"set MICROBATCH_SIZE={fitting}"
     else:
-        state = (estimate.parameters + estimate.gradients + estimate.optimizer) * mesh[1] * mesh[3]
+        state = (estimate.parameters + estimate.gradients + estimate.optimizer) * mesh.fsdp * mesh.tensor
         advice = (
             f"parameters, gradients and optimizer take {state / GIB:.1f} GiB in all, which {-(-state // limit) + 1} "
             "such devices hold; or shrink the model: --gin_file=gin/models/tiny.gin"
@@ -149,8 +149,7 @@ def describe_mesh(recipe: Recipe, mesh: Mesh) -> str:
     }
     axes = [f"{name} {size} ({work[name]})" for name, size in mesh.shape.items() if size > 1]
     slices = f" of {recipe.mesh.num_slices} slices" if recipe.mesh.num_slices > 1 else ""
-    sizes = tuple(mesh.shape.values())
-    estimate, _ = recipe_memory(recipe, sizes)
+    estimate, _ = recipe_memory(recipe, MeshShape(**mesh.shape))
     state = estimate.parameters + estimate.optimizer
     device = f"{mesh.devices.flat[0].device_kind} device"
     return (

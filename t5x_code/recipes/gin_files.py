@@ -12,7 +12,7 @@ from etils import epath
 import gin
 import t5x_code
 from t5x_code.buckets import in_bucket
-from t5x_code.errors import UserError
+from t5x_code.errors import UserError, one_line
 from t5x_code.recipes.recipe import CONFIGURABLES, Recipe
 
 # Recipes include each other as 'gin/models/x.gin': found from the working folder, else beside the installed package.
@@ -95,7 +95,7 @@ def _refuse_unread_macros(read_in_files: set[str]) -> None:
 
 def _explain(error: Exception, gin_files: Sequence[str]) -> str:
     """Gin's message without its stack of contexts: what, in which file."""
-    text = " ".join(str(error).split())
+    text = one_line(error)
     text = re.sub(r"\.? In file \"([^\"]+)\", line (\d+).*", r", in \1 line \2", text)
     text = re.sub(r"^No bindings specified for '(\w+)/gin\.macro' .*", r"macro \1 is read but set nowhere", text)
     text = re.sub(r"\.? In bindings string line \d+ (.*?)(?: \^)?$", r", in --gin.\1", text)

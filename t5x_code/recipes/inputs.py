@@ -24,10 +24,10 @@ from t5x_code.recipes.mixture import is_embedded
 from t5x_code.recipes.recipe import DataConfig
 from t5x_code.recipes.vocabulary import Vocabulary, find_vocabulary, naming_missing_stores, say_once, split_of
 from t5x_code.source_code.problems import is_held_out
+from t5x_code.terminal import say
 from t5x_code.tokens.characters import TokenCharacters
 from t5x_code.tokens.modality import describe_split
 from t5x_code.tokens.tokenizer import Tokenizer
-from t5x_code.training.metrics_writer import say
 
 Arrays = dict[str, np.ndarray]
 ObjectiveShares = Sequence[tuple[Objective | PackingObjective, float]]

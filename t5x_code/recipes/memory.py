@@ -16,6 +16,7 @@ from t5x_code.models.config import TransformerConfig
 from t5x_code.models.cross_entropy import default_chunk
 from t5x_code.models.decoder import init_params, logical_axes
 from t5x_code.models.lora import trained
+from t5x_code.parallel.mesh import MeshShape
 from t5x_code.training.optimizer import OptimizerConfig, make_optimizer
 from t5x_code.training.state import init_state
 
@@ -45,7 +46,7 @@ class MemoryEstimate:
 def estimate_memory(
     config: TransformerConfig,
     optimizer: OptimizerConfig,
-    mesh: tuple[int, int, int, int],
+    mesh: MeshShape,
     rows: int,
     microbatch_size: int,
     length: int,
@@ -55,33 +56,32 @@ def estimate_memory(
     Args:
         config: the decoder.
         optimizer: decides how much state lies beside each parameter.
-        mesh: sizes of data, fsdp, sequence, tensor. Parameters and optimizer are split over fsdp and tensor, a row's
-            activations over sequence and tensor.
+        mesh: parameters and optimizer are split over fsdp and tensor, a row's activations over sequence and tensor.
         rows: per device in a step.
         microbatch_size: rows per device at a time; where `rows` are more, each one's gradients lie beside their sum.
         length: tokens of a row.
     """
-    _, fsdp, sequence_size, tensor_size = mesh
-    parameter_bytes, optimizer_bytes = (size // (fsdp * tensor_size) for size in state_bytes(config, optimizer))
+    shares = mesh.fsdp * mesh.tensor
+    parameter_bytes, optimizer_bytes = (size // shares for size in state_bytes(config, optimizer))
     if optimizer.offload:
         optimizer_bytes = 0  # kept in the host's memory; only a part of it is on the device at a time
     activation_bytes = 2 if config.dtype == "bfloat16" else FLOAT32_BYTES
-    tokens = microbatch_size * length // sequence_size
+    tokens = microbatch_size * length // mesh.sequence
     wide = config.model_dim * activation_bytes * tokens
     whole, shared = KEPT_PER_LAYER[config.remat]
-    kept = (whole + shared / tensor_size) * config.num_layers * wide
-    one_layer = sum(KEPT_PER_LAYER["none"]) * wide / tensor_size
+    kept = (whole + shared / mesh.tensor) * config.num_layers * wide
+    one_layer = sum(KEPT_PER_LAYER["none"]) * wide / mesh.tensor
     tile = min(length, QUERY_CHUNK) * min(length, KEY_TILE)
-    scores = FLOAT32_BYTES * microbatch_size * config.num_heads * tile / tensor_size
+    scores = FLOAT32_BYTES * microbatch_size * config.num_heads * tile / mesh.tensor
     chunk = min(config.loss_chunk or default_chunk(jax.default_backend()), tokens)
-    gradients = trained_bytes(config) // (fsdp * tensor_size)
-    head_gradient = FLOAT32_BYTES * config.model_dim * config.vocab_size // tensor_size
+    gradients = trained_bytes(config) // shares
+    head_gradient = FLOAT32_BYTES * config.model_dim * config.vocab_size // mesh.tensor
     return MemoryEstimate(
         parameters=parameter_bytes,
         gradients=gradients if microbatch_size == rows else 2 * gradients,
         optimizer=optimizer_bytes,
         activations=int(kept + one_layer + 3 * scores),
-        loss_head=int(3 * FLOAT32_BYTES * chunk * config.vocab_size / tensor_size + head_gradient),
+        loss_head=int(3 * FLOAT32_BYTES * chunk * config.vocab_size / mesh.tensor + head_gradient),
     )
 
 
@@ -103,7 +103,7 @@ def device_memory_bytes() -> int | None:
 def largest_fitting_microbatch(
     config: TransformerConfig,
     optimizer: OptimizerConfig,
-    mesh: tuple[int, int, int, int],
+    mesh: MeshShape,
     rows: int,
     divided: int,
     length: int,

@@ -10,7 +10,7 @@ from t5x_code.data.builtin_tasks import declaration_for
 from t5x_code.data.declarations import MixtureDeclaration, Rate, TaskDeclaration, scaled
 from t5x_code.errors import UserError
 from t5x_code.recipes.recipe import DataConfig
-from t5x_code.training.metrics_writer import say
+from t5x_code.terminal import say
 
 EMBEDDED_MIXTURE = "code_nl"
 

@@ -19,7 +19,7 @@ from t5x_code.checkpoints.model_directory import (
     ModelDescription,
     read_description,
 )
-from t5x_code.errors import RunAgain, UserError
+from t5x_code.errors import RunAgain, UserError, one_line
 from t5x_code.models.attention.choice import AUTO
 from t5x_code.models.modality import split_config
 from t5x_code.parallel.failures import FailureWatch
@@ -33,9 +33,9 @@ from t5x_code.recipes.dry_run import check_memory, describe_mesh, refuse_uneven_
 from t5x_code.recipes.mixture import cache_folder
 from t5x_code.recipes.recipe import Recipe
 from t5x_code.recipes.vocabulary import describe_unused_rows
+from t5x_code.terminal import say
 from t5x_code.tokens.tokenizer import TOKENIZER_FILE, Tokenizer
 from t5x_code.training.loop import RunData, RunFiles, train
-from t5x_code.training.metrics_writer import say
 
 RECIPE_FILE = "config.gin"
 STORES_FILE = "stores.json"
@@ -80,11 +80,7 @@ def train_recipe(recipe: Recipe, resolved: str, command: str) -> int:
     if recipe.initialize_from is not None:
         refuse_other_tokenizer(recipe.initialize_from, data.tokenizer)
     if is_writer():
-        for task in sorted(data.stores.keys() - {stream.task for stream in data.validation}):
-            say(f"{task}: no documents are held out, so that there is no validation loss")
-        unused = None if _has_begun(recipe) else describe_unused_rows(recipe, data.tokenizer.vocab_size)
-        if unused:
-            say(unused)
+        _say_what_is_missing(recipe, data)
     split = recipe_inputs.vocabulary_split(data)
     if split:
         model = split_config(model, split)
@@ -104,16 +100,8 @@ def train_recipe(recipe: Recipe, resolved: str, command: str) -> int:
     )
     agree("the data", run_data.fingerprint, recipe.hosts.barrier_seconds)
     files = RunFiles(description, data.tokenizer.save, _texts(data, resolved, command))
-    try:
-        with FailureWatch(), short_of_memory():
-            return train(
-                recipe.loop, model, recipe.optimizer, recipe.loss, mesh, run_data, files, recipe.initialize_from
-            )
-    except jax.errors.JaxRuntimeError as error:
-        if jax.process_count() == 1:
-            raise
-        reason = " ".join(str(error).split())[:200]
-        raise RunAgain(f"process {jax.process_index()} lost the others: {reason}") from error
+    with lost_processes(), FailureWatch(), short_of_memory():
+        return train(recipe.loop, model, recipe.optimizer, recipe.loss, mesh, run_data, files, recipe.initialize_from)
 
 
 def _refuse_no_model(recipe: Recipe) -> None:
@@ -124,6 +112,15 @@ def _refuse_no_model(recipe: Recipe) -> None:
 
 def _has_begun(recipe: Recipe) -> bool:
     return bool(list_steps(epath.Path(recipe.loop.model_dir) / CHECKPOINTS_FOLDER))
+
+
+def _say_what_is_missing(recipe: Recipe, data: recipe_inputs.Inputs) -> None:
+    """Tells of tasks without validation loss and, before the first step, of vocabulary rows without a token."""
+    for task in sorted(data.stores.keys() - {stream.task for stream in data.validation}):
+        say(f"{task}: no documents are held out, so that there is no validation loss")
+    unused = None if _has_begun(recipe) else describe_unused_rows(recipe, data.tokenizer.vocab_size)
+    if unused:
+        say(unused)
 
 
 def _texts(data: recipe_inputs.Inputs, resolved: str, command: str) -> dict[str, str]:
@@ -142,6 +139,17 @@ def _texts(data: recipe_inputs.Inputs, resolved: str, command: str) -> dict[str,
 
 
 @contextlib.contextmanager
+def lost_processes() -> Iterator[None]:
+    """Asks for the same command again where another process of the run is gone."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1:
+            raise
+        raise RunAgain(f"process {jax.process_index()} lost the others: {one_line(error)[:200]}") from error
+
+
+@contextlib.contextmanager
 def short_of_memory() -> Iterator[None]:
     """Says what to do where a device has no memory left: the same command would end the same way."""
     try:
@@ -149,7 +157,7 @@ def short_of_memory() -> Iterator[None]:
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)[:200]
         raise UserError(
             f"a device has no memory left ({reason}); set MICROBATCH_SIZE lower, REMAT='dots' or 'full', "
             "OptimizerConfig.moment_dtype='bfloat16' or OptimizerConfig.offload=True"

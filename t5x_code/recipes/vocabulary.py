@@ -31,9 +31,9 @@ from t5x_code.objectives.text_to_code import TextToCode
 from t5x_code.parallel.hosts import is_writer
 from t5x_code.recipes.mixture import falls_back, is_embedded, resolve_mixture, stores_root
 from t5x_code.recipes.recipe import DataConfig, Recipe
+from t5x_code.terminal import say
 from t5x_code.tokens.modality import ModalityTables, split_vocabulary
 from t5x_code.tokens.tokenizer import TOKENIZER_FILE, Tokenizer
-from t5x_code.training.metrics_writer import say
 
 PYTHON_WORDS_FOLDER = "python_words"  # under the folder of stores
 TrainsOn = Literal["anything", "embedded", "nothing"]  # what a missing tokenizer may be trained on

@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from t5x_code.errors import UserError
+from t5x_code.errors import UserError, check_choice
 from t5x_code.tokens.python_words import python_forms, python_words
 
 TEXT_MODALITY = 0
@@ -83,8 +83,7 @@ def split_vocabulary(
     Raises:
         UserError: unknown separation, or the vocabulary holds none of Python's tokens.
     """
-    if separation not in get_args(Separation):
-        raise UserError(f"modality separation {separation!r}: choose one of {', '.join(get_args(Separation))}")
+    check_choice("MODALITY_SEPARATION", separation, get_args(Separation))
     if separation == "none":
         return None
     shared = set(special_ids)

@@ -17,7 +17,7 @@ import numpy as np
 import tokenizers
 from etils import epath
 
-from t5x_code.errors import UserError
+from t5x_code.errors import UserError, one_line
 from t5x_code.tokens.long_text import LONG_TEXT, encode_in_pieces
 from t5x_code.tokens.python_words import takes_forms, with_forms
 from t5x_code.tokens.special_tokens import (
@@ -86,7 +86,7 @@ class Tokenizer:
         try:
             text = tokenizers.Tokenizer.from_pretrained(str(name_or_folder)).to_str()
         except Exception as error:  # the Rust library raises bare Exception
-            reason = " ".join(str(error).split())[:200]
+            reason = one_line(error)[:200]
             raise UserError(
                 f"tokenizer {name_or_folder} is neither a folder nor found on the Hugging Face hub ({reason})"
             ) from error

@@ -27,13 +27,13 @@ def step_parts(
 ) -> StepParts:
     """What a step of that configuration is made of."""
     return StepParts(
-        make_loss(model, loss, mesh, split),
-        make_optimizer(optimizer, trained(logical_axes(model))),
-        make_schedule(optimizer.schedule),
-        optimizer.ema_decay,
-        microbatch_size,
-        mesh,
-        optimizer.offload,
+        loss=make_loss(model, loss, mesh, split),
+        optimizer=make_optimizer(optimizer, trained(logical_axes(model))),
+        schedule=make_schedule(optimizer.schedule),
+        ema_decay=optimizer.ema_decay,
+        microbatch_size=microbatch_size,
+        mesh=mesh,
+        offload=optimizer.offload,
     )
 
 

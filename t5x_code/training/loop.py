@@ -25,11 +25,12 @@ from t5x_code.models.config import TransformerConfig
 from t5x_code.models.modality import VocabularySplit
 from t5x_code.parallel.hosts import global_batch, is_writer
 from t5x_code.parallel.rules import logical_axes_on
+from t5x_code.terminal import say
 from t5x_code.training.assemble import jit_train_step, step_parts
 from t5x_code.training.batch_size import BatchSize, batch_size_at, batch_sizes_from, batch_sizes_of
 from t5x_code.training.evaluation import evaluate
 from t5x_code.training.losses import LossConfig
-from t5x_code.training.metrics_writer import MetricsWriter, progress_line, say
+from t5x_code.training.metrics_writer import MetricsWriter, progress_line
 from t5x_code.training.optimizer import OptimizerConfig
 from t5x_code.training.profiling import ProfilerWindow
 from t5x_code.training.resume import Start, checkpoint_of, find_start, model_facts
@@ -137,22 +138,22 @@ def train(
             mesh,
             config.seed,
             data.fingerprint,
-            config.accept_changed_data,
-            initialize_from,
-            data.split,
-            parts.offload,
-            config.local_replicas,
+            accept_changed_data=config.accept_changed_data,
+            initialize_from=initialize_from,
+            split=data.split,
+            offload=parts.offload,
+            local_replicas=config.local_replicas,
         )
         if is_writer():
             lock.acquire(makes_folder=True)  # before anything is written that may be another run's by now
             start_run_directory(config.model_dir, files.description, files.save_tokenizer, files.texts)
             say(start.origin)
         steps = _Steps(
-            jit_train_step(parts, start.state),
-            jax.jit(make_eval_step(parts.loss, mesh, config.microbatch_size)),
-            with_ema,
-            model,
-            mesh,
+            train=jit_train_step(parts, start.state),
+            evaluate=jax.jit(make_eval_step(parts.loss, mesh, config.microbatch_size)),
+            with_ema=with_ema,
+            model=model,
+            mesh=mesh,
         )
         return _run(config, steps, start, data)
 

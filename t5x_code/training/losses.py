@@ -9,18 +9,18 @@ Legend: B batch, L length, D model, V vocabulary padded, C code slots of a row.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from t5x_code.errors import UserError
+from t5x_code.errors import UserError, check_choice
 from t5x_code.models.config import TransformerConfig
 from t5x_code.models.cross_entropy import cross_entropy, default_chunk
 from t5x_code.models.decoder import head_weights, hidden_states
 from t5x_code.models.modality import VocabularySplit, predicted_head
-from t5x_code.models.pooling import Pooling, check_pooling, pool_codes
+from t5x_code.models.pooling import Pooling, pool_codes
 from t5x_code.training.contrastive import contrastive_sums, num_queries
 
 Batch = dict[str, jax.Array]
@@ -38,7 +38,7 @@ class LossConfig:
     pooling: Pooling = "mean"  # how a code's vector is made of its tokens
 
     def __post_init__(self):
-        check_pooling(self.pooling, "LossConfig.pooling")
+        check_choice("LossConfig.pooling", self.pooling, get_args(Pooling))
         for name in ("z_loss", "next_token", "contrastive"):
             if getattr(self, name) < 0:
                 raise UserError(f"LossConfig.{name} is {getattr(self, name)}: it must be 0 or more")

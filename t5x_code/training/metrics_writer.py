@@ -8,7 +8,6 @@ import errno
 import importlib.util
 import json
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,8 @@ from t5x_code.buckets import in_bucket
 from t5x_code.errors import UserError
 from t5x_code.lines_file import LinesFile
 from t5x_code.output_file import jsonable
+from t5x_code.terminal import warn
+from t5x_code.training.flops import CONVENTION
 from t5x_code.training.tensorboard_file import TensorBoardFile
 
 METRICS_FILE = "metrics.jsonl"
@@ -29,19 +30,18 @@ SHOWN_WAIT = 0.01  # share of the time that the devices wait for input from whic
 class MetricsWriter:
     """Appends one line per logged step. Open it at the step that training resumes from."""
 
-    def __init__(self, model_dir: epath.PathLike, first_step: int, run_name: str | None = None):
+    def __init__(self, model_dir: epath.PathLike, first_step: int):
         """Drops the lines after `first_step`, which a resumed run writes again, and those that are damaged.
 
         Args:
             model_dir: the run's folder.
             first_step: steps done before.
-            run_name: of Weights & Biases, used when the package is installed and WANDB_PROJECT is set.
         """
         self._file = epath.Path(model_dir) / METRICS_FILE
         steps_and_lines = [(_step_of(line), line) for line in _complete_lines(self._file)]
         damaged = sum(step is None for step, _ in steps_and_lines)
         if damaged:
-            say(f"warning: {self._file} had {damaged} damaged lines; they are left out")
+            warn(f"{self._file} had {damaged} damaged lines; they are left out")
         lines = [line for step, line in steps_and_lines if step is not None and step <= first_step]
         local = not in_bucket(model_dir)
         try:
@@ -50,7 +50,7 @@ class MetricsWriter:
             raise UserError(f"cannot write {self._file}: {error.strerror or error}") from error
         # TensorBoard's files are local; a bucket's run keeps its curves in metrics.jsonl.
         self._tensorboard = _start_tensorboard(Path(model_dir) / TENSORBOARD_FOLDER, first_step) if local else None
-        self._wandb = _start_wandb(run_name or epath.Path(model_dir).name)
+        self._wandb = _start_wandb(epath.Path(model_dir).name)
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
         """Adds one step's numbers to every place; to a bucket's file some time later, and at `flush` at the latest.
@@ -96,7 +96,7 @@ class MetricsWriter:
             raise UserError(f"cannot write {where}: {reason}; {advice} and run again") from error
 
 
-def progress_line(step: int, train_steps: int, metrics: dict[str, float], mfu: tuple[float, str] | None) -> str:
+def progress_line(step: int, train_steps: int, metrics: dict[str, float], mfu: float | None) -> str:
     """What a person watches: loss, speed, utilisation with its convention, time left."""
     parts = [f"step {step:>{len(str(train_steps))}}/{train_steps}", f"loss {metrics['loss']:.4f}"]
     parts.append(f"grad {metrics['grad_norm']:.2f}")
@@ -106,7 +106,7 @@ def progress_line(step: int, train_steps: int, metrics: dict[str, float], mfu: t
     if metrics.get("input_wait_share", 0) >= SHOWN_WAIT:
         parts.append(f"waiting for input {100 * metrics['input_wait_share']:.0f} %")
     if mfu is not None:
-        parts.append(f"MFU {100 * mfu[0]:.1f} % ({mfu[1]})")
+        parts.append(f"MFU {100 * mfu:.1f} % ({CONVENTION})")
     if "seconds_per_step" in metrics and step < train_steps:
         parts.append(f"ETA {format_duration((train_steps - step) * metrics['seconds_per_step'])}")
     if metrics.get("skipped"):
@@ -123,11 +123,6 @@ def format_duration(seconds: float) -> str:
     if days or hours:
         return (f"{days}d " if days else "") + f"{hours:02}:{minutes:02}:{left:02}"
     return f"{minutes}:{left:02}"
-
-
-def say(text: str) -> None:
-    """One event, one line, on the terminal."""
-    print(text, file=sys.stderr, flush=True)
 
 
 def _complete_lines(file: epath.Path) -> list[str]:
@@ -154,6 +149,7 @@ def _start_tensorboard(folder: Path, first_step: int) -> TensorBoardFile:
 
 
 def _start_wandb(run_name: str) -> Any:
+    """A run of Weights & Biases, where the package is installed and WANDB_PROJECT is set."""
     if not os.environ.get("WANDB_PROJECT") or importlib.util.find_spec("wandb") is None:
         return None
     import wandb

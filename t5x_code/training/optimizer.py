@@ -1,6 +1,7 @@
 """Optimizers of optax by name, all with the same clipping, decoupled weight decay and schedule."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, Literal, get_args
 
 import jax
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import optax
 import optax.contrib
 
-from t5x_code.errors import UserError
+from t5x_code.errors import UserError, check_choice
 from t5x_code.training.schedules import ScheduleConfig, make_schedule
 
 OptimizerName = Literal["adamw", "adafactor", "lion", "muon"]
@@ -36,12 +37,8 @@ class OptimizerConfig:
     schedule: ScheduleConfig = dataclasses.field(default_factory=ScheduleConfig)
 
     def __post_init__(self):
-        if self.name not in get_args(OptimizerName):
-            known = ", ".join(get_args(OptimizerName))
-            raise UserError(f"OptimizerConfig.name is {self.name!r}: choose one of {known}")
-        if self.moment_dtype not in get_args(MomentDtype):
-            known = ", ".join(get_args(MomentDtype))
-            raise UserError(f"OptimizerConfig.moment_dtype is {self.moment_dtype!r}: choose one of {known}")
+        check_choice("OptimizerConfig.name", self.name, get_args(OptimizerName))
+        check_choice("OptimizerConfig.moment_dtype", self.moment_dtype, get_args(MomentDtype))
         if self.moment_dtype != "float32" and self.name == "adafactor":
             raise UserError("OptimizerConfig.moment_dtype: adafactor keeps no first moment; leave it at 'float32'")
         for name in ("beta1", "beta2", "momentum"):
@@ -131,5 +128,5 @@ def _muon_dimensions(names: LogicalAxes) -> optax.contrib.MuonDimensionNumbers |
     return optax.contrib.MuonDimensionNumbers(tuple(dims[:split]), tuple(dims[split:]))
 
 
-def _map_axes(function: Any, axes: Any) -> Any:
+def _map_axes(function: Callable[[LogicalAxes], Any], axes: Any) -> Any:
     return jax.tree.map(function, axes, is_leaf=lambda node: isinstance(node, tuple))

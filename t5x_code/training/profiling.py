@@ -1,6 +1,5 @@
 """A window of steps traced by jax.profiler, for TensorBoard's profile page or Perfetto."""
 
-from types import TracebackType
 from typing import Self
 
 import jax
@@ -29,7 +28,7 @@ class ProfilerWindow:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._running:
             jax.profiler.stop_trace()
             self._running = False

@@ -70,6 +70,7 @@ def find_start(
     mesh: Mesh,
     seed: int,
     data_fingerprint: dict[str, str],
+    *,
     accept_changed_data: bool = False,
     initialize_from: str | None = None,
     split: VocabularySplit | None = None,
@@ -86,14 +87,9 @@ def find_start(
         UserError: the checkpoint is of another model, optimizer or data; names what changed. Or none is whole.
     """
     abstract = abstract_state(model, optimizer, with_ema, mesh, offload)
-
-    def refuse_changes(where: epath.Path, metadata: dict[str, Any]) -> None:
-        if "rows_consumed" not in metadata:
-            raise UserError(
-                f"{model_dir} is an imported model, not a run; set INITIALIZE_FROM to it and MODEL_DIR to a new folder"
-            )
-        _refuse_changes(str(where), metadata, model, data_fingerprint, accept_changed_data)
-
+    refuse_changes = functools.partial(
+        _refuse_changes, model=model, data=data_fingerprint, accept_changed_data=accept_changed_data
+    )
     resumed = _resume(epath.Path(model_dir), local_replicas, abstract, with_ema, refuse_changes)
     if resumed is not None:
         return resumed
@@ -190,8 +186,18 @@ def _restore(folder: epath.Path, step: int, abstract: TrainState, with_ema: bool
 
 
 def _refuse_changes(
-    where: str, metadata: dict[str, Any], model: TransformerConfig, data: dict[str, str], accept_changed_data: bool
+    where: epath.Path,
+    metadata: dict[str, Any],
+    model: TransformerConfig,
+    data: dict[str, str],
+    accept_changed_data: bool,
 ) -> None:
+    """Raises a UserError unless a run of that model and data may go on from the checkpoint there."""
+    if "rows_consumed" not in metadata:
+        raise UserError(
+            f"checkpoint {where} is an imported model's, not a run's; set INITIALIZE_FROM to that model and MODEL_DIR "
+            "to a new folder"
+        )
     free = set(COMPUTE_FIELDS)
     if model.position_encoding == "learned":
         free.remove("max_length")  # it has a parameter of that size

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from t5x_code.errors import UserError
+from t5x_code.errors import UserError, check_choice
 
 ScheduleName = Literal["constant", "linear", "cosine", "wsd", "rsqrt"]
 
@@ -24,9 +24,7 @@ class ScheduleConfig:
     cooldown_steps: int = 0  # wsd: the last updates before `decay_steps`, in which it decays linearly
 
     def __post_init__(self):
-        if self.name not in get_args(ScheduleName):
-            known = ", ".join(get_args(ScheduleName))
-            raise UserError(f"ScheduleConfig.name is {self.name!r}: choose one of {known}")
+        check_choice("ScheduleConfig.name", self.name, get_args(ScheduleName))
         if self.peak <= 0 or self.warmup_steps < 0:
             raise UserError(
                 f"ScheduleConfig: peak {self.peak} must be above 0 and warmup_steps {self.warmup_steps} 0 or more; "

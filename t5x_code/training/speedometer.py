@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from t5x_code.models.config import TransformerConfig
 from t5x_code.models.modality import VocabularySplit
-from t5x_code.training.flops import CONVENTION, peak_flops, train_flops_per_token
+from t5x_code.training.flops import peak_flops, train_flops_per_token
 
 
 class Speedometer:
@@ -63,11 +63,11 @@ class Speedometer:
         self._tokens = self._steps = 0
         self._waited = 0.0
 
-    def utilisation(self, figures: dict[str, float]) -> tuple[float, str] | None:
-        """MFU as a share of the devices' bfloat16 peak, and its convention; None where the peak is not known."""
+    def utilisation(self, figures: dict[str, float]) -> float | None:
+        """MFU, the share of the devices' bfloat16 peak; None where that is not known."""
         if self._peak is None or "tokens_per_second" not in figures:
             return None
-        return figures["tokens_per_second"] * self._flops_per_token(self._length) / self._peak, CONVENTION
+        return figures["tokens_per_second"] * self._flops_per_token(self._length) / self._peak
 
 
 def _process_start() -> float:

@@ -85,8 +85,8 @@ def make_train_step(parts: StepParts) -> Callable[[TrainState, Batch], tuple[Tra
             ema_params = optax.incremental_update(params, ema_params, 1 - parts.ema_decay)
         changed, kept = (params, ema_params), (state.params, state.ema_params)
         params, ema_params = jax.tree.map(lambda new, old: jnp.where(is_good, new, old), changed, kept)
-        made_again = functools.partial(parts.optimizer.update, grads, params=trained_params)
-        opt_state = _new_if(is_good, new_opt_state, old_opt_state, made_again, params)
+        update = functools.partial(parts.optimizer.update, grads, params=trained_params)
+        opt_state = _kept_unless(is_good, new_opt_state, old_opt_state, update, params)
         new_state = TrainState(
             step=state.step + 1,
             params=params,
@@ -108,34 +108,35 @@ def make_train_step(parts: StepParts) -> Callable[[TrainState, Batch], tuple[Tra
     return train_step
 
 
-def _new_if(is_good: jax.Array, new: Any, old: Any, made_again: Callable[[Any], tuple[Any, Any]], params: Any) -> Any:
+def _kept_unless(is_good: jax.Array, new: Any, old: Any, update: Callable[[Any], tuple[Any, Any]], params: Any) -> Any:
     """The optimizer's new state, or after a bad step the old one.
 
-    XLA for CPUs writes each array in a kernel of its own, and the parameters' reads moments too. Left to itself it
-    copies the old ones, or writes the new ones into memory of their own and copies them back: up to twice the
-    parameters' memory, and three hundredths of the time. So there they are made again of the old ones once there are
-    new parameters, each where it lies.
+    XLA for CPUs has one kernel for each array, and the one that writes the parameters also reads the moments. By itself
+    it therefore copies the old moments first, or writes the new ones elsewhere and copies them back: up to twice the
+    parameters' memory, and 3 % of the time. So on CPUs the moments are computed a second time, when the parameters are
+    written, each in its place.
 
     Args:
         is_good: whether the step is.
-        new: the state made beside the parameters' updates.
+        new: the state computed together with the parameters' updates.
         old: the state before.
-        made_again: of the old state, updates and the new one.
-        params: the new parameters, which are waited for.
+        update: from the old state to the updates and the new state.
+        params: the new parameters.
     """
 
-    def choose(is_good: jax.Array, new: Any, old: Any, firsts: list[jax.Array]) -> Any:
-        del firsts
+    def choose(is_good: jax.Array, new: Any, old: Any, first_entries: list[jax.Array]) -> Any:
+        del first_entries
         return jax.tree.map(lambda new, old: jnp.where(is_good, new, old), new, old)
 
-    def again(is_good: jax.Array, new: Any, old: Any, firsts: list[jax.Array]) -> Any:
+    def compute_again(is_good: jax.Array, new: Any, old: Any, first_entries: list[jax.Array]) -> Any:
         del new
-        is_good &= jnp.stack([first == first for first in firsts]).all()
+        # True of any parameter, NaN aside: what depends on it is computed when the parameters are there.
+        is_good &= jnp.stack([entry == entry for entry in first_entries]).all()
         later = jax.tree.map(lambda leaf: jnp.where(is_good, leaf, jnp.zeros_like(leaf)), old)
-        return choose(is_good, made_again(later)[1], old, firsts)
+        return choose(is_good, update(later)[1], old, first_entries)
 
-    firsts = [leaf[(0,) * leaf.ndim] for leaf in jax.tree.leaves(params)]
-    return jax.lax.platform_dependent(is_good, new, old, firsts, cpu=again, default=choose)
+    first_entries = [leaf[(0,) * leaf.ndim] for leaf in jax.tree.leaves(params)]
+    return jax.lax.platform_dependent(is_good, new, old, first_entries, cpu=compute_again, default=choose)
 
 
 def make_eval_step(

@@ -1,7 +1,7 @@
 """Stopping in time: SIGTERM (a preemption, a job's end) and Ctrl-C ask the loop to finish its step, save and leave."""
 
 import signal
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any, Self
 
 import jax
@@ -23,7 +23,7 @@ class StopRequest:
             self._before[number] = signal.signal(number, self._note)
         return self
 
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self._restore()
 
     def arrived(self, step: int) -> bool:

@@ -6,10 +6,10 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
-from types import TracebackType
 from typing import Self
 
 from t5x_code.errors import EXIT_RUN_AGAIN
+from t5x_code.terminal import say
 
 FIRST_TIMES = 4  # as long may the first sign take, as programs are compiled before it
 
@@ -43,7 +43,7 @@ class Watchdog:
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self._ended = True
         self._sign.set()
         self._thread.join()
@@ -61,8 +61,8 @@ class Watchdog:
             silent += 1
             waited = f"no sign of life for {silent * minutes:g} minutes"
             if silent == 1:
-                print(f"watchdog: {waited}; every thread's stack:", file=sys.stderr, flush=True)
+                say(f"watchdog: {waited}; every thread's stack:")
                 faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
             else:
-                print(f"watchdog: {waited}: ending; run the same command again", file=sys.stderr, flush=True)
+                say(f"watchdog: {waited}: ending; run the same command again")
                 os._exit(EXIT_RUN_AGAIN)  # threads that hang would keep any gentler exit waiting

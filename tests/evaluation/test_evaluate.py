@@ -11,7 +11,7 @@ from t5x_code.evaluation.in_training import BenchmarksConfig
 from t5x_code.evaluation.incremental import incremental_problems
 from t5x_code.evaluation.problems import read_humaneval
 from t5x_code.evaluation.registry import evaluate
-from t5x_code.evaluation.request import Request, Sampled
+from t5x_code.evaluation.request import HeldOutRows, Request, Sampled
 from t5x_code.evaluation.sandbox import isolation
 from t5x_code.evaluation.sandbox.limits import Execution
 from t5x_code.inference.generation import GenerationConfig
@@ -102,6 +102,9 @@ def test_what_an_evaluation_lacks_is_said(request_for):
         evaluate(dataclasses.replace(request_for(), name="completion", sampled=Sampled()))
     with pytest.raises(UserError, match="reads the rows that the model's recipe makes"):
         evaluate(dataclasses.replace(request_for(limit=None), name="loss", sampled=Sampled()))
+    nothing = HeldOutRows({"code/causal_lm": lambda: iter(())})
+    with pytest.raises(UserError, match=r"holds nothing out: .* or DataConfig\.eval_batches is 0"):
+        evaluate(dataclasses.replace(request_for(limit=None, batches=lambda: nothing), name="loss", sampled=Sampled()))
     for name, known in (
         ("humaneval", "it has none"),
         ("mbpp", "choose one of all"),

@@ -26,6 +26,7 @@ IN_NO_ROOM = [
     "output_file",
     "progress",
     "randomness",
+    "terminal",
     "__version__",
 ]
 NO_JAX = ("source_code", "tokens", "objectives")

@@ -12,7 +12,7 @@ from t5x_code.models.lora import merge_kernel
 def test_what_trains_in_bfloat16_weighs_what_is_merged():
     """32 / 48 is 0.6667 in float32 and 0.668 in bfloat16: two thousandths of all that was learnt."""
     config = TransformerConfig(lora_rank=48, lora_alpha=32.0)
-    projection = Projection("bld,df->blf", (64, 64), ("embed", "mlp"), 1, False, 0.02, config.lora_rank, 32.0)
+    projection = Projection(config, "bld,df->blf", (64, 64), ("embed", "mlp"), num_outputs=1, use_bias=False)
     draw = iter(jax.random.split(jax.random.key(0), 3))
     x = jax.random.normal(next(draw), (1, 64, 64)).astype(jnp.bfloat16)
     a, b = (jax.random.normal(next(draw), shape).astype(jnp.bfloat16) for shape in ((64, 48), (48, 64)))

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from t5x_code.errors import UserError
+from t5x_code.parallel.mesh import MeshShape
 from t5x_code.recipes import dry_run
 from t5x_code.recipes.dry_run import check_memory, describe, recipe_memory
 from t5x_code.recipes.gin_files import load_recipe
@@ -55,9 +56,10 @@ def test_what_is_planned_for_other_devices_and_stores_elsewhere_is_described(tmp
 def test_memory_is_that_of_the_rows_not_of_the_longest_that_the_model_reads():
     recipe, _ = load_recipe(["gin/ntp_plus_starcoder_1b.gin"])
     assert recipe.model.max_length > recipe.data.length
-    short, _ = recipe_memory(recipe, (1, 8, 1, 1))
+    short, _ = recipe_memory(recipe, MeshShape(1, 8, 1, 1))
     longest = dataclasses.replace(recipe.data, length=recipe.model.max_length)
-    assert short.activations < recipe_memory(dataclasses.replace(recipe, data=longest), (1, 8, 1, 1))[0].activations / 3
+    long, _ = recipe_memory(dataclasses.replace(recipe, data=longest), MeshShape(1, 8, 1, 1))
+    assert short.activations < long.activations / 3
 
 
 @pytest.mark.parametrize(("remat", "compiled_gib"), [("none", (7.1, 8.4)), ("dots", (5.9, 7.2)), ("full", (4.9, 6.0))])
@@ -65,7 +67,7 @@ def test_a_share_of_heads_and_mlp_is_all_that_a_device_keeps(remat, compiled_gib
     """Peak, and what has to be free, by the compiler: launch/compile_ahead.py --topology=v5p:2x2x1, tensor 4."""
     recipe, _ = load_recipe(["gin/codegen2_1b.gin"], [f"REMAT='{remat}'", "BATCH_SIZE=4"])
     peak, needed = compiled_gib
-    total = recipe_memory(recipe, (1, 1, 1, 4))[0].total / 2**30
+    total = recipe_memory(recipe, MeshShape(1, 1, 1, 4))[0].total / 2**30
     assert 0.9 * peak < total < 1.05 * needed
 
 
@@ -73,12 +75,12 @@ def test_a_share_of_heads_and_mlp_is_all_that_a_device_keeps(remat, compiled_gib
 def test_a_microbatchs_gradients_lie_beside_their_sum(rows, compiled_gib):
     """Peak by the compiler: launch/compile_ahead.py --topology=h100:1x1."""
     recipe, _ = load_recipe(["gin/codegen2_1b.gin"], [f"BATCH_SIZE={rows}", "MICROBATCH_SIZE=1"])
-    assert compiled_gib < recipe_memory(recipe, (1, 1, 1, 1))[0].total / 2**30 < 1.1 * compiled_gib
+    assert compiled_gib < recipe_memory(recipe, MeshShape(1, 1, 1, 1))[0].total / 2**30 < 1.1 * compiled_gib
 
 
 def test_the_microbatch_that_is_advised_divides_every_batch(monkeypatch):
     recipe, _ = load_recipe(["gin/codegen2_1b.gin", "gin/meshes/gpu_1.gin"], ["BATCH_SIZE=((0, 12), (9, 24))"])
-    needs = {rows: recipe_memory(microbatch_of(recipe, rows), (1, 1, 1, 1))[0].total for rows in (6, 12)}
+    needs = {rows: recipe_memory(microbatch_of(recipe, rows), MeshShape(1, 1, 1, 1))[0].total for rows in (6, 12)}
     monkeypatch.setattr(dry_run, "device_memory_bytes", lambda: (needs[6] + needs[12]) // 2)
     with pytest.raises(UserError, match=r"set MICROBATCH_SIZE=6$"):
         check_memory(recipe)

@@ -170,11 +170,11 @@ def test_of_two_that_start_in_a_new_folder_the_second_writes_nothing(run, tmp_pa
     folder = tmp_path / "run"
     quicker = contextlib.ExitStack()
 
-    def find_start_slowly(*arguments):
+    def find_start_slowly(*arguments, **options):
         folder.mkdir()
         (folder / "config.gin").write_text("# the other's\n")
         quicker.enter_context(RunLock(folder))
-        return find_start(*arguments)
+        return find_start(*arguments, **options)
 
     monkeypatch.setattr("t5x_code.training.loop.find_start", find_start_slowly)
     with quicker, pytest.raises(RunAgain, match=r"trains in .*run already"):

@@ -86,7 +86,7 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path):
 def test_progress_line():
     metrics = {"loss": 4.81249, "grad_norm": 0.5, "learning_rate": 2e-3, "skipped": 2.0}
     metrics |= {"tokens_per_second": 21345.6, "seconds_per_step": 1.7}
-    line = progress_line(7, 120, metrics, (0.412, "6N + causal attention"))
+    line = progress_line(7, 120, metrics, 0.412)
     assert line == (
         "step   7/120  loss 4.8125  grad 0.50  lr 2.00e-03  21,346 tokens/s  MFU 41.2 % (6N + causal attention)  "
         "ETA 3:12  skipped 2"

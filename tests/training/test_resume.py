@@ -86,5 +86,5 @@ def test_a_run_starts_from_a_model_with_fewer_tokens_and_says_so(tmp_path, tiny_
     assert start.step == 0 and start.origin.endswith("; 14 new tokens start as the mean of its 50")
     kernel = np.asarray(start.state.params["embedding"]["kernel"])
     np.testing.assert_allclose(kernel[50:], np.broadcast_to(kernel[:50].mean(0), kernel[50:].shape), atol=1e-6)
-    with pytest.raises(UserError, match="is an imported model, not a run; set INITIALIZE_FROM"):
+    with pytest.raises(UserError, match="is an imported model's, not a run's; set INITIALIZE_FROM"):
         find_start(tmp_path / "imported", *arguments)

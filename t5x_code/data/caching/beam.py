@@ -8,9 +8,8 @@ the shards, so that a runner need not give anything back. The root must be a fol
 import dataclasses
 import json
 import os
-import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import apache_beam as beam
@@ -18,6 +17,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from etils import epath
 
 from t5x_code.data.caching.build import TOKENIZER_FOLDER, hashed, publish, temporary_folder, write_manifest
+from t5x_code.data.caching.child import import_path
 from t5x_code.data.caching.document_hash import SHARD_TEXT_BYTES, num_shards_for, part_of
 from t5x_code.data.caching.shard_writer import ShardSummary, write_shard
 from t5x_code.data.caching.store_fingerprints import store_fingerprints
@@ -64,8 +64,7 @@ def build_store_with_beam(
         raise UserError(f"token store {target} exists; add --overwrite to make it again")
     fingerprints = store_fingerprints(task, tokenizer)
     decontaminator = load_decontaminator(mbpp)
-    # Workers are processes of their own and import this package from where this one did.
-    os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+    os.environ["PYTHONPATH"] = import_path()  # workers are processes of their own
     pipeline_options = PipelineOptions([f"--runner={runner}", *(f"--{option}" for option in options)])
     try:
         with temporary_folder(target, seen_by_all=True) as work:
@@ -132,7 +131,7 @@ def _write(
     _run(options, build)
 
 
-def _run(options: PipelineOptions, build: Any) -> None:
+def _run(options: PipelineOptions, build: Callable[[beam.Pipeline], Any]) -> None:
     """Runs a pipeline to its end; what a worker refuses comes back as its one line."""
     try:
         with beam.Pipeline(options=options) as pipeline:

@@ -13,7 +13,7 @@ import socket
 import tempfile
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from etils import epath
@@ -74,14 +74,13 @@ def build_store(
         with temporary_folder(target) as work:
             skipped: Counter = Counter()
             spools = _spool_documents(task, work / "spool", skipped, show_progress)
-            with _progress(
-                f"{task.name}: tokenizing", sum(s.num_bytes for s in spools.values()), show_progress
-            ) as report:
+            total = sum(spool.num_bytes for spool in spools.values())
+            with progress_bar(total=total, desc=f"{task.name}: tokenizing", unit="B", shown=show_progress) as bar:
                 for split, spool in spools.items():
                     store = epath.Path(work / "store" / split)
                     num_shards = num_shards_for(spool.num_bytes, shard_text_bytes)
                     summaries = [
-                        write_shard(store, shard, documents, tokenizer, decontaminator, report, parted=parted)
+                        write_shard(store, shard, documents, tokenizer, decontaminator, bar.update, parted=parted)
                         for shard, documents in enumerate(spool.sorted_shards(num_shards))
                     ]
                     write_manifest(store, task, split, summaries, skipped, tokenizer, decontaminator, fingerprints)
@@ -149,19 +148,13 @@ def hashed(task: TaskDeclaration, documents: Iterable[Document]) -> Iterator[tup
 
 def _spool_documents(task: TaskDeclaration, folder: Path, skipped: Counter, show_progress: bool) -> dict[str, Spool]:
     spools = {split: Spool(folder / split) for split in SPLITS}
-    with _progress(f"{task.name}: reading", None, show_progress) as report:
+    with progress_bar(desc=f"{task.name}: reading", unit="B", shown=show_progress) as bar:
         for split, digest, data in hashed(task, read_documents(task, skipped)):
             spools[split].add(digest, data)
-            report(len(data))
+            bar.update(len(data))
     for spool in spools.values():
         spool.finish()
     return spools
-
-
-@contextlib.contextmanager
-def _progress(what: str, total: int | None, show: bool) -> Iterator[Callable[[int], None]]:
-    with progress_bar(total=total, desc=what, unit="B", shown=show) as bar:
-        yield bar.update
 
 
 @contextlib.contextmanager
@@ -227,6 +220,6 @@ def _is_running(process: str) -> bool:
         os.kill(int(process), 0)
     except ProcessLookupError:
         return False
-    except PermissionError:
-        return True
+    except PermissionError:  # it is another user's
+        pass
     return True

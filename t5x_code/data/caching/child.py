@@ -1,6 +1,7 @@
 """The other side of `ensure.build_in_child_process`: python -m t5x_code.data.caching.child REQUEST_FOLDER."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -12,6 +13,11 @@ from t5x_code.tokens.tokenizer import Tokenizer
 
 REQUEST_FILE = "request.json"
 ERROR_FILE = "error.txt"
+
+
+def import_path() -> str:
+    """PYTHONPATH for processes that this one starts: the package may be run from a checkout."""
+    return os.pathsep.join(path for path in sys.path if path)
 
 
 def write_request(folder: Path, task: TaskDeclaration, root: str) -> None:

@@ -37,7 +37,8 @@ def build_in_child_process(task: TaskDeclaration, tokenizer: Tokenizer, root: ep
         tokenizer.save(request)
         child.write_request(request, task, str(root))
         command = [sys.executable, "-m", child.__name__, folder]
-        process = subprocess.Popen(command, env=_environment() | {"TMPDIR": folder})  # goes with it when killed
+        environment = os.environ | {"PYTHONPATH": child.import_path(), "TMPDIR": folder}  # which goes when it is killed
+        process = subprocess.Popen(command, env=environment)
         try:
             status = process.wait()
         finally:  # also at Ctrl-C
@@ -114,8 +115,3 @@ def rebuild_command(
     else:
         which = [f"--task={spell(task)}", *tokenizer_flags]
     return shlex.join(["python", "launch/cache.py", *which, *other_flags, f"--output={root}", "--overwrite"])
-
-
-def _environment() -> dict[str, str]:
-    """This process' environment, with its import path: the package may be run from a checkout."""
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from t5x_code.data.declarations import SourceDeclaration
 from t5x_code.data.quiet_tensorflow import quiet_tensorflow
-from t5x_code.errors import UserError
+from t5x_code.errors import UserError, one_line
 
 
 def state(source: SourceDeclaration) -> list[str]:
@@ -46,4 +46,4 @@ def _builder(source: SourceDeclaration):
     try:
         return tensorflow_datasets.builder(source.path, data_dir=source.option("data_dir", "") or None)
     except Exception as error:  # unknown names and unreadable folders raise many kinds
-        raise UserError(f"tfds:{source.path} does not load ({' '.join(str(error).split())[:200]})") from error
+        raise UserError(f"tfds:{source.path} does not load ({one_line(error)[:200]})") from error

@@ -3,7 +3,7 @@
 import os
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Self
 
 from t5x_code.evaluation.sandbox.isolation import choose_isolation
 from t5x_code.evaluation.sandbox.limits import Execution
@@ -25,14 +25,14 @@ class SandboxPool:
         self._sandboxes: list[Sandbox] = []
         self._threads = ThreadPoolExecutor(execution.workers or os.cpu_count() or 1, initializer=self._start)
 
-    def submit(self, program: Program) -> "Future[Outcome]":
+    def submit(self, program: Program) -> Future[Outcome]:
         """Runs a program when there is a sandbox for it."""
         return self._threads.submit(lambda: self._own.sandbox.run(program))
 
-    def __enter__(self) -> "SandboxPool":
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, *_: object) -> None:
         self._threads.shutdown(wait=True, cancel_futures=True)
         for sandbox in self._sandboxes:
             sandbox.close()

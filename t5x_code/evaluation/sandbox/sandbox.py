@@ -9,9 +9,8 @@ import secrets
 import socket
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Self
 
 from t5x_code.errors import UserError
 from t5x_code.evaluation.sandbox.inside.wire import Closed, Wire
@@ -57,8 +56,6 @@ class Outcome:
 
     passed: bool
     result: str  # "passed", or why not
-    wall_seconds: float = 0.0
-    cpu_seconds: float = 0.0
 
 
 class Sandbox:
@@ -82,21 +79,16 @@ class Sandbox:
 
     def run(self, program: Program) -> Outcome:
         """Runs a program to its end, one way or another."""
-        started = time.monotonic()
         if self._process is None:
             self._start()
-        nonce = secrets.token_hex(16)
         try:
-            verdict, report = self._exchange(program, nonce)
+            failure, report = self._exchange(program)
         except (OSError, Closed):
             self.close()
-            return Outcome(False, "the program ended its sandbox", time.monotonic() - started)
+            return Outcome(False, "the program ended its sandbox")
         if report["spoiled"]:
             self.close()
-        passed = verdict == ("passed", nonce) and report["reason"] == "ended"
-        return Outcome(
-            passed, _result(passed, verdict, report, nonce), time.monotonic() - started, report["cpu_seconds"]
-        )
+        return _outcome(failure, report)
 
     def close(self) -> None:
         """Ends the zygote and everything in it."""
@@ -114,10 +106,10 @@ class Sandbox:
             self._folder = None
         self._hidden.close()
 
-    def __enter__(self) -> "Sandbox":
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _start(self) -> None:
@@ -145,9 +137,14 @@ class Sandbox:
             said = self._process.stderr.read().decode(errors="replace").strip().splitlines()
             raise UserError(f"the sandbox {self._isolation} does not start: {said[-1] if said else 'no answer'}")
 
-    def _exchange(self, program: Program, nonce: str) -> tuple[tuple[str, str], dict[str, Any]]:
-        """Hands the program over; what was said of it, and the zygote's report."""
+    def _exchange(self, program: Program) -> tuple[str | None, dict[str, Any]]:
+        """Hands the program over, and waits for its end.
+
+        Returns:
+            Why it failed its tests, empty where nobody said; None: it passed them. And the zygote's report.
+        """
         is_python = isinstance(program, PythonProgram)
+        nonce = secrets.token_hex(16)  # who says it has run the tests to their end
         read_source, write_source = os.pipe()
         ours, theirs = socket.socketpair()
         request = {"kind": "python" if is_python else "command", "limits": dataclasses.asdict(self._limits)}
@@ -161,15 +158,15 @@ class Sandbox:
             ours.settimeout(deadline)
             source = program.source if is_python else _command_task(program, nonce)
             with _feeding(write_source, source.encode("utf-8", "surrogatepass")):
-                verdict = _ask_tests(ours, program, nonce) if is_python else _read_output(ours, nonce)
+                failure = _ask_tests(ours, program, nonce) if is_python else _read_output(ours, nonce)
         self._control.settimeout(deadline)
         data = self._control.recv(_MOST_OUTPUT)
         if not data:
             raise OSError("the zygote is gone")
         report = json.loads(data)
         if not is_python and report["status"]["last"] != 0:
-            verdict = ("failed", f"status {report['status']['last']}")
-        return verdict, report
+            failure = f"status {report['status']['last']}"
+        return failure, report
 
 
 @contextlib.contextmanager
@@ -192,8 +189,8 @@ def _feeding(descriptor: int, data: bytes) -> Iterator[None]:
     thread.join()  # the zygote has closed its end, or the program has read it
 
 
-def _ask_tests(connection: socket.socket, program: PythonProgram, nonce: str) -> tuple[str, str]:
-    """Sends the tests to the process that runs them, and waits for its word."""
+def _ask_tests(connection: socket.socket, program: PythonProgram, nonce: str) -> str | None:
+    """Sends the tests to the process that runs them, and waits for its word: why they failed, None if they passed."""
     wire = Wire(connection, None, None)
     task = {
         "nonce": nonce,
@@ -206,22 +203,22 @@ def _ask_tests(connection: socket.socket, program: PythonProgram, nonce: str) ->
         wire.send(task)
         word, echoed, reason = wire.receive()
     except (Closed, ValueError):
-        return "failed", ""
+        return ""
     if echoed != nonce:
-        return "failed", "no verdict"
-    return (word, nonce) if word == "passed" else (word, str(reason))
+        return "no verdict"
+    return None if word == "passed" else str(reason)
 
 
-def _read_output(connection: socket.socket, nonce: str) -> tuple[str, str]:
-    """Reads what a command prints, as much as anybody would."""
+def _read_output(connection: socket.socket, nonce: str) -> str | None:
+    """Reads what a command prints, as much as anybody would: why its tests failed, None if they passed."""
     connection.shutdown(socket.SHUT_WR)
     printed = b""
     with contextlib.suppress(OSError):
         while part := connection.recv(1 << 14):
             printed += part
             if len(printed) > _MOST_OUTPUT:
-                return "failed", "too much output"
-    return ("passed", nonce) if nonce.encode() in printed.split() else ("failed", "the tests did not reach their end")
+                return "too much output"
+    return None if nonce.encode() in printed.split() else "the tests did not reach their end"
 
 
 def _command_task(program: CommandProgram, nonce: str) -> str:
@@ -229,11 +226,10 @@ def _command_task(program: CommandProgram, nonce: str) -> str:
     return json.dumps({"files": {program.command[-1]: text}, "command": program.command})
 
 
-def _result(passed: bool, verdict: tuple[str, str], report: dict[str, Any], nonce: str) -> str:
-    if passed:
-        return "passed"
+def _outcome(failure: str | None, report: dict[str, Any]) -> Outcome:
+    """What came of a program, from what `_exchange` gives."""
     if report["reason"] != "ended":
-        return f"stopped: {report['reason']}"
-    if verdict[1] and verdict[1] != nonce:
-        return f"failed: {verdict[1]}"
-    return f"failed: ended with status {report['status']['program']}"
+        return Outcome(False, f"stopped: {report['reason']}")
+    if failure is None:
+        return Outcome(True, "passed")
+    return Outcome(False, f"failed: {failure or 'ended with status ' + str(report['status']['program'])}")

@@ -6,7 +6,7 @@ import re
 
 import jax.numpy as jnp
 
-from t5x_code.errors import UserError
+from t5x_code.errors import UserError, check_choice
 from t5x_code.models.attention import splash
 from t5x_code.models.attention.chunked import QUERY_CHUNK
 
@@ -54,8 +54,7 @@ def choose(name: str, case: AttentionCase) -> str:
 
 def refuse_unknown(name: str) -> None:
     """Raises a UserError unless there is an implementation of that name."""
-    if name not in NAMES:
-        raise UserError(f"TransformerConfig.attention is {name!r}: choose one of {', '.join(NAMES)}")
+    check_choice("TransformerConfig.attention", name, NAMES)
 
 
 def why_not(name: str, case: AttentionCase) -> str | None:

@@ -69,7 +69,7 @@ def attention(
     case = case_of(device, queries, k_BxSxKxE.shape[1], q_BxLxHxE.shape[3], str(q_BxLxHxE.dtype))
     compute = functools.partial(IMPLEMENTATIONS[choose(implementation, case)], scale=scale)
     arrays = (q_BxLxHxE, k_BxSxKxE.astype(q_BxLxHxE.dtype), v_BxSxKxE.astype(q_BxLxHxE.dtype))
-    if batch is length is heads is None:
+    if (batch, length, heads) == (None, None, None):
         return compute(*arrays, attend_from_BxL, attend_to_BxL)
     P = PartitionSpec
     of_q, of_keys, of_ends = P(batch, length, heads), P(batch, None, heads), P(batch, length)

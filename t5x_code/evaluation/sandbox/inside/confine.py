@@ -12,12 +12,12 @@ from typing import Any
 _NEW_NS, _NEW_UTS, _NEW_IPC, _NEW_USER, _NEW_PID, _NEW_NET = (
     0x00020000, 0x04000000, 0x08000000, 0x10000000, 0x20000000, 0x40000000,
 )  # fmt: skip
-_READ_ONLY, _NO_SUID, _NO_DEVICES, _BIND, _RECURSIVE, _PRIVATE = 1, 2, 4, 4096, 16384, 1 << 18
+_READ_ONLY, _NO_SUID, _NO_DEVICES, _REMOUNT, _BIND, _RECURSIVE, _PRIVATE = 1, 2, 4, 32, 4096, 16384, 1 << 18
 _DETACH = 2
 _SYS_MOUNT_SETATTR = 442  # the same number on every architecture
-_AT_RECURSIVE = 0x8000
+_AT_CWD, _AT_RECURSIVE = -100, 0x8000
 _SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
-_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38
 _CAPABILITY_VERSION = 0x20080522
 INSIDE_USER = 65534  # what the program sees itself as
 DEVICES = ("null", "zero", "full", "random", "urandom")
@@ -34,7 +34,7 @@ def confine(settings: dict[str, Any]) -> None:
     if settings["isolation"] == "namespaces":
         _become_first_of_new_namespaces(settings)
     elif settings["isolation"] == "bubblewrap" and settings["outer_user"] is not None:
-        _become(settings["outer_user"])
+        become(settings["outer_user"])
         _own_user_namespace(_NEW_USER)
         _forbid_more_namespaces()
     if settings["isolation"] != "rlimits":
@@ -58,7 +58,7 @@ def _become_first_of_new_namespaces(settings: dict[str, Any]) -> None:
         os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
     _build_root(settings)
     if settings["outer_user"] is not None:
-        _become(settings["outer_user"])
+        become(settings["outer_user"])
         _own_user_namespace(_NEW_USER)
     _forbid_more_namespaces()
 
@@ -66,7 +66,7 @@ def _become_first_of_new_namespaces(settings: dict[str, Any]) -> None:
 def _own_user_namespace(flags: int) -> None:
     user, group = os.getuid(), os.getgid()
     # Without this the map of a process that changed its user belongs to root.
-    _check(_libc.prctl(4, 1, 0, 0, 0), "prctl")
+    _check(_libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0), "prctl")
     _check(_libc.unshare(flags), "unshare")
     for name, line in (
         ("setgroups", "deny"),
@@ -104,16 +104,14 @@ def _build_root(settings: dict[str, Any]) -> None:
     _check(_libc.syscall(number, b".", b"."), "pivot_root")
     _check(_libc.umount2(b".", _DETACH), "umount2")
     os.chdir("/tmp")
-    _mount(None, "/", None, _BIND | 32 | _READ_ONLY | _NO_SUID | _NO_DEVICES)  # 32: remount
+    _mount(None, "/", None, _BIND | _REMOUNT | _READ_ONLY | _NO_SUID | _NO_DEVICES)
 
 
 def _read_only(folder: str) -> None:
     """This mount and all below it."""
     attributes = struct.pack("QQQQ", _READ_ONLY | _NO_SUID, 0, 0, 0)
-    at_cwd = -100
-    failed = _libc.syscall(
-        _SYS_MOUNT_SETATTR, at_cwd, folder.encode(), _AT_RECURSIVE, attributes, ctypes.c_size_t(len(attributes))
-    )
+    size = ctypes.c_size_t(len(attributes))
+    failed = _libc.syscall(_SYS_MOUNT_SETATTR, _AT_CWD, folder.encode(), _AT_RECURSIVE, attributes, size)
     _check(failed, f"mount_setattr {folder}")
 
 
@@ -122,7 +120,8 @@ def _mount(source: str | None, target: str, kind: str | None, flags: int, option
     _check(_libc.mount(*encoded, ctypes.c_ulong(flags), options.encode() or None), f"mount {target}")
 
 
-def _become(user: int) -> None:
+def become(user: int) -> None:
+    """Makes this process that user's, for good."""
     os.setgroups([])
     os.setresgid(user, user, user)
     os.setresuid(user, user, user)

@@ -14,6 +14,7 @@ import shutil
 import signal
 import socket
 import time
+from collections.abc import Callable
 from typing import Any
 
 from t5x_code.evaluation.sandbox.inside import candidate, confine, landlock, processes, seccomp, tests
@@ -46,13 +47,16 @@ def main(settings: dict[str, Any]) -> None:
 
 
 def _run(
-    request: dict[str, Any], settings: dict[str, Any], descriptors: list[int], control: socket.socket, others: Any
+    request: dict[str, Any],
+    settings: dict[str, Any],
+    descriptors: list[int],
+    control: socket.socket,
+    others: processes.Others,
 ) -> dict[str, Any]:
     """One program, from its fork to the last trace of it."""
     limits, folders = request["limits"], settings["folders"]
     source, channel = descriptors
     started = time.monotonic()
-    cpu_before = _cpu_of_children()
     if request["kind"] == "python":
         theirs, ours = socket.socketpair()
         program = _fork(settings, limits, [source, theirs.fileno()], _be_program)
@@ -72,13 +76,11 @@ def _run(
     return {
         "reason": reason,
         "status": status,
-        "cpu_seconds": _cpu_of_children() - cpu_before,
-        "wall_seconds": time.monotonic() - started,
         "spoiled": spoiled,
     }
 
 
-def _fork(settings: dict[str, Any], limits: dict[str, Any], descriptors: list[int], be: Any) -> int:
+def _fork(settings: dict[str, Any], limits: dict[str, Any], descriptors: list[int], be: Callable[[], None]) -> int:
     """A bounded child that has these descriptors, as 3 and 4, and no other; it never returns."""
     pid = os.fork()
     if pid:
@@ -100,9 +102,7 @@ def _fork(settings: dict[str, Any], limits: dict[str, Any], descriptors: list[in
         os.chdir(settings["folders"][0])
         os.umask(0o077)
         if settings["user"] is not None:
-            os.setgroups([])
-            os.setresgid(*[settings["user"]] * 3)
-            os.setresuid(*[settings["user"]] * 3)
+            confine.become(settings["user"])
             processes.hide_memory()
         _bound(limits, counts_others=settings["isolation"] == "rlimits" and settings["user"] is None)
         gc.enable()
@@ -192,7 +192,14 @@ def _be_command() -> None:
     os.execvpe(task["command"][0], task["command"], {"PATH": os.defpath, "HOME": os.getcwd(), "TMPDIR": os.getcwd()})
 
 
-def _watch(last: int, limits: dict[str, Any], folder: str, control: socket.socket, others: Any, started: float) -> str:
+def _watch(
+    last: int,
+    limits: dict[str, Any],
+    folder: str,
+    control: socket.socket,
+    others: processes.Others,
+    started: float,
+) -> str:
     """Waits for the process that ends last; says "ended", or which limit was passed."""
     descriptor = os.pidfd_open(last)
     poll = select.poll()
@@ -244,11 +251,6 @@ def _empty(folder: str) -> bool:
     except (OSError, RecursionError):
         return False
     return True
-
-
-def _cpu_of_children() -> float:
-    use = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return use.ru_utime + use.ru_stime
 
 
 def _load_what_programs_use() -> None:
