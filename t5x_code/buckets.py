@@ -27,7 +27,7 @@ def in_bucket(path: epath.PathLike) -> bool:
     return "://" in str(path)
 
 
-def why_no_bucket(error: Exception) -> str | None:
+def why_no_bucket(error: BaseException) -> str | None:
     """What keeps this machine from a bucket for good, in a line; None where an error is of another kind."""
     text = " ".join(str(error).split())
     for package, scheme in SCHEMES.items():
@@ -58,6 +58,11 @@ def why_unreachable(error: BaseException | None) -> str | None:
     return None
 
 
-def may_pass(error: BaseException) -> bool:
-    """Whether what was wrong may be right when the same command is run again."""
-    return isinstance(error, RunAgain) or why_unreachable(error) is not None
+def explain(error: BaseException) -> tuple[bool, str] | None:
+    """Whether what was wrong may be right when the same command is run again, and what it is, in a line; None where it
+    is none that a person can mend."""
+    away = str(error) if isinstance(error, RunAgain) else why_unreachable(error)
+    if away is not None:
+        return True, away
+    reason = str(error) if isinstance(error, UserError) else why_no_bucket(error)
+    return None if reason is None else (False, reason)

@@ -6,6 +6,7 @@ something else, or is missing, would otherwise show as a hang in a collective.
 
 import json
 import socket
+import traceback
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -14,7 +15,7 @@ import jax
 # The store has no public name; its three calls here are used by Orbax and JAX's own tools alike.
 from jax._src import distributed
 
-from t5x_code.buckets import may_pass
+from t5x_code.buckets import explain
 from t5x_code.errors import RunAgain, UserError
 
 Result = TypeVar("Result")
@@ -42,19 +43,19 @@ def agree(name: str, facts: Facts, seconds: int) -> None:
 
 
 def in_every_process(name: str, make: Callable[[], Result], seconds: int) -> Result:
-    """Calls `make` in each process. A UserError in one is raised in all, by the process' name; else its own result.
+    """Calls `make` in each process. What ends it in one is raised in all, by the process' name; else its own result.
 
     Raises:
         UserError: of this process or another.
-        RunAgain: likewise, where what was wrong may pass; or not all came in time.
+        RunAgain: likewise, where what was wrong may pass or is a defect; or not all came in time.
     """
     if jax.process_count() == 1:
         return make()
     result, error, passes = None, "", False
     try:
         result = make()
-    except (UserError, RunAgain) as own:
-        error, passes = str(own), may_pass(own)
+    except Exception as own:
+        passes, error = explain(own) or show_defect(own)
     _meet(name, {NEVER_SAME: socket.gethostname(), "error": error, PASSES: str(passes)}, _first_error, seconds)
     return result
 
@@ -73,7 +74,7 @@ def first_alone(name: str, make: Callable[[], Result], seconds: int) -> Result:
         try:
             return make()
         except BaseException as own:
-            error, passes = str(own) or type(own).__name__, may_pass(own)
+            passes, error = explain(own) or (True, _name(own))
             raise
         finally:
             _publish(f"{name}/done", json.dumps([passes, error]))
@@ -96,6 +97,16 @@ def barrier(name: str, seconds: int) -> None:
     except jax.errors.JaxRuntimeError as error:
         reason = " ".join(str(error).split())[:200]
         raise RunAgain(f"not every process came to '{name}' within {seconds} s: {reason}") from error
+
+
+def show_defect(error: Exception) -> Verdict:
+    """Prints where an error arose, which the other processes have no use for, and returns what to tell them."""
+    traceback.print_exception(error)
+    return True, _name(error)
+
+
+def _name(error: BaseException) -> str:
+    return traceback.format_exception_only(error)[-1].strip()
 
 
 def _meet(name: str, own: Facts, judge: Callable[[list[Facts]], Verdict], seconds: int) -> None:

@@ -10,8 +10,8 @@ from typing import Any, NoReturn
 from absl import flags
 from absl import logging as absl_logging
 
-from t5x_code.buckets import why_no_bucket, why_unreachable
-from t5x_code.errors import EXIT_BAD_INPUT, EXIT_RUN_AGAIN, FailedTogether, RunAgain, UserError
+from t5x_code.buckets import explain
+from t5x_code.errors import EXIT_BAD_INPUT, EXIT_RUN_AGAIN, FailedTogether, UserError
 
 HELP = ("--help", "-h", "-help", "--helpfull")
 EXIT_INTERRUPTED = 130  # as of a shell's command that Ctrl-C ends
@@ -44,19 +44,15 @@ def run(main: Callable[[list[str]], None]) -> NoReturn:
 
 def _end(error: Exception) -> NoReturn:
     """Exits as the error asks for; raises it again where it is none that a person can mend."""
-    away = str(error) if isinstance(error, RunAgain) else why_unreachable(error)
-    if away is not None:
-        _print_error(f"{away}; run the same command again")
-        _exit_at_once(EXIT_RUN_AGAIN)
-    if isinstance(error, FailedTogether):
-        _print_error(error)
-        _exit_at_once(EXIT_BAD_INPUT)
-    if isinstance(error, UserError | flags.Error):
-        fail(error)
-    reason = why_no_bucket(error)
-    if reason is None:
+    explained = (False, str(error)) if isinstance(error, flags.Error) else explain(error)
+    if explained is None:
         raise error
-    fail(UserError(reason))
+    passes, reason = explained
+    text = f"{reason}; run the same command again" if passes else reason
+    print(f"error: {' '.join(text.split())}", file=sys.stderr, flush=True)
+    if passes or isinstance(error, FailedTogether):
+        _exit_at_once(EXIT_RUN_AGAIN if passes else EXIT_BAD_INPUT)
+    sys.exit(EXIT_BAD_INPUT)
 
 
 def _exit_at_once(code: int) -> NoReturn:
@@ -81,16 +77,6 @@ def silence_tracebacks() -> None:
             before(unraisable)
 
     sys.unraisablehook = hook
-
-
-def fail(error: Exception) -> NoReturn:
-    """Prints the error on one line of stderr and exits with code 2."""
-    _print_error(error)
-    sys.exit(EXIT_BAD_INPUT)
-
-
-def _print_error(error: Exception | str) -> None:
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
 
 
 def define_recipe_flags() -> None:

@@ -4,10 +4,10 @@ import json
 import sys
 from pathlib import Path
 
-from t5x_code.buckets import why_no_bucket, why_unreachable
+from t5x_code.buckets import explain
 from t5x_code.data.caching.build import build_store
 from t5x_code.data.declarations import TaskDeclaration
-from t5x_code.errors import EXIT_BAD_INPUT, EXIT_RUN_AGAIN, UserError
+from t5x_code.errors import EXIT_BAD_INPUT, EXIT_RUN_AGAIN
 from t5x_code.tokens.tokenizer import Tokenizer
 
 REQUEST_FILE = "request.json"
@@ -31,12 +31,12 @@ def main(folder: Path) -> int:
     try:
         build_store(TaskDeclaration.from_json(request["task"]), Tokenizer.load(str(folder)), request["root"])
     except Exception as error:
-        away = why_unreachable(error)
-        reason = away or why_no_bucket(error) or (str(error) if isinstance(error, UserError) else None)
-        if reason is None:
+        explained = explain(error)
+        if explained is None:
             raise
+        passes, reason = explained
         (folder / ERROR_FILE).write_text(reason)
-        return EXIT_RUN_AGAIN if away else EXIT_BAD_INPUT
+        return EXIT_RUN_AGAIN if passes else EXIT_BAD_INPUT
     return 0
 
 
