@@ -27,7 +27,7 @@ def in_bucket(path: epath.PathLike) -> bool:
     return "://" in str(path)
 
 
-def why_no_bucket(error: Exception) -> str | None:
+def why_no_bucket(error: BaseException) -> str | None:
     """What keeps this machine from a bucket for good, in a line; None where an error is of another kind."""
     text = one_line(error)
     for package, scheme in SCHEMES.items():
@@ -58,15 +58,10 @@ def why_unreachable(error: BaseException | None) -> str | None:
     return None
 
 
-def may_pass(error: BaseException) -> bool:
-    """Whether what was wrong may be right when the same command is run again."""
-    return isinstance(error, RunAgain) or why_unreachable(error) is not None
+def explain(error: BaseException) -> tuple[bool, str] | None:
+    """Whether what is wrong may be right when the same command is run again, and a line that says what it is.
 
-
-def verdict_on(error: Exception) -> tuple[bool, str] | None:
-    """Whether what is wrong may pass, and a line that says what it is; None where no person at the command can mend it.
-
-    Errors of a bucket are as good as a UserError or a RunAgain.
+    Errors of a bucket are as good as a UserError or a RunAgain. None where no person at the command can mend it.
     """
     away = str(error) if isinstance(error, RunAgain) else why_unreachable(error)
     if away is not None:

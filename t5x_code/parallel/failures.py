@@ -17,8 +17,9 @@ import jax
 # The store has no public name, as meeting.py says.
 from jax._src import distributed
 
-from t5x_code.buckets import may_pass
-from t5x_code.errors import EXIT_BAD_INPUT, EXIT_RUN_AGAIN, FailedTogether, UserError, one_line
+from t5x_code.buckets import explain
+from t5x_code.errors import EXIT_BAD_INPUT, EXIT_RUN_AGAIN, FailedTogether, RunAgain, one_line
+from t5x_code.parallel.meeting import show_defect
 from t5x_code.terminal import say
 
 LOOK_SECONDS = 1.0  # between two looks of a process, or more, so that all together do not look too often
@@ -31,8 +32,9 @@ FAILED, HEARD = "t5x_code/failed/", "t5x_code/heard/"  # keys of the store, one 
 class FailureWatch:
     """A context manager around all that the processes of a run do together; with one process it does nothing.
 
-    A UserError inside is told to the others, which print it and end with the code that it ends this process with, and
-    is raised as `FailedTogether` when they have heard it.
+    An error inside is told to the others, which print it and end with the code that it ends this process with, and is
+    raised as `FailedTogether`, or `RunAgain` where it may pass or is a defect, when they have heard it. JAX's own
+    errors are not told: most say that another process is gone, and each process has them by itself.
     """
 
     def __init__(self):
@@ -50,12 +52,13 @@ class FailureWatch:
             return
         self._over.set()
         self._thread.join()
-        if isinstance(error, UserError):
+        if isinstance(error, Exception) and not isinstance(error, jax.errors.JaxRuntimeError):
+            passes, reason = explain(error) or show_defect(error)
             who = f"process {jax.process_index()} ({socket.gethostname()})"
-            code = EXIT_RUN_AGAIN if may_pass(error) else EXIT_BAD_INPUT
-            _write(FAILED, f"{code} {who}: {one_line(error)}")
+            code = EXIT_RUN_AGAIN if passes else EXIT_BAD_INPUT
+            _write(FAILED, f"{code} {who}: {one_line(reason)}")
             self._hear()
-            raise FailedTogether(str(error)) from error
+            raise (RunAgain if passes else FailedTogether)(reason) from error
 
     def _watch(self) -> None:
         while not self._over.wait(self._look_seconds):

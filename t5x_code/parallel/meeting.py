@@ -6,6 +6,7 @@ something else, or is missing, would otherwise show as a hang in a collective.
 
 import json
 import socket
+import traceback
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -14,7 +15,7 @@ import jax
 # The store has no public name; its three calls here are used by Orbax and JAX's own tools alike.
 from jax._src import distributed
 
-from t5x_code.buckets import may_pass, verdict_on
+from t5x_code.buckets import explain
 from t5x_code.errors import RunAgain, UserError, one_line
 
 Result = TypeVar("Result")
@@ -42,11 +43,11 @@ def agree(name: str, facts: Facts, seconds: int) -> None:
 
 
 def in_every_process(name: str, make: Callable[[], Result], seconds: int) -> Result:
-    """Calls `make` in each process. A UserError in one is raised in all, by the process' name; else its own result.
+    """Calls `make` in each process. What ends it in one is raised in all, by the process' name; else its own result.
 
     Raises:
         UserError: of this process or another; also where a bucket refused it.
-        RunAgain: likewise, where what was wrong may pass; or not all came in time.
+        RunAgain: likewise, where what was wrong may pass or is a defect; or not all came in time.
     """
     if jax.process_count() == 1:
         return make()
@@ -54,10 +55,7 @@ def in_every_process(name: str, make: Callable[[], Result], seconds: int) -> Res
     try:
         result = make()
     except Exception as own:
-        verdict = verdict_on(own)
-        if verdict is None:
-            raise
-        passes, error = verdict
+        passes, error = explain(own) or show_defect(own)
     _meet(name, {NEVER_SAME: socket.gethostname(), "error": error, PASSES: str(passes)}, _first_error, seconds)
     return result
 
@@ -76,7 +74,7 @@ def first_alone(name: str, make: Callable[[], Result], seconds: int) -> Result:
         try:
             return make()
         except BaseException as own:
-            error, passes = str(own) or type(own).__name__, may_pass(own)
+            passes, error = explain(own) or (True, _name(own))
             raise
         finally:
             _publish(f"{name}/done", json.dumps([passes, error]))
@@ -113,6 +111,16 @@ def take_all(name: str) -> list[str]:
     left = distributed.global_state.client.key_value_dir_get(f"t5x_code/{name}/")
     distributed.global_state.client.key_value_delete(f"t5x_code/{name}/")
     return [text for _, text in left]
+
+
+def show_defect(error: Exception) -> Verdict:
+    """Prints where an error arose, which the other processes have no use for, and returns what to tell them."""
+    traceback.print_exception(error)
+    return True, _name(error)
+
+
+def _name(error: BaseException) -> str:
+    return traceback.format_exception_only(error)[-1].strip()
 
 
 def _meet(name: str, own: Facts, judge: Callable[[list[Facts]], Verdict], seconds: int) -> None:

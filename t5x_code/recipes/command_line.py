@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from absl import flags
 from absl import logging as absl_logging
 
-from t5x_code.buckets import verdict_on
+from t5x_code.buckets import explain
 from t5x_code.errors import EXIT_BAD_INPUT, EXIT_RUN_AGAIN, FailedTogether, UserError, one_line
 from t5x_code.terminal import say
 
@@ -45,9 +45,10 @@ def run(main: Callable[[list[str]], None]) -> NoReturn:
 
 def _end(error: Exception) -> NoReturn:
     """Exits as the error asks for; raises it again where it is none that a person can mend."""
-    passes, reason = verdict_on(error) or (False, str(error) if isinstance(error, flags.Error) else None)
-    if reason is None:
+    explained = (False, str(error)) if isinstance(error, flags.Error) else explain(error)
+    if explained is None:
         raise error
+    passes, reason = explained
     code, advice = (EXIT_RUN_AGAIN, "; run the same command again") if passes else (EXIT_BAD_INPUT, "")
     say(f"error: {one_line(reason)}{advice}")
     if passes or isinstance(error, FailedTogether):

@@ -26,11 +26,18 @@ PROGRAM = """
 
     command_line.run(main)
 """
-AWAY = "TimeoutError"
+AWAY, DEFECT = "TimeoutError", "KeyError('x')"
 
 
 @pytest.mark.parametrize(
-    ("failing", "error", "code"), [("0", "OSError", 2), ("1", "OSError", 2), ("01", "OSError", 2), ("1", AWAY, 75)]
+    ("failing", "error", "code"),
+    [
+        pytest.param("0", "OSError", 2, marks=pytest.mark.slow),
+        ("1", "OSError", 2),
+        ("01", "OSError", 2),
+        ("1", AWAY, 75),
+        ("0", DEFECT, 75),
+    ],
 )
 def test_an_error_in_one_ends_all(failing, error, code):
     """All with one code: launchers start none of them again where one says that its input is bad."""
@@ -41,7 +48,7 @@ def test_an_error_in_one_ends_all(failing, error, code):
     for index, process in zip("01", ended, strict=True):
         told = f"process {failing} ({socket.gethostname()}): "
         (line,) = [line for line in process.stderr.splitlines() if line.startswith("error: ")]
-        said = "the folder cannot be written"
-        if error == AWAY and index in failing:
-            said = "gs:// cannot be reached: TimeoutError; run the same command again"
-        assert line == f"error: {'' if index in failing else told}{said}"
+        said = {AWAY: "gs:// cannot be reached: TimeoutError", DEFECT: "KeyError: 'x'"}.get(error)
+        again = "; run the same command again" if code == 75 and index in failing else ""
+        assert line == f"error: {'' if index in failing else told}{said or 'the folder cannot be written'}{again}"
+        assert ("Traceback" in process.stderr) == (error == DEFECT and index in failing)

@@ -111,6 +111,9 @@ MEETING = """
             raise UserError("no such file")
         return index
 
+    def break_in(which):
+        return {1 - which: index}[index]
+
     def cut_off_in(which):
         if index == which:
             raise RunAgain("gs:// is away")
@@ -130,6 +133,7 @@ MEETING = """
     attempt(lambda: in_every_process("one is cut off", lambda: first_alone("cut off", lambda: cut_off_in(0), 30), 30))
     attempt(lambda: in_every_process("another is", lambda: cut_off_in(1), 30))
     attempt(lambda: in_every_process("one is refused", lambda: refused_in(1), 30))
+    attempt(lambda: in_every_process("one has a defect", lambda: break_in(1), 30))
     if index == 0:
         attempt(lambda: agree("missed", {}, 1))
         attempt(lambda: barrier("missed", 1))
@@ -142,7 +146,7 @@ def test_two_processes_meet():
     first, second = (json.loads(ended.stdout) for ended in run_two(MEETING))
     host = socket.gethostname()
     for index, said in enumerate((first, second)):
-        same, differs, all_well, one_fails, first_fails, first_done, cut_off, another, refused, *missed = said
+        same, differs, all_well, one_fails, first_fails, first_done, cut_off, another, refused, defect, *missed = said
         assert (same, all_well, first_done) == (None, index, index)
         assert differs.startswith(f"UserError: x is 'b' in process 1 ({host}) but 'c' in process 0 ({host}); start all")
         assert one_fails == f"UserError: process 1 ({host}): no such file"
@@ -150,6 +154,7 @@ def test_two_processes_meet():
         assert cut_off == f"RunAgain: process 0 ({host}): gs:// is away"
         assert another == f"RunAgain: process 1 ({host}): gs:// is away"
         assert refused.startswith(f"UserError: process 1 ({host}): the bucket refuses (Forbidden: b/someone/o/x)")
-    assert len(missed) == 0 and len(first) == 11
-    assert first[9] == "RunAgain: process 1 did not say 'missed' within 1 s: it is slow, stuck or gone"
-    assert first[10].startswith("RunAgain: not every process came to 'missed' within 1 s")
+        assert defect == f"RunAgain: process 1 ({host}): KeyError: 1"
+    assert len(missed) == 0 and len(first) == 12
+    assert first[10] == "RunAgain: process 1 did not say 'missed' within 1 s: it is slow, stuck or gone"
+    assert first[11].startswith("RunAgain: not every process came to 'missed' within 1 s")

@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-from t5x_code.buckets import verdict_on
+from t5x_code.buckets import explain
 from t5x_code.data.caching.build import build_store
 from t5x_code.data.declarations import TaskDeclaration
 from t5x_code.errors import EXIT_BAD_INPUT, EXIT_RUN_AGAIN
@@ -37,10 +37,10 @@ def main(folder: Path) -> int:
     try:
         build_store(TaskDeclaration.from_json(request["task"]), Tokenizer.load(str(folder)), request["root"])
     except Exception as error:
-        verdict = verdict_on(error)
-        if verdict is None:
+        explained = explain(error)
+        if explained is None:
             raise
-        passes, reason = verdict
+        passes, reason = explained
         (folder / ERROR_FILE).write_text(reason)
         return EXIT_RUN_AGAIN if passes else EXIT_BAD_INPUT
     return 0
