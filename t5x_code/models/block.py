@@ -15,6 +15,7 @@ from t5x_code.models.attention.choice import AUTO
 from t5x_code.models.attention.dispatch import attention
 from t5x_code.models.cache import LayerCache
 from t5x_code.models.config import TransformerConfig
+from t5x_code.models.initializers import deviation
 from t5x_code.models.layers import Mlp, Norm, Projection
 from t5x_code.models.rope import rotate
 
@@ -95,7 +96,8 @@ class SelfAttention(nn.Module):
         self, name: str, spec: str, shape: tuple, axes: tuple, num_outputs: int, use_bias: bool
     ) -> Projection:
         config = self.config
-        rest = (use_bias, config.initializer_range, config.lora_rank, config.lora_alpha, config.quantization)
+        start = deviation(config, "output" if name == "out" else "input")
+        rest = (use_bias, start, config.lora_rank, config.lora_alpha, config.quantization)
         return Projection(spec, shape, axes, num_outputs, *rest, name=name)
 
 

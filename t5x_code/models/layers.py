@@ -14,7 +14,7 @@ from t5x_code.models import few_rows
 from t5x_code.models.activations import gelu_exact, gelu_tanh, layer_norm, rms_norm, swiglu
 from t5x_code.models.config import Quantization, TransformerConfig
 from t5x_code.models.dot import dot
-from t5x_code.models.initializers import normal
+from t5x_code.models.initializers import deviation, normal
 from t5x_code.models.quantized import quantized_dot
 from t5x_code.models.vector import add_vector
 
@@ -44,8 +44,8 @@ class Norm(nn.Module):
 class Projection(nn.Module):
     """An affine map between groups of axes, such as D -> H x E.
 
-    Parameters: `kernel` [*inputs, *outputs] and, if asked for, `bias` [*outputs]. The kernel starts normal with the
-    config's `initializer_range`, the bias at zero. With adapters also `lora_in` [*inputs, r] and `lora_out`
+    Parameters: `kernel` [*inputs, *outputs] and, if asked for, `bias` [*outputs]. The kernel starts normal, the
+    bias at zero. With adapters also `lora_in` [*inputs, r] and `lora_out`
     [r, *outputs]; see models/lora.py.
     """
 
@@ -54,7 +54,7 @@ class Projection(nn.Module):
     kernel_axes: Sequence[str]
     num_outputs: int  # trailing axes of the kernel that the output keeps
     use_bias: bool
-    initializer_range: float
+    deviation: float  # of the kernel at the start
     lora_rank: int = 0
     lora_alpha: float = 1.0
     quantization: Quantization = "none"  # of the kernel's products, not of the adapters'
@@ -62,7 +62,7 @@ class Projection(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Returns the projected x in its own type."""
-        init = nn.with_logical_partitioning(normal(self.initializer_range), tuple(self.kernel_axes))
+        init = nn.with_logical_partitioning(normal(self.deviation), tuple(self.kernel_axes))
         if self.has_variable(few_rows.COLLECTION, "kernel"):
             weights = {name: self.get_variable(few_rows.COLLECTION, name) for name in ("kernel", "scale")}
             weights = {name: array for name, array in weights.items() if array is not None}
@@ -124,5 +124,6 @@ class Mlp(nn.Module):
         size = {"embed": self.config.model_dim, "mlp": self.config.mlp_dim}
         shape = tuple(size[axis] for axis in axes)
         config = self.config
-        rest = (config.mlp_bias, config.initializer_range, config.lora_rank, config.lora_alpha, config.quantization)
+        start = deviation(config, "output" if name == "out" else "input")
+        rest = (config.mlp_bias, start, config.lora_rank, config.lora_alpha, config.quantization)
         return Projection(spec, shape, axes, 1, *rest, name=name)
