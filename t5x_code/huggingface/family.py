@@ -13,8 +13,8 @@ from t5x_code.models.config import RopeScaling, TransformerConfig
 
 HfConfig = Mapping[str, Any]  # a parsed config.json
 
-# Fields of our config that say how a model is computed or stored, not what it is: config.json has none of them.
-UNSAID = ("dtype", "remat", "scan_layers", "attention", "loss_chunk", "vocab_multiple")
+# How a model is computed, stored or begun, not what it is: config.json need not say these fields of ours.
+UNSAID = ("dtype", "remat", "scan_layers", "attention", "loss_chunk", "vocab_multiple", "initializer_range")
 ROTARY = ("rotary_dim", "rope_base", "rope_scaling")  # say nothing where nothing rotates
 ACTIVATIONS = {"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu_fast": "gelu_tanh", "gelu": "gelu"}
 
@@ -88,8 +88,12 @@ def read_options(hf: HfConfig, names: Mapping[str, tuple[str, Any]]) -> dict[str
 
 def write_fields(config: TransformerConfig, *tables: Mapping[str, str | tuple[str, Any]]) -> dict[str, Any]:
     """The inverse of `read_sizes` and `read_options`, for any of their tables."""
-    pairs = [(ours, theirs) for table in tables for ours, theirs in table.items()]
-    return {theirs if isinstance(theirs, str) else theirs[0]: getattr(config, ours) for ours, theirs in pairs}
+    fields: dict[str, Any] = {}
+    for ours, theirs in (pair for table in tables for pair in table.items()):
+        name, default = (theirs, None) if isinstance(theirs, str) else theirs
+        value = getattr(config, ours)
+        fields[name] = default if value is None else value
+    return fields
 
 
 def head_dim_of(hf: HfConfig, width: str, heads: str) -> int:

@@ -84,8 +84,16 @@ class SelfAttention(nn.Module):
     def _project_out(self) -> Projection:
         config = self.config
         shape, axes = (config.num_heads, config.head_dim, config.model_dim), ("heads", "head_dim", "embed")
-        use_bias = config.attention_out_bias
-        return Projection(config, "blhe,hed->bld", shape, axes, num_outputs=1, use_bias=use_bias, name="out")
+        return Projection(
+            config,
+            "blhe,hed->bld",
+            shape,
+            axes,
+            num_outputs=1,
+            use_bias=config.attention_out_bias,
+            kind="output",
+            name="out",
+        )
 
 
 def _window_from(context: Context, window: jax.Array) -> jax.Array:

@@ -62,7 +62,7 @@ class TransformerConfig:
     scale_attention: bool = True  # scores times head_dim ** -0.5
     window_pattern: tuple[int, ...] = (0,)  # attention window of each layer of the repeating group; 0 = whole context
     top_query_layer: bool = False  # one more layer after the final norm, whose queries are a position embedding
-    initializer_range: float = 0.02
+    initializer_range: float | None = 0.02  # deviation of all matrices at the start; None: by their sizes, as CodeGen's
     lora_rank: int = 0  # of the adapters of every projection; 0: none. With adapters nothing else is trained
     lora_alpha: float = 16.0  # an adapter's output is scaled by alpha / rank
     dtype: Dtype = "bfloat16"  # of activations; parameters, norms, softmax and loss are float32

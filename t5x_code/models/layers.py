@@ -14,7 +14,7 @@ from t5x_code.models import few_rows
 from t5x_code.models.activations import gelu_exact, gelu_tanh, layer_norm, rms_norm, swiglu
 from t5x_code.models.config import TransformerConfig
 from t5x_code.models.dot import dot
-from t5x_code.models.initializers import normal
+from t5x_code.models.initializers import Kind, deviation, normal
 from t5x_code.models.quantized import quantized_dot
 from t5x_code.models.vector import add_vector
 
@@ -44,8 +44,8 @@ class Norm(nn.Module):
 class Projection(nn.Module):
     """An affine map between groups of axes, such as D -> H x E.
 
-    Parameters: `kernel` [*inputs, *outputs] and, if asked for, `bias` [*outputs]. The kernel starts normal with the
-    config's `initializer_range`, the bias at zero. With adapters also `lora_in` [*inputs, r] and `lora_out`
+    Parameters: `kernel` [*inputs, *outputs] and, if asked for, `bias` [*outputs]. The kernel starts as
+    `initializers.deviation` says, the bias at zero. With adapters also `lora_in` [*inputs, r] and `lora_out`
     [r, *outputs]; see models/lora.py.
     """
 
@@ -55,12 +55,14 @@ class Projection(nn.Module):
     kernel_axes: Sequence[str]
     num_outputs: int  # trailing axes of the kernel that the output keeps
     use_bias: bool
+    kind: Kind = "input"  # what the kernel's start depends on
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Returns the projected x in its own type."""
         config = self.config
-        init = nn.with_logical_partitioning(normal(config.initializer_range), tuple(self.kernel_axes))
+        start = normal(deviation(config, self.kind))
+        init = nn.with_logical_partitioning(start, tuple(self.kernel_axes))
         if self.has_variable(few_rows.COLLECTION, "kernel"):
             weights = {name: self.get_variable(few_rows.COLLECTION, name) for name in ("kernel", "scale")}
             weights = {name: array for name, array in weights.items() if array is not None}
@@ -122,4 +124,5 @@ class Mlp(nn.Module):
         config = self.config
         size = {"embed": config.model_dim, "mlp": config.mlp_dim}
         shape = tuple(size[axis] for axis in axes)
-        return Projection(config, spec, shape, axes, num_outputs=1, use_bias=config.mlp_bias, name=name)
+        kind: Kind = "output" if name == "out" else "input"
+        return Projection(config, spec, shape, axes, num_outputs=1, use_bias=config.mlp_bias, kind=kind, name=name)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from t5x_code.models import few_rows
 from t5x_code.models.config import TransformerConfig
-from t5x_code.models.initializers import normal
+from t5x_code.models.initializers import Kind, deviation, normal
 from t5x_code.models.modality import VOCABULARY_AXES
 
 
@@ -25,7 +25,7 @@ class Embedding(nn.Module):
     def __call__(self) -> jax.Array:
         """Returns the float32 kernel."""
         config = self.config
-        init = _padded_normal((config.vocab_size, config.model_dim), config, vocabulary_axis=0)
+        init = _padded_normal((config.vocab_size, config.model_dim), config, "embedding", vocabulary_axis=0)
         return self.param("kernel", nn.with_logical_partitioning(init, ("vocab", "embed")))
 
 
@@ -38,7 +38,7 @@ class Positions(nn.Module):
     def __call__(self) -> jax.Array:
         """Returns the float32 kernel."""
         config = self.config
-        init = nn.with_logical_partitioning(normal(config.initializer_range), (None, "embed"))
+        init = nn.with_logical_partitioning(normal(deviation(config, "positions")), (None, "embed"))
         return self.param("kernel", init, (config.max_length, config.model_dim))
 
 
@@ -52,7 +52,7 @@ class Head(nn.Module):
         """Makes the parameters; `decoder.head_weights` reads them."""
         config = self.config
         if not config.tie_embeddings and not self.has_variable(few_rows.COLLECTION, "kernel"):
-            init = _padded_normal((config.model_dim, config.vocab_size), config, vocabulary_axis=1)
+            init = _padded_normal((config.model_dim, config.vocab_size), config, "input", vocabulary_axis=1)
             self.param("kernel", nn.with_logical_partitioning(init, ("embed", "vocab")))
         if config.head_bias:
             init = nn.with_logical_partitioning(nn.initializers.zeros, ("vocab",))
@@ -60,12 +60,12 @@ class Head(nn.Module):
 
 
 def _padded_normal(
-    shape: tuple[int, int], config: TransformerConfig, vocabulary_axis: int
+    shape: tuple[int, int], config: TransformerConfig, kind: Kind, vocabulary_axis: int
 ) -> Callable[[jax.Array], jax.Array]:
     """Draws the entries of real tokens, alike whatever the padding, and sets the padded ones to zero."""
 
     def init(key: jax.Array) -> jax.Array:
-        kernel = normal(config.initializer_range)(key, shape)
+        kernel = normal(deviation(config, kind))(key, shape)
         padding = [(0, 0), (0, 0)]
         padding[vocabulary_axis] = (0, config.padded_vocab_size - config.vocab_size)
         return jnp.pad(kernel, padding)

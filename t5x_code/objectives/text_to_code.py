@@ -5,7 +5,8 @@
     corrupt_code_clm    code_clm, with some of the docstring's input tokens replaced
     prefix_code_clm     code_clm, with the docstring read both ways, up to and including `<python>`
 
-in the layouts of the two backbones, `d` the docstring's tokens, `s` the signature's and `b` the body's:
+in the layouts of the two backbones, `d` the docstring's tokens (without quotes [ours: PyCodeGPT's had them]), `s` the
+signature's and `b` the body's:
 
     pangu        <comments> d <python> s b <eod>
     pycodegpt    <|beginoftext|> s <comments> d <python> b <eod>      (s in code ids, but no target of code_clm)

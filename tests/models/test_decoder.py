@@ -79,6 +79,19 @@ def test_initial_values_do_not_depend_on_padding():
     assert not np.array_equal(layers[0], layers[1])
 
 
+def test_a_model_may_start_by_the_sizes_of_its_matrices():
+    """As CodeGen was trained: 1 / sqrt(inputs), and 2 / layers of that in what is added to the residual stream."""
+    config = dataclasses.replace(TINY, initializer_range=None, model_dim=64, mlp_dim=512, num_layers=8, vocab_size=4096)
+    params = init_params(config, jax.random.key(0))
+    layers = params["layers"]
+    inputs = [layers["attention"][name]["kernel"] for name in ("query", "key", "value")]
+    for kernel in (*inputs, layers["mlp"]["in"]["kernel"], params["head"]["kernel"]):
+        assert float(kernel.std()) == pytest.approx(1 / 8, rel=0.05)
+    for kernel in (layers["attention"]["out"]["kernel"], layers["mlp"]["out"]["kernel"]):
+        assert float(kernel.std()) == pytest.approx(2 / 8 / 8, rel=0.05)
+    assert float(params["embedding"]["kernel"].std()) == pytest.approx(1 / 64, rel=0.05)
+
+
 def test_padded_vocabulary_is_never_predicted():
     params = init_params(TINY, jax.random.key(0))
     params["head"]["bias"] = jnp.full(128, 5.0)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import pytest
 
 from t5x_code.models.decoder import logical_axes
+from t5x_code.models.initializers import deviation
 from t5x_code.models.lora import trained
 from t5x_code.parallel.mesh import make_mesh
 from t5x_code.parallel.rules import logical_axes_on
@@ -82,8 +83,9 @@ def test_two_steps_under_the_tiny_overlay(name, own_cache, tmp_path):
     recipe, resolved = load_recipe([f"gin/{name}.gin", "gin/models/tiny.gin"], bindings)
     assert train_recipe(recipe, resolved, "a test") == 2
     losses = [json.loads(line)["loss"] for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
-    # Fresh parameters know nothing: about log(vocabulary) nats per token.
-    assert losses == pytest.approx([math.log(recipe.model.vocab_size)] * 2, rel=0.02)
+    # Fresh parameters know nothing: log(vocabulary) nats per token, and half the variance of their logits.
+    variance = recipe.model.model_dim * deviation(recipe.model, "input") ** 2
+    assert losses == pytest.approx([math.log(recipe.model.vocab_size) + variance / 2] * 2, rel=0.02)
 
 
 @pytest.mark.parametrize("name", RECIPES)
