@@ -1,12 +1,15 @@
 """The model directory: written whole or not at all, read back on any device, refused with one line."""
 
 import dataclasses
+import errno
 import functools
 import json
+import os
 
 import jax
 import numpy as np
 import pytest
+from etils import epath
 
 from t5x_code.checkpoints.manager import PARAMS, Checkpoint, CheckpointWriter, read_item
 from t5x_code.checkpoints.model_directory import (
@@ -192,6 +195,21 @@ def test_what_is_no_model_directory_is_refused(written, tmp_path, tokenizer, par
     (tmp_path / "model.json").write_text(json.dumps(fields))
     with pytest.raises(UserError, match=r"cannot be read by this version: .*from_the_future"):
         read_description(tmp_path)
+
+
+def test_what_a_run_says_of_itself_is_never_half_written(tmp_path, monkeypatch):
+    start_run_directory(tmp_path, DESCRIPTION, None, {"config.gin": "first"})
+    path_type = type(epath.Path(tmp_path))
+    write = path_type.write_bytes
+
+    def fill_the_disk(path, content):
+        write(path, content[: len(content) // 2])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(path_type, "write_bytes", fill_the_disk)
+    with pytest.raises(UserError, match="No space left"):
+        start_run_directory(tmp_path, DESCRIPTION, None, {"config.gin": "second"})
+    assert (tmp_path / "config.gin").read_text() == "first" and read_description(tmp_path) == DESCRIPTION
 
 
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path):

@@ -42,6 +42,12 @@ def test_a_line_is_asked_for_by_what_stands_before_it(model, monkeypatch):
     assert evaluate(request)["metrics"] == {"exact_match": 1.0, "edit_similarity": 1.0}
 
 
+def test_lines_are_drawn_anew_in_each_document(model):
+    document = "".join(f"value_{number} = {number}\n" for number in range(20))
+    lines = line_completion.find_lines(iter([document] * 6), model, room=60, seed=0, most=12)
+    assert len({problem.line for problem in lines}) > 6
+
+
 def test_the_next_line_begins_after_the_prompts_own():
     assert line_completion.next_line(" # a comment\n\n    x = 1\ny = 2") == "x = 1"
     assert line_completion.next_line("no line ends") == ""

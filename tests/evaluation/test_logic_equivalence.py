@@ -144,15 +144,27 @@ def test_codes_that_are_cut_are_counted(model, problem_file, monkeypatch):
     assert results["codes_cut"] == sum(len(text) + 1 > middle for text in texts) > 0
 
 
+class MirroredBytes(ByteTokenizer):
+    """Other ids for the same texts."""
+
+    def encode(self, text):
+        return 255 - super().encode(text)
+
+
 def test_a_model_is_evaluated_on_held_out_problems_only(model, problem_file):
-    request = Request("logic_equivalence", model, data=problem_file, before=model, show_progress=False)
+    kernel = model.params["embedding"]["kernel"]
+    mirrored = model.params | {"embedding": {"kernel": kernel.at[:256].set(kernel[255::-1])}}
+    same = dataclasses.replace(model, params=mirrored, tokenizer=MirroredBytes())
+    request = Request("logic_equivalence", model, data=problem_file, before=same, show_progress=False)
     results = evaluate_logic_equivalence(request)
     held_out = [p for p in PROBLEMS if is_held_out(group_number(p.group))]
     assert results["num_problems"] == len(held_out) > 3
     metrics = results["metrics"]
     wanted = {"", "untrained/", "bag_of_tokens/", "tf_idf/", "before/", "last_causal/", "mean_bidirectional/"}
     assert {f"{way}{name}" for way in wanted for name in ("pos|neg", "obf|lsh", "mean", "pos/mrr")} <= metrics.keys()
-    assert metrics["before/mean"] == metrics["mean"]  # the same model
+    for name in ("mean", "pos/mrr", "correlation_with_bag_of_tokens"):
+        assert metrics[f"before/{name}"] == metrics[name]  # the same model
+    assert metrics["untrained/correlation_with_bag_of_tokens"] != metrics["correlation_with_bag_of_tokens"]
     # A bag of tokens cannot see lines change places: it takes the shuffled query over everything.
     assert metrics["bag_of_tokens/pos|lsh"] == metrics["bag_of_tokens/obf|lsh"] == 0
     assert -1 <= metrics["correlation_with_bag_of_tokens"] <= 1

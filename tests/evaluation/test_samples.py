@@ -24,7 +24,9 @@ from t5x_code.evaluation.registry import evaluate
 from t5x_code.evaluation.request import Sampled
 from t5x_code.evaluation.samples_file import SamplesFile, read_samples
 from t5x_code.evaluation.weights_digest import weights_digest
+from t5x_code.inference.generation import GenerationConfig
 from t5x_code.inference.infilling import infill_prompt, left_to_right_prompt
+from t5x_code.inference.sampling import Sampling
 from t5x_code.models.decoder import init_params
 from t5x_code.parallel.mesh import MeshConfig, make_mesh
 from t5x_code.tokens.special_tokens import SpecialTokens
@@ -140,6 +142,12 @@ def test_new_tokens_are_recorded_as_drawn(request_for, tmp_path):
     assert [new_tokens(asked) for asked in (None, 80)] == [48, 80]
     with pytest.raises(UserError, match=r"max_new_tokens 90 leaves no room for a prompt in .* 96; give at most 89"):
         new_tokens(90)
+
+
+def test_draws_are_as_the_request_says(model):
+    asked = Sampled(temperature=0.3, top_p=0.6, top_k=5, num_samples=3, max_new_tokens=7, seed=9, batch_size=2)
+    draws = sample_problems.plan_draws(model, [], resolve_protocol("codex", asked), asked)
+    assert draws.generation == GenerationConfig(7, Sampling(0.3, 5, 0.6), num_samples=3, seed=9, batch_size=2)
 
 
 def test_answers_of_another_language_end_where_its_own_do(request_for, tmp_path, monkeypatch):

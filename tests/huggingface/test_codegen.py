@@ -25,7 +25,7 @@ def test_logits_equal_the_authors_code_with_mp_num_8(shared_data):
 def test_mp_num_is_found_in_this_order():
     small = {"n_layer": 16, "n_embd": 2048}
     assert find_mp_num({"n_layer": 20, "n_embd": 1024}) == 4
-    assert find_mp_num(small) == 8
+    assert find_mp_num(small) == find_mp_num(small | {"n_embd": 4096}) == 8
     assert find_mp_num(small | {"mp_num": 2}) == 2
 
 

@@ -273,6 +273,14 @@ def test_a_wrong_command_line_ends_with_one_line_and_code_2(arguments):
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
 
 
+def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(hf_folder, tmp_path):
+    folder = Path(shutil.copytree(hf_folder, tmp_path / "model"))
+    fields = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(fields | {"vocab_size": 260}))
+    with pytest.raises(UserError, match=r"has 261 tokens, its config\.json says vocab_size 260; they do not belong"):
+        import_model(str(folder), str(tmp_path / "imported"))
+
+
 def test_adapters_are_merged_on_export(hf_folder, tmp_path):
     """A model trained with LoRA exports as a plain one: its logits in transformers are those of kernels plus A B."""
     imported = import_model(str(hf_folder), str(tmp_path / "base"))
@@ -288,6 +296,7 @@ def test_adapters_are_merged_on_export(hf_folder, tmp_path):
     reads = (ids, ids, 0 * ids, ids + 1)
     config = dataclasses.replace(config, dtype="float32")
     ours = logits(config, join(adapters, base), hidden_states(config, join(adapters, base), *reads))
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["torch_dtype"] == "float32"
     exported = transformers.CodeGenForCausalLM.from_pretrained(tmp_path / "out").eval()
     with torch.no_grad():
         theirs = exported(torch.from_numpy(ids.astype(np.int64))).logits.numpy()

@@ -3,10 +3,20 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from t5x_code.models.config import TransformerConfig
 from t5x_code.models.layers import Projection
 from t5x_code.models.lora import merge_kernel
+
+
+def test_the_inner_matrix_starts_uniform_and_the_outer_one_at_nothing():
+    """As the paper's code has it: within 1 / sqrt(inputs), which are heads x head dim of attention's output."""
+    projection = Projection("blhe,hed->bld", (4, 16, 8), ("heads", "head_dim", "embed"), 1, False, 0.02, 48, 32.0)
+    params = projection.init(jax.random.key(0), jnp.ones((1, 1, 4, 16)))["params"]
+    inner, outer = (np.asarray(params[name].unbox()) for name in ("lora_in", "lora_out"))
+    assert inner.shape == (4, 16, 48) and not outer.any()
+    assert np.abs(inner).max() <= 1 / 8 and inner.std() == pytest.approx(1 / 8 / np.sqrt(3), rel=0.05)
 
 
 def test_what_trains_in_bfloat16_weighs_what_is_merged():

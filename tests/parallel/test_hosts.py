@@ -2,14 +2,16 @@
 
 import json
 import socket
+from types import SimpleNamespace
 
 import jax
+import numpy as np
 import pytest
 from two_processes import run_two
 
 from t5x_code.errors import RunAgain, UserError
 from t5x_code.parallel import hosts
-from t5x_code.parallel.hosts import PROCESS_VARIABLES, HostsConfig, start_processes
+from t5x_code.parallel.hosts import PROCESS_VARIABLES, HostsConfig, rows_of_process, start_processes
 from t5x_code.parallel.meeting import _differing_lines
 
 NAMED = dict(zip(PROCESS_VARIABLES, ("host:1234", "4", "2"), strict=True))
@@ -83,6 +85,26 @@ def test_those_that_do_not_come_are_waited_for_so_long_and_no_longer(initialized
     monkeypatch.setattr(jax.distributed, "initialize", never)
     with pytest.raises(RunAgain, match="of 4 at host:1234 did not all join in time"):
         initialized(**NAMED)
+
+
+@pytest.mark.parametrize(
+    ("processes", "share"),
+    [
+        ([[0, 0], [1, 1]], (0, 2)),
+        ([[1, 1], [0, 0]], (1, 2)),
+        ([[0, 1], [0, 1]], (0, 1)),  # halves of the same rows
+        ([[0, 0], [0, 1]], None),
+    ],
+)
+def test_a_process_reads_the_rows_of_its_devices(processes, share):
+    """Two rows of devices, of which each holds its share of a batch."""
+    devices = np.array([SimpleNamespace(process_index=index) for index in np.ravel(processes)]).reshape(2, 1, 1, 2)
+    mesh = SimpleNamespace(devices=devices)
+    if share is not None:
+        assert rows_of_process(mesh) == share
+        return
+    with pytest.raises(UserError, match="a process would hold part of another's rows"):
+        rows_of_process(mesh)
 
 
 def test_the_first_lines_that_differ():

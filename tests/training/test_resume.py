@@ -12,8 +12,8 @@ import pytest
 from t5x_code.checkpoints.manager import CheckpointWriter
 from t5x_code.checkpoints.model_directory import ModelDescription, write_model_directory
 from t5x_code.errors import UserError
-from t5x_code.training.resume import checkpoint_of, find_start
-from t5x_code.training.state import TrainState
+from t5x_code.training.resume import checkpoint_of, find_start, model_facts
+from t5x_code.training.state import TrainState, state_of_params
 
 NUM_STEPS = 12
 SAVED = (1, 5, 9)
@@ -72,9 +72,31 @@ def test_a_model_that_computes_otherwise_is_refused_or_named(tmp_path, tiny_mode
     assert start(dtype="bfloat16").origin.endswith("imported")
     adapted = start(rope_base=1e6, norm_epsilon=0.1).origin
     assert "whose recipe differs: norm_epsilon 1e-05 -> 0.1, rope_base 10000.0 -> 1000000.0" in adapted
-    for name, value in {"position_encoding": "rope_half", "rotary_dim": 4, "mlp": "gelu"}.items():
+    adapter = start(lora_rank=2).state.params["layers"]["mlp"]["in"]
+    assert adapter["lora_in"].any() and not adapter["lora_out"].any()  # fresh: the model there has none
+    others = {"position_encoding": "rope_half", "rotary_dim": 4, "mlp": "gelu", "scale_attention": False}
+    for name, value in others.items():
         with pytest.raises(UserError, match=f"{name} is .* there, {value} in this recipe"):
             start(**{name: value})
+
+
+def test_a_run_may_begin_an_average_later_and_lengthen_what_has_no_parameter(
+    tmp_path, tiny_model, tiny_params, one_device
+):
+    optimizer = optax.adam(0.1)
+    state = state_of_params(tiny_params, optimizer, with_ema=False)
+    learned = dataclasses.replace(tiny_model, position_encoding="learned")
+    for folder, model in ((tmp_path / "rotary", tiny_model), (tmp_path / "learned", learned)):
+        metadata = {"rows_consumed": 7, "data": {}, "model": model_facts(model)}
+        with CheckpointWriter(folder / "checkpoints") as writer:
+            writer.save(3, checkpoint_of(state, metadata))
+    longer = dataclasses.replace(tiny_model, max_length=32)
+    start = find_start(tmp_path / "rotary", longer, optimizer, True, one_device, 0, {})
+    assert (start.step, start.rows_consumed) == (3, 7)
+    jax.tree.map(np.testing.assert_array_equal, start.state.ema_params, tiny_params)
+    with pytest.raises(UserError, match="is of another model: max_length 16 -> 32"):
+        longer = dataclasses.replace(learned, max_length=32)
+        find_start(tmp_path / "learned", longer, optimizer, False, one_device, 0, {})
 
 
 def test_a_run_starts_from_a_model_with_fewer_tokens_and_says_so(tmp_path, tiny_model, tiny_params, one_device):

@@ -6,6 +6,7 @@ import re
 
 import jax
 import numpy as np
+import optax
 import pytest
 
 from t5x_code.errors import UserError
@@ -80,6 +81,7 @@ def test_the_loss_falls_and_the_log_is_right(start, train_step, make_rows):
     assert log[-1]["loss"] < log[0]["loss"] - 1
     assert log[-1]["learning_rate"] == pytest.approx(float(make_schedule(SCHEDULE)(19)))
     assert log[0]["num_tokens"] == batch["loss_weights"].sum()
+    assert log[-1]["param_norm"] == pytest.approx(float(optax.global_norm(state.params)))
 
 
 def test_a_step_that_is_not_finite_changes_nothing_but_counts(start, train_step, make_rows):
