@@ -26,6 +26,9 @@ from t5x_code.parallel.meeting import barrier
 OS_ERROR = re.compile(r"os_error_code='(\d+)'|\[Errno (\d+)\]")  # as TensorStore and as Python write it
 
 SET_ASIDE_SECONDS = 600  # until process 0 has renamed what is damaged
+# Until a save has ended, in the background. Orbax's 20 minutes are too few for a shared disk of 100 MB/s: with its
+# optimizer a model of 7 B has 80 GB, which are written and then read once for their checksums.
+SAVE_SECONDS = 6 * 3600
 
 DAMAGED = ".damaged"  # after the number of a step that was set aside
 COMMITTED_FILE = "commit_success.txt"  # Orbax ends a save into a bucket with it
@@ -60,7 +63,7 @@ class CheckpointWriter:
             max_to_keep=keep_last,
             keep_period=keep_every,
             cleanup_tmp_directories=True,
-            async_options=ocp.AsyncOptions(post_finalization_callback=self._list_checksums),
+            async_options=ocp.AsyncOptions(SAVE_SECONDS, post_finalization_callback=self._list_checksums),
         )
         try:
             self._manager = ocp.CheckpointManager(self._folder, options=options)
