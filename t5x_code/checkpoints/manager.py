@@ -30,6 +30,9 @@ OS_ERROR = re.compile(r"os_error_code='(\d+)'|\[Errno (\d+)\]")  # as TensorStor
 
 SET_ASIDE_SECONDS = 600  # until process 0 has renamed what is damaged
 VERIFY_SECONDS = 3600  # until every process has read its share of a step
+# Until a save has ended, in the background. Orbax's 20 minutes are too few for a shared disk of 100 MB/s: with its
+# optimizer a model of 7 B has 80 GB, which are written and then read once for their checksums.
+SAVE_SECONDS = 6 * 3600
 
 DAMAGED = ".damaged"  # after the number of a step that was set aside
 COMMITTED_FILE = "commit_success.txt"  # Orbax ends a save into a bucket with it
@@ -67,7 +70,9 @@ class CheckpointWriter:
             max_to_keep=keep_last,
             keep_period=keep_every,
             cleanup_tmp_directories=True,
-            async_options=ocp.AsyncOptions(post_finalization_callback=self._list_checksums, barrier_sync_fn=self._meet),
+            async_options=ocp.AsyncOptions(
+                SAVE_SECONDS, barrier_sync_fn=self._meet, post_finalization_callback=self._list_checksums
+            ),
         )
         try:
             self._manager = ocp.CheckpointManager(self._folder, options=options)

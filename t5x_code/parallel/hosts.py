@@ -58,6 +58,8 @@ def start_processes(config: HostsConfig) -> None:
         named = {"coordinator_address": address, "num_processes": int(count), "process_id": int(index)}
     elif not _scheduler_started_several():
         return
+    if _sees_one_gpu():
+        named["local_device_ids"] = [0]  # under a scheduler JAX takes that of the process' number on its host
     where = f" of {values[1]} at {values[0]}" if all(values) else ""
     advice = "see that each is started, and that the first one's port is open to the others"
     # When its time is up JAX aborts the process: the advice has to be printed before.
@@ -110,6 +112,12 @@ def global_batch(mesh: Mesh, rows: dict[str, np.ndarray]) -> dict[str, jax.Array
     """Puts this process's rows [b, ...] on its devices, as parts of global arrays [B, ...]."""
     sharding = batch_sharding(mesh)
     return {name: jax.make_array_from_process_local_data(sharding, array) for name, array in rows.items()}
+
+
+def _sees_one_gpu() -> bool:
+    """Whether the scheduler shows this process one GPU alone, as Slurm's --gpus-per-task=1 does."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    return bool(visible) and "," not in visible
 
 
 def _scheduler_started_several() -> bool:

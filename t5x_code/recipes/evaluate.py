@@ -37,7 +37,14 @@ from t5x_code.recipes.gin_files import load_recipe
 from t5x_code.recipes.inputs import evaluations_from, prepare_inputs, vocabulary_split
 from t5x_code.recipes.mixture import resolve_mixture, stores_root
 from t5x_code.recipes.recipe import DataConfig
-from t5x_code.recipes.run import PROBLEMS_FILE, RECIPE_FILE, STORES_FILE, read_run_stores, use_compilation_cache
+from t5x_code.recipes.run import (
+    PROBLEMS_FILE,
+    RECIPE_FILE,
+    STORES_FILE,
+    read_json,
+    read_run_stores,
+    use_compilation_cache,
+)
 from t5x_code.recipes.text_model import text_model
 from t5x_code.recipes.vocabulary import PYTHON_WORDS_FOLDER
 from t5x_code.reports.similarity_plot import draw_similarities
@@ -159,7 +166,7 @@ def _open_model(command: EvaluationCommand) -> TextModel:
 def _trained_groups(command: EvaluationCommand) -> frozenset[int]:
     """The groups of problems that the run says it was trained on; none for a model from elsewhere."""
     file = epath.Path(command.model_dir) / PROBLEMS_FILE if command.model_dir else None
-    return frozenset(json.loads(file.read_text())) if file is not None and file.exists() else frozenset()
+    return frozenset(read_json(file)) if file is not None and file.exists() else frozenset()
 
 
 def _held_out(command: EvaluationCommand) -> Callable[[], Iterator[str]] | None:

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 from etils import epath
@@ -223,9 +224,22 @@ def read_run_stores(model_dir: epath.PathLike) -> RunStores:
     """What a run was trained on.
 
     Raises:
-        UserError: the folder holds no run.
+        UserError: the folder holds no run, or what it says is damaged.
     """
     path = epath.Path(model_dir) / STORES_FILE
     if not path.exists():
         raise UserError(f"{model_dir} holds no training run: it has no {STORES_FILE}")
-    return RunStores(**json.loads(path.read_text()))
+    return RunStores(**read_json(path))
+
+
+def read_json(path: epath.Path) -> Any:
+    """One of the files that a run renews whenever it is started.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        again = f"run what {path.parent}/command.txt says once more, which writes it anew"
+        raise UserError(f"{path} is damaged: {error}; {again}") from error

@@ -1,5 +1,6 @@
 """A run's losses as text: the training curve drawn with characters, and the validation table."""
 
+import contextlib
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -11,12 +12,10 @@ from etils import epath
 def read_metrics(path: epath.PathLike) -> list[dict[str, Any]]:
     """The lines of a `metrics.jsonl`, whose NaN and infinities are texts; broken lines are left out."""
     records = []
-    for line in epath.Path(path).read_text().splitlines():
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        records.append({name: float(value) if isinstance(value, str) else value for name, value in record.items()})
+    for line in epath.Path(path).read_bytes().decode(errors="replace").splitlines():
+        with contextlib.suppress(ValueError, AttributeError):
+            named = json.loads(line).items()
+            records.append({name: float(value) if isinstance(value, str) else value for name, value in named})
     return records
 
 

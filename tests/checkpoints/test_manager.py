@@ -1,9 +1,11 @@
 """What is saved is what is read; every damage is found and named; a failed save does not pass in silence."""
 
 import errno
+import itertools
 import os
 import shutil
 import time
+import types
 from pathlib import Path
 
 import jax
@@ -11,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from orbax.checkpoint._src.futures import future
 
 from t5x_code.buckets import why_unreachable
 from t5x_code.checkpoints.checksums import CHECKSUMS_FILE, find_damage
@@ -51,6 +54,14 @@ def two_steps(tmp_path_factory) -> Path:
 @pytest.fixture
 def saved(two_steps, tmp_path) -> Path:
     return Path(shutil.copytree(two_steps, tmp_path / "checkpoints"))
+
+
+def test_a_save_to_slow_storage_may_take_hours(tmp_path, monkeypatch):
+    clock = itertools.count(0, 700)  # seconds that seem to pass between two looks of Orbax
+    monkeypatch.setattr(future, "time", types.SimpleNamespace(time=clock.__next__))
+    with CheckpointWriter(tmp_path) as writer:
+        writer.save(1, make_checkpoint(1))
+    assert newest_good_step(tmp_path) == 1 and next(clock) > 3600
 
 
 def test_what_is_read_is_what_was_saved(two_steps):

@@ -123,7 +123,7 @@ def submit(slurm: dict[str, str], folder: Path, *settings: str) -> tuple[int, st
     corpus, log = folder / "corpus", folder / "log"
     shutil.copytree(Path(os.__file__).parent / "json", corpus)
     environment = {**slurm, "JAX_PLATFORMS": "cpu", "T5X_CODE_CACHE": str(folder / "cache"), "PYTHONPATH": str(ROOT)}
-    options = ["--ntasks-per-node=2", "--gpus-per-task=0", "--cpus-per-task=1", f"--output={log}", "--wait"]
+    options = ["--ntasks-per-node=2", "--gpus-per-node=0", "--cpus-per-task=1", f"--output={log}", "--wait"]
     settings = (f"MIXTURE='text_files:{corpus}'", f"MODEL_DIR='{folder}/run'", *settings)
     recipe = ["--gin_file=gin/quickstart.gin", "--gin_file=gin/models/tiny.gin", *(f"--gin.{s}" for s in settings)]
     ended = subprocess.run(

@@ -61,6 +61,12 @@ def test_found_by_what_started_them(initialized, environment, joins):
     assert (initialized(**environment) is not None) == joins
 
 
+@pytest.mark.parametrize(("visible", "local"), [("3", [0]), ("GPU-8932f937", [0]), ("0,1,2,3", None), ("", None)])
+def test_the_only_gpu_that_a_task_sees_is_its_own(initialized, visible, local):
+    options = initialized(SLURM_STEP_NUM_TASKS="4", SLURM_LOCALID="3", CUDA_VISIBLE_DEVICES=visible)
+    assert options.get("local_device_ids") == local
+
+
 def test_a_tpu_vm_asks_its_metadata(initialized, monkeypatch):
     monkeypatch.setattr(hosts.glob, "glob", lambda pattern: ["/dev/accel0"])
     assert initialized() is not None

@@ -4,7 +4,7 @@ import jax
 import pytest
 
 from t5x_code.errors import UserError
-from t5x_code.recipes.run import refuse_other_tokenizer, short_of_memory
+from t5x_code.recipes.run import STORES_FILE, read_run_stores, refuse_other_tokenizer, short_of_memory
 from t5x_code.tokens import train_bpe
 
 TEXTS = [f"def f{i}(x):\n    return x + {i}\n" for i in range(200)]
@@ -19,6 +19,13 @@ def test_a_model_of_another_tokenizer_is_no_beginning(tmp_path):
     for other in (train_bpe.train([text.upper() for text in TEXTS], 300, 4), train_bpe.train(TEXTS, 290, 4)):
         with pytest.raises(UserError, match=r"has learnt other tokens: its \d+ is .*; set TOKENIZER="):
             refuse_other_tokenizer(tmp_path / "model", other)
+
+
+@pytest.mark.parametrize("content", [b"", b'{"folders": {"a": "/sto', b"\xff\x00"])
+def test_what_a_run_says_of_its_stores_may_be_damaged(tmp_path, content):
+    (tmp_path / STORES_FILE).write_bytes(content)
+    with pytest.raises(UserError, match=rf"{STORES_FILE} is damaged: .*command.txt says once more"):
+        read_run_stores(tmp_path)
 
 
 def test_a_device_without_memory_is_one_line_with_what_to_do():

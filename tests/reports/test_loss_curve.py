@@ -49,8 +49,9 @@ def test_validation_table_takes_the_last_and_sets_the_entropy_beside():
     ]
 
 
-def test_a_line_cut_by_a_kill_is_left_out(tmp_path):
-    (tmp_path / "metrics.jsonl").write_text(json.dumps({"step": 1, "loss": 2.0}) + '\n{"step": 2, "lo')
+@pytest.mark.parametrize("rest", [b'{"step": 2, "lo', b"\xff\xfe\x00", b"3", b'{"step": 2, "loss": "?"}'])
+def test_lines_that_a_kill_or_a_power_cut_broke_are_left_out(tmp_path, rest):
+    (tmp_path / "metrics.jsonl").write_bytes(json.dumps({"step": 1, "loss": 2.0}).encode() + b"\n" + rest)
     assert read_metrics(tmp_path / "metrics.jsonl") == [{"step": 1, "loss": 2.0}]
 
 
