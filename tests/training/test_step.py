@@ -157,10 +157,10 @@ def test_a_cpu_overwrites_the_moments_where_they_lie(parts, start, make_rows, mo
         shape = re.escape("f32[{},{},{}]".format(*kernel.shape))
         return len(re.findall(rf"= {shape}\S* (?:copy|fusion)\(", main))
 
-    def at_once(is_good, new, old, made_again, params):
-        del made_again, params
+    def at_once(is_good, new, old, update, params):
+        del update, params
         return jax.tree.map(lambda new, old: jax.numpy.where(is_good, new, old), new, old)
 
     in_place = num_written()
-    monkeypatch.setattr(step_module, "_new_if", at_once)
+    monkeypatch.setattr(step_module, "_kept_unless", at_once)
     assert num_written() == in_place + 2
