@@ -13,12 +13,12 @@ import re
 from pathlib import Path
 from typing import Any
 
+import turns
 from absl import flags
 
 from t5x_code.progress import progress_bar
 from t5x_code.recipes import command_line
 
-BEGIN, END = "<!-- benchmarks/fits.py begins -->", "<!-- benchmarks/fits.py ends -->"
 GIB, MS = 2**30, 1e3
 
 _ONLY = flags.DEFINE_string("only", "", "Compile only targets whose line matches this regular expression.")
@@ -76,9 +76,7 @@ def main(argv: list[str]) -> None:
     table = make_table([(target, reports[target.name]) for target in TARGETS if target.name in reports])
     print(table)
     if _README.value:
-        file = Path(_README.value)
-        before, _, rest = file.read_text().partition(BEGIN)
-        file.write_text(f"{before}{BEGIN}\n{table}\n{END}{rest.partition(END)[2]}")
+        turns.replace_table(Path(_README.value), "fits", table)
 
 
 def compile_target(target: Target) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import turns
 from absl import flags
 from headlines import HEADLINES, Lines
 
@@ -22,7 +23,6 @@ from t5x_code.recipes import command_line
 from t5x_code.terminal import say
 
 HERE = Path(__file__).resolve().parent
-BEGIN, END = "<!-- benchmarks/run_all.py begins -->", "<!-- benchmarks/run_all.py ends -->"
 
 # Output's name, script and arguments.
 RUNS: dict[str, list[str]] = {
@@ -68,7 +68,7 @@ def main(argv: list[str]) -> None:
     text = tables(folder)
     print(text)
     if _README.value:
-        replace(Path(_README.value), text)
+        turns.replace_table(Path(_README.value), "run_all", text)
     if failed:
         raise UserError(f"these failed, and have no new figures: {', '.join(failed)}")
 
@@ -115,15 +115,6 @@ def table(lines: Lines) -> str:
     """In Markdown."""
     rows = [("what", "ours", "beside"), ("---", "---", "---"), *lines]
     return "\n".join(f"| {what} | {ours} | {beside} |" for what, ours, beside in rows)
-
-
-def replace(file: Path, text: str) -> None:
-    """Puts the tables between the markers of a file."""
-    before, begin, rest = file.read_text().partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise UserError(f"--readme={file}: it lacks the lines {BEGIN} and {END}")
-    file.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
 
 
 if __name__ == "__main__":

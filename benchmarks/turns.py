@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from t5x_code.errors import UserError
+
 PACKAGES = (
     "jax",
     "jaxlib",
@@ -64,6 +66,20 @@ def write(path: str | None, results: Any, **sizes: Any) -> None:
     if path:
         record = {"hardware": hardware(), "versions": versions(), **sizes, "results": results}
         Path(path).write_text(json.dumps(record, indent=2) + "\n")
+
+
+def replace_table(file: Path, script: str, table: str) -> None:
+    """Puts a table where the file's markers say that a benchmark's stands.
+
+    Raises:
+        UserError: it has no such markers.
+    """
+    begin, end = (f"<!-- benchmarks/{script}.py {word} -->" for word in ("begins", "ends"))
+    before, found_begin, rest = file.read_text().partition(begin)
+    _, found_end, after = rest.partition(end)
+    if not (found_begin and found_end):
+        raise UserError(f"--readme={file}: it lacks the lines {begin} and {end}")
+    file.write_text(f"{before}{begin}\n{table}\n{end}{after}")
 
 
 def versions() -> dict[str, str]:

@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import run_all  # noqa: E402
+import turns  # noqa: E402
 from headlines import HEADLINES  # noqa: E402
 
 
@@ -47,12 +48,13 @@ def test_a_table_for_each_machine_of_what_was_measured(tmp_path):
 
 def test_only_the_text_between_the_markers_is_replaced(tmp_path):
     file = tmp_path / "page.md"
-    file.write_text(f"before\n{run_all.BEGIN}\nold\n{run_all.END}\nafter\n")
-    run_all.replace(file, "new")
-    assert file.read_text() == f"before\n{run_all.BEGIN}\nnew\n{run_all.END}\nafter\n"
+    page = "before\n<!-- benchmarks/fits.py begins -->\n{}\n<!-- benchmarks/fits.py ends -->\nafter\n"
+    file.write_text(page.format("old"))
+    turns.replace_table(file, "fits", "new")
+    assert file.read_text() == page.format("new")
     file.write_text("no markers\n")
     with pytest.raises(UserError, match="it lacks the lines"):
-        run_all.replace(file, "new")
+        turns.replace_table(file, "fits", "new")
     assert file.read_text() == "no markers\n"
 
 
