@@ -65,9 +65,11 @@ def main(argv: list[str]) -> None:
             )
         if MBPP.value and "mbpp" in Manifest.read(store / TRAIN).benchmarks_not_searched:
             raise UserError(f"{store} was made without --mbpp; add --overwrite to make it again")
-        for split in SPLITS:
-            print(_summary(Manifest.read(store / split)))
-        print(f"{task.name}: {store}, with its tokenizer of {tokenizer.vocab_size} entries")
+        manifests = [Manifest.read(store / split) for split in SPLITS]
+        for manifest in manifests:
+            print(_summary(manifest))
+        skipped = "".join(f"; {count} skipped ({reason})" for reason, count in manifests[0].skipped.items())
+        print(f"{task.name}: {store}, with its tokenizer of {tokenizer.vocab_size} entries{skipped}")
 
 
 def _builder() -> Callable[..., epath.Path]:
@@ -122,7 +124,6 @@ def _summary(manifest: Manifest) -> str:
     """One line on what a split holds and what was left out of it."""
     left_out = {"duplicates": manifest.duplicates}
     left_out |= {f"holding {name}": count for name, count in manifest.decontaminated.items()}
-    left_out |= {f"skipped ({reason})": count for reason, count in manifest.skipped.items()}
     left_out = ", ".join(f"{count} {what}" for what, count in left_out.items() if count) or "nothing"
     unsearched = "".join(f"; {name} not searched: {why}" for name, why in manifest.benchmarks_not_searched.items())
     return (

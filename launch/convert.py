@@ -45,8 +45,13 @@ def main(argv: list[str]) -> None:
         description = export_model(FLAGS.source, FLAGS.target, *options, step=FLAGS.step)
         if MODALITY in description.extra:
             print(f"{FLAGS.target} has rows for code that no tokenizer gives: without --plain it reads all as text")
-    if not (epath.Path(FLAGS.source) / ("" if argv[1] == "import" else TOKENIZER_FOLDER) / TOKENIZER_FILE).exists():
-        print(f"{FLAGS.source} has no {TOKENIZER_FILE}: put one there before text is read or written")
+    source, target = epath.Path(FLAGS.source), epath.Path(FLAGS.target)
+    if argv[1] == "import":
+        target /= TOKENIZER_FOLDER
+    else:
+        source /= TOKENIZER_FOLDER
+    if not (source / TOKENIZER_FILE).exists():
+        print(f"{source} has no {TOKENIZER_FILE}: put one into {target} before text is read or written")
     print(f"{FLAGS.target}: {description.family}, {count_params(description.config):,} parameters")
 
 

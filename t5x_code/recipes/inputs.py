@@ -55,19 +55,6 @@ def prepare_inputs(config: DataConfig, vocab_size: int) -> Inputs:
     """
     vocabulary = find_vocabulary(config, vocab_size)
     mixture, tokenizer, root = vocabulary.mixture, vocabulary.tokenizer, vocabulary.root
-    # The embedded corpus changes a little with each package that is installed; a run has to resume all the same.
-    kept = config.stores is None
-    stores = {
-        task.name: ensure_store(
-            task,
-            tokenizer,
-            root,
-            functools.partial(_make_missing_store, config, vocabulary),
-            compare_source=not (kept and is_embedded(task.source.kind)),
-            tokenizer_flags=vocabulary.tokenizer_flags,
-        )
-        for task in mixture.tasks
-    }
     layout = Layout(
         config.length,
         tokenizer.special_tokens,
@@ -76,6 +63,19 @@ def prepare_inputs(config: DataConfig, vocab_size: int) -> Inputs:
         TokenCharacters(tokenizer) if tokenizer.is_byte_level else None,
         vocabulary.tables,
     )
+    # The embedded corpus changes a little with each package that is installed; a run has to resume all the same.
+    kept = config.stores is None
+    stores = {
+        task.name: ensure_store(
+            task,
+            tokenizer,
+            root,
+            functools.partial(_make_missing_store, config, vocabulary, layout),
+            compare_source=not (kept and is_embedded(task.source.kind)),
+            tokenizer_flags=vocabulary.tokenizer_flags,
+        )
+        for task in mixture.tasks
+    }
     if layout.modality:
         say(describe_split(layout.modality, tokenizer.vocabulary()))
     train = _streams(config, mixture, stores, TRAIN)
@@ -84,8 +84,16 @@ def prepare_inputs(config: DataConfig, vocab_size: int) -> Inputs:
 
 
 def _make_missing_store(
-    config: DataConfig, vocabulary: Vocabulary, task: TaskDeclaration, tokenizer: Tokenizer, root: epath.PathLike
+    config: DataConfig,
+    vocabulary: Vocabulary,
+    layout: Layout,
+    task: TaskDeclaration,
+    tokenizer: Tokenizer,
+    root: epath.PathLike,
 ) -> epath.Path:
+    for objective, _ in config.objectives_of(task.name):
+        if isinstance(objective, Objective):  # raises for a tokenizer that cannot serve it: a store may take hours
+            objective.raw_length(layout, np.array([layout.length]))  # of a made-up document
     if not source_kind(task.source).state_needs_tensorflow:  # which stays out of this process
         with naming_missing_stores(config, [task.name]):
             source_fingerprint(task.source)  # raises where there is no corpus, before a store is promised

@@ -5,10 +5,12 @@ import re
 
 import jax
 import pytest
+import tokenizers
 
 from t5x_code.errors import UserError
 from t5x_code.recipes.gin_files import load_recipe
 from t5x_code.recipes.inputs import prepare_inputs
+from t5x_code.tokens.tokenizer import Tokenizer
 
 VOCAB_SIZE = 8192
 
@@ -81,3 +83,13 @@ def test_what_cannot_be_made_names_the_folder_and_the_store(prepare, source, tmp
         prepare("stack_pile", f"DATA='{tmp_path / 'nostores'}'")
     with pytest.raises(UserError, match=r"^no file at"):
         prepare(f"jsonl:{absent}")
+
+
+def test_a_tokenizer_that_cannot_serve_an_objective_is_refused_before_a_store_is_made(prepare, source, tmp_path):
+    data, folder = tmp_path / "stores", tmp_path / "no_masks"
+    maskless = tokenizers.Tokenizer(tokenizers.models.BPE())
+    maskless.add_special_tokens(["<|endoftext|>"])
+    Tokenizer.from_json(maskless.to_str(), "a test").save(folder)
+    with pytest.raises(UserError, match="span corruption needs mask tokens"):
+        prepare(f"jsonl:{source}", f"DATA='{data}'", f"TOKENIZER='{folder}'")
+    assert not data.exists()
