@@ -11,11 +11,12 @@ import jax
 import numpy as np
 import pytest
 
-from t5x_code.checkpoints.manager import list_steps
+from t5x_code.checkpoints.manager import CheckpointWriter, list_steps
 from t5x_code.checkpoints.model_directory import ModelDescription, read_model_directory
 from t5x_code.errors import RunAgain, UserError
 from t5x_code.training.loop import LoopConfig, RunData, RunFiles, train
 from t5x_code.training.losses import LossConfig
+from t5x_code.training.metrics_writer import MetricsWriter
 from t5x_code.training.optimizer import OptimizerConfig
 from t5x_code.training.resume import find_start
 from t5x_code.training.run_lock import RunLock
@@ -274,7 +275,8 @@ def test_benchmarks_see_the_averaged_weights_every_so_many_steps_and_change_noth
         return {"benchmark/humaneval/pass@1": step / 10}
 
     run(tmp_path / "with", benchmarks=benchmarks, benchmark_period=4, log_period=100)
-    run(tmp_path / "without", log_period=100)
+    run(tmp_path / "without", log_period=100, checkpoint_period=1, keep_last=1, keep_every=4)
+    assert list_steps(tmp_path / "without" / "checkpoints") == [4, 6]
     assert list(seen) == [4, 6]
     records = [json.loads(line) for line in (tmp_path / "with" / "metrics.jsonl").read_text().splitlines()]
     assert {r["step"]: r.get("benchmark/humaneval/pass@1") for r in records} == {4: 0.4, 6: 0.6}
@@ -312,6 +314,9 @@ def test_the_watchdog_hears_of_every_evaluation_batch_and_waits_for_benchmarks(r
             yield make_rows(900 + number, 4)
 
     monkeypatch.setattr("t5x_code.training.loop.Watchdog", Recorder)
+    save = CheckpointWriter.save
+    monkeypatch.setattr(MetricsWriter, "flush", lambda writer: events.append("flushed"))
+    monkeypatch.setattr(CheckpointWriter, "save", lambda *saved: events.append("saved") or save(*saved))
     run(
         tmp_path / "run",
         evaluation=evaluation,
@@ -321,4 +326,6 @@ def test_the_watchdog_hears_of_every_evaluation_batch_and_waits_for_benchmarks(r
         watchdog_minutes=7.0,
     )
     of_evaluation = ["batch", "sign"] * 3
-    assert events == [7.0, *of_evaluation, "paused", "benchmark", "goes on", "sign", "sign"]  # the step's, the save's
+    of_benchmark = ["paused", "benchmark", "goes on"]
+    # A run that resumes writes the lines after its checkpoint alone: those before it have to be there.
+    assert events == [7.0, *of_evaluation, *of_benchmark, "sign", "flushed", "saved", "sign"]
