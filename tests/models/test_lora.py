@@ -12,7 +12,8 @@ from t5x_code.models.lora import merge_kernel
 
 def test_the_inner_matrix_starts_uniform_and_the_outer_one_at_nothing():
     """As the paper's code has it: within 1 / sqrt(inputs), which are heads x head dim of attention's output."""
-    projection = Projection("blhe,hed->bld", (4, 16, 8), ("heads", "head_dim", "embed"), 1, False, 0.02, 48, 32.0)
+    config, axes = TransformerConfig(lora_rank=48, lora_alpha=32.0), ("heads", "head_dim", "embed")
+    projection = Projection(config, "blhe,hed->bld", (4, 16, 8), axes, num_outputs=1, use_bias=False)
     params = projection.init(jax.random.key(0), jnp.ones((1, 1, 4, 16)))["params"]
     inner, outer = (np.asarray(params[name].unbox()) for name in ("lora_in", "lora_out"))
     assert inner.shape == (4, 16, 48) and not outer.any()
