@@ -65,8 +65,7 @@ def _evaluate(request: Request, problems: Sequence[Problem], default_protocol: s
     protocol = resolve_protocol(name, request.sampled)
     if protocol.strips_prompts:
         problems = [problem.stripped() for problem in problems]
-    if protocol.preamble:
-        problems = [dataclasses.replace(p, preamble=protocol.preamble * (p.language == "python")) for p in problems]
+    problems = [dataclasses.replace(p, preamble=protocol.preamble) if p.language == "python" else p for p in problems]
     with SandboxPool(request.execution) as pool:
         judge = _Judge(pool, problems, request)
         started = time.monotonic()

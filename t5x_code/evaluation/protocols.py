@@ -26,7 +26,19 @@ def codegen_end(text: str) -> int | None:
 
 
 # What arXiv 2402.05783 puts before every program, as a model of pairs cannot import: its harness' own, without numpy.
-_IMPORTED = "math re sys copy datetime itertools collections heapq functools hashlib string".split()  # noqa: SIM905
+_IMPORTED = (
+    "math",
+    "re",
+    "sys",
+    "copy",
+    "datetime",
+    "itertools",
+    "collections",
+    "heapq",
+    "functools",
+    "hashlib",
+    "string",
+)
 PAIR_PREAMBLE = "".join(f"import {name}\n" for name in _IMPORTED) + "from typing import *\nfrom collections import *\n"
 _UNINDENTED = re.compile(r"\n(?=\S)")
 
@@ -47,7 +59,7 @@ class Protocol:
     stop: StopRule | None
     max_new_tokens: int = 256
     ks: tuple[int, ...] = (1, 10, 100)
-    preamble: str = ""  # what programs begin with, that the model is not shown
+    preamble: str = ""  # what programs in Python begin with, that the model is not shown
     strips_prompts: bool = False  # white space at both ends; the newline before a body is left to the model
 
 

@@ -1,10 +1,9 @@
 """Continues token prompts with a key/value cache: one prefill per prompt, then one compiled loop for all its samples.
 
-Prompts of a batch are padded on the left, so that every row writes the same cache slot at the same time. Slots and
-positions differ by the row's padding; a token sees the slots from its row's first real one to its own.
+Rows are padded on the left, as prefill.py says; a new token sees the slots from its row's first real one to its own.
 
-Legend of array names: P prompts of a batch, T prompt slots (a few sizes only, as each is compiled), R rows decoded
-together (P x samples), N new tokens, V vocabulary, D model, S tokens that end a row, F tokens that are never chosen.
+Legend of array names: P prompts of a batch, R rows decoded together (P x samples), N new tokens, V vocabulary,
+D model, S tokens that end a row, F tokens that are never chosen.
 """
 
 import dataclasses
@@ -18,6 +17,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from t5x_code.errors import UserError
+from t5x_code.inference.prefill import check_fits, prefill, prompt_slots
 from t5x_code.inference.sampling import Sampling, check_seed, row_key, sample
 from t5x_code.models.cache import KeyValueCache, init_cache
 from t5x_code.models.config import TransformerConfig
@@ -25,7 +25,6 @@ from t5x_code.models.decoder import decode, decode_logits
 from t5x_code.models.few_rows import Decoding
 from t5x_code.parallel.rules import logical_axes_on, num_batch_shards
 
-SMALLEST_BUCKET, BUCKET_RATIO = 64, 8  # prompt slots; each size is compiled
 # Bytes of a cache that has room for half of the new tokens first: every step reads all slots, but the second size is
 # another program to compile.
 GROWS_FROM = 32 << 20
@@ -163,11 +162,11 @@ def _generate_batch(
     def row_should_stop(row: int, tokens: list[int]) -> bool:
         return should_stop(indices[row // samples], tokens)
 
-    slots = _bucket(max(map(len, prompts.values())), config.max_length - generation.max_new_tokens)
-    inputs_PxT, pad_P = _left_pad(list(prompts.values()), batch_size, slots)
-    prefix_end_P = pad_P + np.pad(np.asarray(prefix_lengths, np.int32), (0, batch_size - len(indices)))
+    slots = prompt_slots(max(map(len, prompts.values())), config.max_length - generation.max_new_tokens)
     room = _first_room(config, generation.max_new_tokens, slots, batch_size * samples)
-    cache, logits_PxV = _prefill(config, room, decoding, inputs_PxT, pad_P, prefix_end_P)
+    cache, logits_PxV, pad_P = prefill(
+        config, decoding, list(prompts.values()), prefix_lengths, batch_size, slots, room
+    )
     results: dict[int, list[list[int]]] = {index: [] for index in indices}
     for first in range(0, generation.num_samples, samples):
         rows = _start(generation, numbers, range(first, first + samples), pad_P, cache, logits_PxV)
@@ -179,61 +178,11 @@ def _generate_batch(
     return results
 
 
-def check_fits(num_tokens: int, max_new_tokens: int, context: int, name: str) -> None:
-    """Raises UserError, with the prompt's name, for one that is empty or leaves too little of the context."""
-    if num_tokens == 0:
-        raise UserError(
-            f"{name} is empty, and this model's documents do not begin with a token of their own; write one"
-        )
-    if num_tokens + max_new_tokens > context:
-        raise UserError(
-            f"{name} has {num_tokens} tokens, which with max_new_tokens {max_new_tokens} is more than the model's "
-            f"context of {context}; shorten it or lower max_new_tokens"
-        )
-
-
-def _bucket(num_tokens: int, most: int) -> int:
-    """Prompt slots: one of a few sizes, so that prompts of many lengths compile few programs; no more than fit."""
-    slots = SMALLEST_BUCKET
-    while slots < num_tokens:
-        slots *= BUCKET_RATIO
-    return min(slots, most)
-
-
 def _first_room(config: TransformerConfig, max_new_tokens: int, slots: int, num_rows: int) -> int:
     """New tokens that the cache has room for at first."""
     cache = jax.eval_shape(lambda: init_cache(config, num_rows, slots + max_new_tokens))
     grows = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(cache)) >= GROWS_FROM
     return -(-max_new_tokens // 2) if grows else max_new_tokens
-
-
-def _left_pad(prompts: Sequence[np.ndarray], batch_size: int, slots: int) -> tuple[np.ndarray, np.ndarray]:
-    """Prompts side by side at the right end, int32 [P, T], and the padding of each; rows without a prompt hold a 0."""
-    inputs_PxT = np.zeros((batch_size, slots), np.int32)
-    pad_P = np.full(batch_size, slots - 1, np.int32)
-    for row, prompt in enumerate(prompts):
-        pad_P[row] = slots - len(prompt)
-        inputs_PxT[row, pad_P[row] :] = prompt
-    return inputs_PxT, pad_P
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _prefill(
-    config: TransformerConfig, room: int, decoding: Decoding, inputs_PxT: jax.Array, pad_P: jax.Array, prefix_end_P
-) -> tuple[KeyValueCache, jax.Array]:
-    """Reads the prompts in one pass: the filled cache with room for new tokens, and the logits [P, V] of the first."""
-    num_prompts, slots = inputs_PxT.shape
-    slot_PxT = jnp.broadcast_to(jnp.arange(slots), (num_prompts, slots))
-    pad_Px1 = pad_P[:, None]
-    cache = init_cache(config, num_prompts, slots)  # no more: a prompt sees all of it
-    positions_PxT = jnp.maximum(slot_PxT - pad_Px1, 0)
-    # Padding sees itself, so that no row of the softmax is empty; nobody reads it.
-    attend_from_PxT = jnp.where(slot_PxT < pad_Px1, slot_PxT, pad_Px1)
-    attend_to_PxT = jnp.maximum(slot_PxT + 1, prefix_end_P[:, None])
-    x_PxTxD, cache = decode(
-        config, decoding, cache, inputs_PxT, positions_PxT, jnp.int32(0), attend_from_PxT, attend_to_PxT
-    )
-    return cache.extended(room), decode_logits(config, decoding, x_PxTxD[:, -1:])[:, 0]
 
 
 def _start(

@@ -9,7 +9,7 @@ from typing import Any
 from etils import epath
 
 from t5x_code.errors import UserError
-from t5x_code.inference.generation import GenerationConfig, check_fits
+from t5x_code.inference.generation import GenerationConfig
 from t5x_code.inference.infilling import (
     Completion,
     StopRule,
@@ -19,6 +19,7 @@ from t5x_code.inference.infilling import (
     infill_prompt,
     left_to_right_prompt,
 )
+from t5x_code.inference.prefill import check_fits
 from t5x_code.output_file import write_whole
 
 LEFT_TO_RIGHT = {"prompt"}
