@@ -213,11 +213,14 @@ def _code_hash() -> str:
 
 
 def use_compilation_cache() -> None:
-    """Keeps compiled programs between runs: in JAX_COMPILATION_CACHE_DIR, else in the user's cache folder."""
-    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        folder = cache_folder() / "compiled"
-        jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    """Keeps compiled programs between runs, in the user's cache folder unless JAX's own variables say otherwise."""
+    ours = {
+        "jax_compilation_cache_dir": str(cache_folder() / "compiled"),
+        "jax_persistent_cache_min_compile_time_secs": 0.5,
+    }
+    for name, value in ours.items():
+        if not os.environ.get(name.upper()):
+            jax.config.update(name, value)
 
 
 def read_run_stores(model_dir: epath.PathLike) -> RunStores:

@@ -24,13 +24,17 @@ NUM_DOCUMENTS = 600
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory):
     """Variables of every command: a cache of this session's own, one CPU device."""
-    own = {"T5X_CODE_CACHE": str(tmp_path_factory.mktemp("cache")), "JAX_PLATFORMS": "cpu", "COLUMNS": "100"}
-    dropped = ("XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR", "JAX_NUM_CPU_DEVICES")
+    flags = [flag for flag in os.environ.get("XLA_FLAGS", "").split() if "device_count" not in flag]
+    own = {
+        "T5X_CODE_CACHE": str(tmp_path_factory.mktemp("cache")),
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": " ".join(flags),
+        "COLUMNS": "100",
+    }
     with pytest.MonkeyPatch.context() as patch:
         for name, value in own.items():
             patch.setenv(name, value)
-        for name in dropped:
-            patch.delenv(name, raising=False)
+        patch.delenv("JAX_NUM_CPU_DEVICES", raising=False)
         yield dict(os.environ)
 
 

@@ -109,7 +109,7 @@ def test_a_source_without_a_readable_document(script, tiny, tmp_path):
 
 def test_a_batch_that_the_mesh_does_not_divide(start, tiny, whole_run, tmp_path):
     arguments = tiny(tmp_path / "run", "BATCH_SIZE=6")
-    ended = finish(start("train.py", *arguments, XLA_FLAGS="--xla_force_host_platform_device_count=4"))
+    ended = finish(start("train.py", *arguments, JAX_NUM_CPU_DEVICES="4"))
     refused(ended, r"BATCH_SIZE 6 .*4")
     assert not (tmp_path / "run").exists()
 

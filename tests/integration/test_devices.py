@@ -5,7 +5,7 @@ import pytest
 from command_lines import finish, metrics_of
 
 STEPS_COMPARED = 6
-EIGHT = "--xla_force_host_platform_device_count=8"
+EIGHT = {"JAX_NUM_CPU_DEVICES": "8"}
 
 
 def losses_of(run) -> np.ndarray:
@@ -23,7 +23,7 @@ def losses_of(run) -> np.ndarray:
 def test_eight_devices_are_one(start, tiny, whole_run, tmp_path, mesh):
     run = tmp_path / "run"
     sizes = [f"MeshConfig.{size}" for size in mesh]
-    ended = finish(start("train.py", *tiny(run, f"TRAIN_STEPS={STEPS_COMPARED}", *sizes), XLA_FLAGS=EIGHT))
+    ended = finish(start("train.py", *tiny(run, f"TRAIN_STEPS={STEPS_COMPARED}", *sizes), **EIGHT))
     assert ended.code == 0, ended.err
     np.testing.assert_allclose(losses_of(run), losses_of(whole_run), rtol=0, atol=1e-5)
 
@@ -32,7 +32,7 @@ def test_eight_devices_are_one(start, tiny, whole_run, tmp_path, mesh):
 def test_what_eight_devices_saved_one_goes_on_from(start, tiny, whole_run, tmp_path):
     run = tmp_path / "run"
     settings = (f"TRAIN_STEPS={STEPS_COMPARED}", "MeshConfig.fsdp=4", "MeshConfig.tensor=2")
-    assert finish(start("train.py", *tiny(run, *settings), XLA_FLAGS=EIGHT)).code == 0
+    assert finish(start("train.py", *tiny(run, *settings), **EIGHT)).code == 0
     resumed = finish(start("train.py", *tiny(run, "TRAIN_STEPS=8")))
     assert resumed.code == 0 and f"resumed at step {STEPS_COMPARED}" in resumed.err, resumed.err
     after = [record["loss"] for record in metrics_of(run)]

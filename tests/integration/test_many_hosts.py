@@ -122,8 +122,8 @@ def test_saved_by_two_resumed_elsewhere(start_many, tiny, undisturbed, tmp_path,
     run = Path(shutil.copytree(undisturbed, tmp_path / "run"))
     shutil.rmtree(run / "checkpoints" / str(STEPS))
     assert newest_good_step(run / "checkpoints") == STEPS - 5
-    flags = f"--xla_force_host_platform_device_count={devices}"
-    ended = [finish(process) for process in start_many(count, tiny(run, *settings(*mesh)), XLA_FLAGS=flags)]
+    arguments = tiny(run, *settings(*mesh))
+    ended = [finish(process) for process in start_many(count, arguments, JAX_NUM_CPU_DEVICES=str(devices))]
     assert [end.code for end in ended] == [0] * count, ended[0].err
     assert f"resumed at step {STEPS - 5}" in ended[0].err
     assert rows_of(run) == rows_of(undisturbed)

@@ -199,7 +199,7 @@ def test_prefixes_are_drawn_evenly(prefix, lengths):
 @pytest.mark.parametrize("longest", [4, 8])
 def test_rows_of_documents_of_a_few_tokens_are_full(objective, longest, layout, monkeypatch):
     """Each grows by as much as it holds: a row of the store is then half as long, or less."""
-    monkeypatch.setattr(spans, "SIMULATED_ROWS", 200)  # each has hundreds of documents, a draw for each
+    monkeypatch.setattr(spans, "SIMULATED_ROWS", 80)  # each has hundreds of documents, a draw for each
     rng, eod = np.random.default_rng(0), layout.special_tokens.eod
     ordinary = np.setdiff1d(np.arange(layout.vocab_size), layout.special_tokens.all_ids)
     documents = [np.append(rng.choice(ordinary, size), eod) for size in rng.integers(2, longest, 2000)]
