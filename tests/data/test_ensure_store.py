@@ -203,6 +203,13 @@ def test_the_embedded_tokenizer_is_trained_once_per_corpus(tmp_path, task):
     assert sorted(path.name[0] for path in (tmp_path / "root" / "tokenizers").iterdir()) != ["."]
 
 
+def test_a_tokenizer_for_which_there_is_no_room_leaves_nothing(mount, task):
+    disk = mount("size=8k")
+    with pytest.raises(UserError, match=r"cannot write the tokenizer .* \(No space left on device\)"):
+        embedded_tokenizer(disk, [task])
+    assert not list((disk / "tokenizers").iterdir())
+
+
 def test_a_killed_child_leaves_no_temporary_files(tmp_path, task, tokenizer, monkeypatch):
     """It spools the documents of a store in a bucket to the local disk: as much as the corpus."""
     program = "import os, pathlib, sys, tempfile; made = tempfile.mkdtemp(); pathlib.Path(sys.argv[1]).write_text(made)"
