@@ -39,7 +39,7 @@ from t5x_code.parallel.rules import logical_axes_on
 from t5x_code.progress import progress_bar
 from t5x_code.recipes import command_line, inputs
 from t5x_code.recipes.gin_files import load_recipe
-from t5x_code.recipes.run import PROBLEMS_FILE, train_recipe
+from t5x_code.recipes.run import read_trained_groups, train_recipe
 from t5x_code.recipes.text_model import text_model
 from t5x_code.reports.similarity_plot import draw_similarities
 from t5x_code.source_code.problems import group_number, is_held_out, read_problems
@@ -152,7 +152,7 @@ def measure(name: str) -> dict[str, Any]:
     description, params = read_model_directory(folder_of(name))
     tokenizer = Tokenizer.load(str(folder_of(name) / TOKENIZER_FOLDER))
     model = text_model(description, params, tokenizer)
-    trained = frozenset(json.loads((folder_of(name) / PROBLEMS_FILE).read_text()))
+    trained = frozenset(read_trained_groups(folder_of(name)))
     variant = VERDICT if name.startswith("text") else None
     request = Request("logic_equivalence", model, data=_PROBLEMS.value, variant=variant, trained_groups=trained)
     selection = evaluate_logic_equivalence(request, ("causal",), with_untrained=name == "base")

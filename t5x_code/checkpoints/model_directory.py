@@ -209,29 +209,59 @@ def load_initial_params(
         UserError: no model there, its vocabulary is split in another way, or its parameters have other shapes; names
             the first that differs.
     """
+    refuse_other_model(folder, config, split)
+    description = read_description(folder)
+    base, alike = _as_there(description, config, split)
+    params = read_model_directory(folder, mesh=mesh)[1]
+    if alike != base:
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_params(base, mesh))
+        resize = functools.partial(resize_vocabulary, config=base, old_size=alike.vocab_size)
+        params = jax.jit(resize, out_shardings=shardings)(params)
+    return split_params(base, params, split.sources) if is_split_here(description, split) else params
+
+
+def refuse_other_model(
+    folder: epath.PathLike,
+    config: TransformerConfig,
+    split: VocabularySplit | None = None,
+    knows_vocabulary: bool = True,
+) -> None:
+    """Raises a UserError unless `load_initial_params` can make what `config` wants of the model there; reads none of
+    its parameters.
+
+    Args:
+        folder: a model directory.
+        config: of the model that starts from it.
+        split: of its vocabulary, if it is split by modality.
+        knows_vocabulary: False before it is known how the vocabulary will be split: all else is compared.
+    """
     description = read_description(folder)
     there = description.config
-    _refuse_other_split(folder, description, split)
-    copies_rows = is_split_here(description, split)
-    base = dataclasses.replace(config, vocab_size=split.base_vocab_size) if copies_rows else config
-    if not there.lora_rank:
-        base = dataclasses.replace(base, lora_rank=0)
-    if base.vocab_size < there.vocab_size:
-        sizes = f"a vocabulary of {there.vocab_size}, this recipe of {base.vocab_size}"
-        raise UserError(f"cannot start from {folder}: it has {sizes}; set TransformerConfig.vocab_size")
-    alike = dataclasses.replace(base, vocab_size=there.vocab_size, vocab_multiple=there.vocab_multiple)
+    base, alike = _as_there(description, config, split)
+    if knows_vocabulary:
+        _refuse_other_split(folder, description, split)
+        if base.vocab_size < there.vocab_size:
+            sizes = f"a vocabulary of {there.vocab_size}, this recipe of {base.vocab_size}"
+            raise UserError(f"cannot start from {folder}: it has {sizes}; set TransformerConfig.vocab_size")
     theirs, ours = _shapes(there), _shapes(alike)
     for name in sorted(ours.keys() | theirs.keys()):
         if ours.get(name) != theirs.get(name):
             shapes = f"{theirs.get(name, 'absent')} there, {ours.get(name, 'absent')} in this recipe"
             raise UserError(f"cannot start from {folder}: parameter {name} is {shapes}; make the models agree")
     _refuse_other_meaning(folder, there, base)
-    params = read_model_directory(folder, mesh=mesh)[1]
-    if alike != base:
-        shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_params(base, mesh))
-        resize = functools.partial(resize_vocabulary, config=base, old_size=there.vocab_size)
-        params = jax.jit(resize, out_shardings=shardings)(params)
-    return split_params(base, params, split.sources) if copies_rows else params
+
+
+def _as_there(
+    description: ModelDescription, config: TransformerConfig, split: VocabularySplit | None
+) -> tuple[TransformerConfig, TransformerConfig]:
+    """The config without what this run adds to the model there (rows of a split, adapters); and with its vocabulary."""
+    there = description.config
+    base = (
+        dataclasses.replace(config, vocab_size=split.base_vocab_size) if is_split_here(description, split) else config
+    )
+    if not there.lora_rank:
+        base = dataclasses.replace(base, lora_rank=0)
+    return base, dataclasses.replace(base, vocab_size=there.vocab_size, vocab_multiple=there.vocab_multiple)
 
 
 def is_split_here(description: ModelDescription, split: VocabularySplit | None) -> bool:

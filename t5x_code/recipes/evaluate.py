@@ -38,11 +38,10 @@ from t5x_code.recipes.inputs import evaluations_from, prepare_inputs, vocabulary
 from t5x_code.recipes.mixture import resolve_mixture, stores_root
 from t5x_code.recipes.recipe import DataConfig
 from t5x_code.recipes.run import (
-    PROBLEMS_FILE,
     RECIPE_FILE,
     STORES_FILE,
-    read_json,
     read_run_stores,
+    read_trained_groups,
     use_compilation_cache,
 )
 from t5x_code.recipes.text_model import text_model
@@ -129,7 +128,7 @@ def _request(command: EvaluationCommand) -> Request:
         raise UserError("--model_dir does nothing to --samples, which are drawn already; give one of them")
     return Request(
         name=command.eval,
-        trained_groups=_trained_groups(command),
+        trained_groups=frozenset(read_trained_groups(command.model_dir) if command.model_dir else ()),
         data=command.data,
         samples=command.samples,
         keep_samples=str(output.with_name(f"{output.stem}.samples.jsonl")),
@@ -161,12 +160,6 @@ def _open_model(command: EvaluationCommand) -> TextModel:
     tokenizer = Tokenizer.load(str(folder / TOKENIZER_FOLDER))
     name = f"{absolute_path(folder)}, step {step}"
     return text_model(description, params, tokenizer, name=name, mesh=mesh, int8=command.int8)
-
-
-def _trained_groups(command: EvaluationCommand) -> frozenset[int]:
-    """The groups of problems that the run says it was trained on; none for a model from elsewhere."""
-    file = epath.Path(command.model_dir) / PROBLEMS_FILE if command.model_dir else None
-    return frozenset(read_json(file)) if file is not None and file.exists() else frozenset()
 
 
 def _held_out(command: EvaluationCommand) -> Callable[[], Iterator[str]] | None:

@@ -44,17 +44,25 @@ class Inputs:
     validation: tuple[Stream, ...]  # one per task and objective
 
 
-def prepare_inputs(config: DataConfig, vocab_size: int) -> Inputs:
+def prepare_inputs(
+    config: DataConfig, vocab_size: int, refuse_tokenizer: Callable[[Tokenizer], None] = lambda tokenizer: None
+) -> Inputs:
     """Finds or makes the stores of a recipe's mixture.
 
     If a recipe needs files and is not given DATA, it says so and takes the embedded corpus. If it is given DATA, each
     store that is missing there is announced before it is made, as the folder may be mistyped.
+
+    Args:
+        config: the recipe's data.
+        vocab_size: of the unsplit model.
+        refuse_tokenizer: raises a UserError if the tokenizer will not do, before stores are made with it.
 
     Raises:
         UserError: unknown mixture, missing data, a store from another tokenizer, a vocabulary larger than the model's.
     """
     vocabulary = find_vocabulary(config, vocab_size)
     mixture, tokenizer, root = vocabulary.mixture, vocabulary.tokenizer, vocabulary.root
+    refuse_tokenizer(tokenizer)
     layout = Layout(
         config.length,
         tokenizer.special_tokens,

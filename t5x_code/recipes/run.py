@@ -5,7 +5,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from t5x_code.checkpoints.model_directory import (
     CHECKPOINTS_FOLDER,
     TOKENIZER_FOLDER,
     ModelDescription,
-    read_description,
+    refuse_other_model,
 )
 from t5x_code.errors import RunAgain, UserError, one_line
 from t5x_code.models.attention.choice import AUTO
@@ -78,8 +78,6 @@ def train_recipe(recipe: Recipe, resolved: str, command: str) -> int:
         say(describe_mesh(recipe, mesh))
         say(f"attention: {model.attention}")
     data = _prepare_inputs(recipe)
-    if recipe.initialize_from is not None:
-        refuse_other_tokenizer(recipe.initialize_from, data.tokenizer)
     if is_writer():
         _say_what_is_missing(recipe, data)
     split = recipe_inputs.vocabulary_split(data)
@@ -100,19 +98,27 @@ def train_recipe(recipe: Recipe, resolved: str, command: str) -> int:
         benchmarks=benchmarks_of(recipe.benchmarks, description, mesh, data, recipe.loop.model_dir),
     )
     agree("the data", run_data.fingerprint, recipe.hosts.barrier_seconds)
-    files = RunFiles(description, data.tokenizer.save, _texts(data, resolved, command))
+    groups = trained_groups_so_far(recipe, recipe_inputs.trained_groups(data.train))
+    files = RunFiles(description, data.tokenizer.save, _texts(data, groups, resolved, command))
     with lost_processes(), FailureWatch(), short_of_memory():
         return train(recipe.loop, model, recipe.optimizer, recipe.loss, mesh, run_data, files, recipe.initialize_from)
 
 
 def _refuse_no_model(recipe: Recipe) -> None:
-    """Raises a UserError where there is no model to start from: before stores are made, which may take hours."""
-    if recipe.initialize_from is not None and not (_has_begun(recipe) or recipe.loop.local_replicas):
-        read_description(recipe.initialize_from)
+    """Raises a UserError where there is no model to start from, or another: before stores are made, which may take
+    hours. The size of a vocabulary that is split by modality follows from the tokenizer, which comes with them."""
+    if recipe.initialize_from is not None and not _may_have_begun(recipe):
+        is_split = recipe.data.modality_separation != "none"
+        refuse_other_model(recipe.initialize_from, recipe.model, knows_vocabulary=not is_split)
 
 
 def _has_begun(recipe: Recipe) -> bool:
     return bool(list_steps(epath.Path(recipe.loop.model_dir) / CHECKPOINTS_FOLDER))
+
+
+def _may_have_begun(recipe: Recipe) -> bool:
+    """Whether there is a checkpoint, or may be a replica of one."""
+    return _has_begun(recipe) or recipe.loop.local_replicas is not None
 
 
 def _say_what_is_missing(recipe: Recipe, data: recipe_inputs.Inputs) -> None:
@@ -124,13 +130,19 @@ def _say_what_is_missing(recipe: Recipe, data: recipe_inputs.Inputs) -> None:
         say(unused)
 
 
-def _texts(data: recipe_inputs.Inputs, resolved: str, command: str) -> dict[str, str]:
+def trained_groups_so_far(recipe: Recipe, groups: Sequence[int]) -> list[int]:
+    """The groups of problems that the model is trained on, with those that it was trained on before: a run may go on
+    with other problems, or start from another run's model."""
+    earlier = [recipe.initialize_from, recipe.loop.model_dir if _may_have_begun(recipe) else None]
+    return sorted({*groups}.union(*(read_trained_groups(folder) for folder in earlier if folder)))
+
+
+def _texts(data: recipe_inputs.Inputs, groups: list[int], resolved: str, command: str) -> dict[str, str]:
     """The plain files of a run's folder, by name."""
     stores = RunStores(
         folders={task: str(absolute_path(folder)) for task, folder in data.stores.items()},
         shares=recipe_inputs.final_shares(data.train),
     )
-    groups = recipe_inputs.trained_groups(data.train)
     texts = {
         RECIPE_FILE: resolved,
         "command.txt": command + "\n",
@@ -169,8 +181,12 @@ def _prepare_inputs(recipe: Recipe) -> recipe_inputs.Inputs:
     """Prepares them in process 0 first, which makes missing stores; others find them or make them on their own disk."""
     hosts = recipe.hosts
 
+    def refuse_tokenizer(tokenizer: Tokenizer) -> None:
+        if recipe.initialize_from is not None:
+            refuse_other_tokenizer(recipe.initialize_from, tokenizer)
+
     def prepare() -> recipe_inputs.Inputs:
-        return recipe_inputs.prepare_inputs(recipe.data, recipe.model.vocab_size)
+        return recipe_inputs.prepare_inputs(recipe.data, recipe.model.vocab_size, refuse_tokenizer)
 
     return in_every_process(
         "inputs", lambda: first_alone("token stores", prepare, hosts.store_seconds), hosts.store_seconds
@@ -235,6 +251,16 @@ def read_run_stores(model_dir: epath.PathLike) -> RunStores:
     return RunStores(**read_json(path))
 
 
+def read_trained_groups(model_dir: epath.PathLike) -> list[int]:
+    """Numbers of the groups of problems that a model was trained on, as its run says; of a model from elsewhere none.
+
+    Raises:
+        UserError: what the run says is damaged.
+    """
+    path = epath.Path(model_dir) / PROBLEMS_FILE
+    return read_json(path) if path.exists() else []
+
+
 def read_json(path: epath.Path) -> Any:
     """One of the files that a run renews whenever it is started.
 
@@ -244,5 +270,5 @@ def read_json(path: epath.Path) -> Any:
     try:
         return json.loads(path.read_text())
     except ValueError as error:
-        again = f"run what {path.parent}/command.txt says once more, which writes it anew"
+        again = f"delete it and run what {path.parent}/command.txt says once more, which writes it anew"
         raise UserError(f"{path} is damaged: {error}; {again}") from error

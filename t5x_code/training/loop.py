@@ -37,7 +37,7 @@ from t5x_code.training.resume import Start, checkpoint_of, find_start, model_fac
 from t5x_code.training.run_lock import RunLock
 from t5x_code.training.speedometer import Speedometer
 from t5x_code.training.step import make_eval_step, num_microbatches
-from t5x_code.training.stopping import StopRequest
+from t5x_code.training.stopping import Stopped, StopRequest
 from t5x_code.training.watchdog import Watchdog
 
 Arrays = dict[str, np.ndarray]
@@ -117,7 +117,7 @@ def train(
     """Trains to `config.train_steps`, or until asked to stop; then everything is saved.
 
     Returns:
-        Steps done.
+        Steps done; one less if the evaluation of the last one is still to be done.
 
     Raises:
         UserError: the batch does not fit the mesh, the run's folder cannot be written, its checkpoint is of another
@@ -170,17 +170,18 @@ class _Steps:
 
 
 def _run(config: LoopConfig, steps: _Steps, start: Start, data: RunData) -> int:
-    state, step, rows_consumed = start.state, start.step, start.rows_consumed
-    if step >= config.train_steps and start.is_saved:
+    state, step, rows_consumed, unwritten = start.state, start.step, start.rows_consumed, start.unwritten
+    if step >= config.train_steps and start.is_saved and unwritten is None:
         if is_writer():
             say(f"nothing to do: {step} steps are done, TRAIN_STEPS is {config.train_steps}")
         return step
     folder = epath.Path(config.model_dir)
-    writer = MetricsWriter(folder, step) if is_writer() else None
+    writer = MetricsWriter(folder, step - (unwritten is not None)) if is_writer() else None
     batches = _ahead(steps.mesh, data.batches(rows_consumed, batch_sizes_from(config.batch_size, step)))
     speed = Speedometer(steps.model, steps.mesh, data.split)
     queued: Any = None  # metrics of the step before, which may still run
     stops = False
+    log_periods = [config.log_period, config.eval_period, *([config.benchmark_period] if data.benchmarks else [])]
 
     def save() -> None:
         metadata = {
@@ -189,13 +190,34 @@ def _run(config: LoopConfig, steps: _Steps, start: Start, data: RunData) -> int:
             "data": data.fingerprint,
             "model": model_facts(steps.model),
             "code_version": t5x_code.__version__,
-        }
+        } | ({} if unwritten is None else {"unwritten": unwritten})
         checkpoint = checkpoint_of(state, metadata)
         if writer:
             writer.flush()
         checkpoints.save(step, checkpoint)
         if replicas:
             replicas.save(step, checkpoint)
+
+    def between_batches() -> None:
+        watchdog.sign_of_life()
+        if stop.arrived():
+            raise Stopped
+
+    def write(record: dict[str, float]) -> None:
+        """Writes a step's numbers, with evaluations that are due; raises Stopped instead where asked to stop in one."""
+        is_last = step == config.train_steps
+        params = state.ema_params if steps.with_ema else state.params
+        if is_last or step % config.eval_period == 0:
+            record = record | evaluate(steps.evaluate, params, steps.mesh, data.evaluations, between_batches)
+            _say_validation(step, record)
+            speed.restart()
+        if data.benchmarks and (is_last or step % config.benchmark_period == 0):
+            with watchdog.paused():  # programs of the model's run in them, each with bounds of its own
+                record = record | data.benchmarks(params, step)
+            _say_benchmarks(step, record)
+            speed.restart()
+        if writer:
+            writer.write(step, record)
 
     try:
         with (
@@ -207,7 +229,12 @@ def _run(config: LoopConfig, steps: _Steps, start: Start, data: RunData) -> int:
         ):
             if not start.is_saved:
                 save()
-            while step < config.train_steps:
+            if unwritten is not None:
+                with contextlib.suppress(Stopped):
+                    write(unwritten)
+                    unwritten = None
+                stops = unwritten is not None
+            while step < config.train_steps and not stops:
                 profiler.before(step)
                 with speed.waiting_for_input(functools.partial(_is_done, queued)):
                     batch = next(batches)
@@ -224,41 +251,29 @@ def _run(config: LoopConfig, steps: _Steps, start: Start, data: RunData) -> int:
                 speed.add_batch(*batch["inputs"].shape)
 
                 is_last = step == config.train_steps
-                evaluates = is_last or step % config.eval_period == 0
-                benchmarks = data.benchmarks if is_last or step % config.benchmark_period == 0 else None
-                if evaluates or benchmarks or step % config.log_period == 0:
+                if is_last or any(step % period == 0 for period in log_periods):
                     record = {name: float(value) for name, value in jax.device_get(metrics).items()}
                     record |= speed.read()
                     _refuse_divergence(config, step, record)
                     _say_progress(config, step, record, speed)
-                    params = state.ema_params if steps.with_ema else state.params
-                    if evaluates:
-                        record |= evaluate(steps.evaluate, params, steps.mesh, data.evaluations, watchdog.sign_of_life)
-                        _say_validation(step, record)
-                        speed.restart()
-                    if benchmarks:
-                        with watchdog.paused():  # programs of the model's run in them, each with bounds of its own
-                            record |= benchmarks(params, step)
-                        _say_benchmarks(step, record)
-                        speed.restart()
-                    if writer:
-                        writer.write(step, record)
+                    try:
+                        write(record)
+                    except Stopped:
+                        unwritten = record
 
                 watchdog.sign_of_life()
                 checkpoints.check()
-                stops = stop.arrived(step)
+                stops = unwritten is not None or stop.arrived()
                 if stops or is_last or step % config.checkpoint_period == 0:
                     save()
                     speed.restart()
                     watchdog.sign_of_life()
-                if stops:
-                    break
         if stops and is_writer():
             say(f"{stop.reason}: saved step {step}, run the same command to go on")
     finally:
         if writer:
             writer.close()
-    return step
+    return step - (unwritten is not None)
 
 
 def _replica_writer(config: LoopConfig) -> contextlib.AbstractContextManager[ReplicaWriter | None]:

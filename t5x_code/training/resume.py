@@ -60,6 +60,9 @@ class Start:
     rows_consumed: int
     origin: str  # for the log
     is_saved: bool = True  # its checkpoint lies, whole, in the run's folder; or it is a beginning
+    unwritten: dict[str, float] | None = (
+        None  # numbers of its step, if a request to stop cut the evaluation of it short
+    )
 
 
 def find_start(
@@ -149,14 +152,16 @@ def _resume(
         set_aside_newer(folder, -1 if step is None else step)
         state = abstract.replace(params=saved.params, ema_params=saved.ema_params, **saved.training)
         origin = f"resumed at step {replica} of the replica in {replicas.parent}"
-        return Start(state, replica, saved.metadata["rows_consumed"], origin, is_saved=replica == step)
+        rows_consumed, unwritten = saved.metadata["rows_consumed"], saved.metadata.get("unwritten")
+        return Start(state, replica, rows_consumed, origin, replica == step, unwritten)
     if step is None:
         return None
     metadata = read_metadata(folder, step)
     refuse_changes(folder / str(step), metadata)
     set_aside_newer(folder, step)
     state = _restore(folder, step, abstract, with_ema)
-    return Start(state, step, metadata["rows_consumed"], f"resumed at step {step} of {model_dir}")
+    origin = f"resumed at step {step} of {model_dir}"
+    return Start(state, step, metadata["rows_consumed"], origin, unwritten=metadata.get("unwritten"))
 
 
 def checkpoint_of(state: TrainState, metadata: dict[str, Any]) -> Checkpoint:

@@ -8,12 +8,17 @@ import jax
 from jax.experimental import multihost_utils
 
 
+class Stopped(Exception):
+    """A request to stop, in the middle of what can be done again."""
+
+
 class StopRequest:
     """Watches for a request to stop while its `with` block runs; a second signal acts as it did before."""
 
     def __init__(self):
         self._signal: int | None = None
         self._before: dict[int, Any] = {}
+        self._asked = 0
 
     def __enter__(self) -> Self:
         # With several processes JAX's own notifier makes all of them stop at the same step, on SIGTERM; a handler of
@@ -26,10 +31,12 @@ class StopRequest:
     def __exit__(self, *_: object) -> None:
         self._restore()
 
-    def arrived(self, step: int) -> bool:
-        """Whether to stop after this step. With several processes, call it on each at every step: they agree."""
+    def arrived(self) -> bool:
+        """Whether to stop now. With several processes, call it on each after every step and batch of an evaluation:
+        they agree, and only one of the calls is answered with yes."""
         if jax.process_count() > 1:
-            return multihost_utils.reached_preemption_sync_point(step)
+            self._asked += 1  # they stop at the same number of calls, which may leave out none
+            return multihost_utils.reached_preemption_sync_point(self._asked)
         return self._signal is not None
 
     @property

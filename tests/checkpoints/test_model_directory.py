@@ -19,6 +19,7 @@ from t5x_code.checkpoints.model_directory import (
     load_initial_params,
     read_description,
     read_model_directory,
+    refuse_other_model,
     start_run_directory,
     write_model_directory,
 )
@@ -81,6 +82,15 @@ def test_a_model_starts_another(written, params):
     other = dataclasses.replace(CONFIG, mlp_dim=48)
     with pytest.raises(UserError, match=r"parameter layers/mlp/in/bias is \(1, 32\) there, \(1, 48\) in this recipe"):
         load_initial_params(written, other)
+
+
+def test_all_but_the_vocabulary_is_compared_before_that_is_known(written):
+    smaller = dataclasses.replace(CONFIG, vocab_size=50, lora_rank=2)  # rows that a split is still to add
+    refuse_other_model(written, smaller, knows_vocabulary=False)
+    with pytest.raises(UserError, match="it has a vocabulary of 64, this recipe of 50"):
+        refuse_other_model(written, smaller)
+    with pytest.raises(UserError, match="parameter layers/mlp/in/bias is"):
+        refuse_other_model(written, dataclasses.replace(smaller, mlp_dim=48), knows_vocabulary=False)
 
 
 def rows_of_tokens(params):

@@ -1,21 +1,24 @@
 """A missing store is made in a child process, a stale one is refused with the reason, a killed maker leaves nothing."""
 
+import io
 import json
 import os
 import shlex
 import signal
 import subprocess
+import sys
 import threading
 import time
 import tracemalloc
 from pathlib import Path
 
 import pytest
+from etils import epath
 
 from t5x_code.data.builtin_tasks import declaration_for
 from t5x_code.data.caching import child
 from t5x_code.data.caching import embedded_tokenizer as tokenizer_module
-from t5x_code.data.caching.build import build_store
+from t5x_code.data.caching.build import build_store, remove_leftovers, temporary_folder
 from t5x_code.data.caching.document_hash import document_hash, split_of
 from t5x_code.data.caching.embedded_tokenizer import embedded_tokenizer, sample_documents
 from t5x_code.data.caching.ensure import build_in_child_process, ensure_store, rebuild_command
@@ -107,6 +110,8 @@ def test_a_bucket_that_the_child_cannot_reach(tmp_path, task, tokenizer, monkeyp
     monkeypatch.setattr(child, "build_store", of_gcsfs["build_store"])
 
     class InThisProcess:
+        stdin = io.BytesIO()
+
         def __init__(self, command, **options):
             self.status = child.main(Path(command[-1]))
 
@@ -121,19 +126,26 @@ def test_a_bucket_that_the_child_cannot_reach(tmp_path, task, tokenizer, monkeyp
         build_in_child_process(task, tokenizer, tmp_path / "out")
 
 
-def test_a_killed_child_leaves_nothing_that_is_read(tmp_path, task, tokenizer):
-    lines = (json.dumps({"text": f"{i}\n" + TEXTS[0] * 10}) for i in range(30_000))  # seconds of work
+@pytest.fixture
+def large(tmp_path):
+    """Seconds of work."""
+    lines = (json.dumps({"text": f"{i}\n" + TEXTS[0] * 10}) for i in range(30_000))
     (tmp_path / "large.jsonl").write_text("\n".join(lines))
-    (large,) = declaration_for(f"jsonl:{tmp_path}/large.jsonl").tasks
+    (task,) = declaration_for(f"jsonl:{tmp_path}/large.jsonl").tasks
+    return task
+
+
+def wait_for_maker(root: Path) -> int:
+    """The number of the process that begins to make a store there."""
+    deadline = time.monotonic() + 60
+    while not (making := list(root.glob(".*.making.*"))) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return int(making[0].name.rpartition(".")[2])
+
+
+def test_a_killed_child_leaves_nothing_that_is_read(tmp_path, large, tokenizer):
     root = tmp_path / "out"
-
-    def kill_the_maker():
-        deadline = time.monotonic() + 60
-        while not (making := list(root.glob(".*.making.*"))) and time.monotonic() < deadline:
-            time.sleep(0.02)
-        os.kill(int(making[0].name.rpartition(".")[2]), signal.SIGKILL)
-
-    killer = threading.Thread(target=kill_the_maker)
+    killer = threading.Thread(target=lambda: os.kill(wait_for_maker(root), signal.SIGKILL))
     killer.start()
     with pytest.raises(UserError, match="stopped by SIGKILL"):
         build_in_child_process(large, tokenizer, root)
@@ -141,6 +153,44 @@ def test_a_killed_child_leaves_nothing_that_is_read(tmp_path, task, tokenizer):
     assert not list(root.iterdir())
     with pytest.raises(UserError, match="does not exist"):
         TokenStore.open(root / large.name / "train")
+
+
+def test_a_child_ends_with_its_parent(tmp_path, large, tokenizer):
+    """Which would else go on for hours, and make a second one wait for the same memory and disk."""
+    root, temporary = tmp_path / "out", tmp_path / "temporary"
+    child.write_request(tmp_path, large, str(root))
+    tokenizer.save(tmp_path)
+    temporary.mkdir()
+    program = (
+        "import json, sys; from t5x_code.data.caching.ensure import build_in_child_process;"
+        "from t5x_code.data.declarations import TaskDeclaration; from t5x_code.tokens.tokenizer import Tokenizer;"
+        f"request = json.load(open('{tmp_path}/{child.REQUEST_FILE}'));"
+        f"task, tokenizer = TaskDeclaration.from_json(request['task']), Tokenizer.load('{tmp_path}');"
+        "build_in_child_process(task, tokenizer, request['root'])"
+    )
+    environment = os.environ | {"PYTHONPATH": child.import_path(), "TMPDIR": str(temporary)}
+    parent = subprocess.Popen([sys.executable, "-c", program], env=environment, stderr=subprocess.DEVNULL)
+    wait_for_maker(root)
+    parent.kill()
+    parent.wait()
+    deadline = time.monotonic() + 60
+    while list(root.iterdir()) and time.monotonic() < deadline:
+        remove_leftovers(root / large.name)
+        time.sleep(0.02)
+    assert not list(root.iterdir()) and not list(temporary.iterdir())
+
+
+def test_a_leftover_whose_makers_number_another_process_has_is_removed(tmp_path):
+    target = epath.Path(tmp_path / "store")
+    with temporary_folder(target) as mine:
+        *_, started, _ = mine.name.split(".")
+        of_parent = mine.with_name(mine.name.replace(f"{started}.{os.getpid()}", f"{{started}}.{os.getppid()}"))
+    now = Path(f"/proc/{os.getppid()}/stat").read_text().rpartition(")")[2].split()[19]
+    for by, stays in ((now, True), (str(int(now) - 1), False)):
+        folder = Path(str(of_parent).format(started=by))
+        folder.mkdir()
+        remove_leftovers(target)
+        assert folder.exists() == stays
 
 
 def test_the_embedded_tokenizer_is_trained_once_per_corpus(tmp_path, task):
@@ -151,6 +201,13 @@ def test_the_embedded_tokenizer_is_trained_once_per_corpus(tmp_path, task):
     (tmp_path / "data.jsonl").write_text(json.dumps({"text": "else"}) + "\n" + json.dumps({"text": "and more"}))
     assert Path(embedded_tokenizer(tmp_path / "root", [task])) != folder
     assert sorted(path.name[0] for path in (tmp_path / "root" / "tokenizers").iterdir()) != ["."]
+
+
+def test_a_tokenizer_for_which_there_is_no_room_leaves_nothing(mount, task):
+    disk = mount("size=8k")
+    with pytest.raises(UserError, match=r"cannot write the tokenizer .* \(No space left on device\)"):
+        embedded_tokenizer(disk, [task])
+    assert not list((disk / "tokenizers").iterdir())
 
 
 def test_a_killed_child_leaves_no_temporary_files(tmp_path, task, tokenizer, monkeypatch):

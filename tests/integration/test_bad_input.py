@@ -45,9 +45,20 @@ def test_a_recipe_that_cannot_be(script, tiny, tmp_path, bindings, says):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_model_to_start_from_is_looked_for_before_stores_are_made(script, tiny, tmp_path):
-    bindings = (f"DATA='{tmp_path}/stores'", "INITIALIZE_FROM='/no/such/model'")
-    refused(script("train.py", *tiny(tmp_path / "run", *bindings)), "/no/such/model is no model directory")
+@pytest.mark.parametrize(
+    ("folder", "binding", "says"),
+    [
+        ("/no/such/model", "SEED=1", "/no/such/model is no model directory"),
+        (None, "TransformerConfig.num_layers=3", "cannot start from .* make the models agree"),
+        (None, "TransformerConfig.vocab_size=4096", "a vocabulary of 8192, this recipe of 4096"),
+        (None, "TOKENIZER='tests/golden/tokenizer'", "has learnt other tokens"),
+    ],
+)
+def test_a_model_to_start_from_is_looked_at_before_stores_are_made(
+    script, tiny, whole_run, tmp_path, folder, binding, says
+):
+    bindings = (f"DATA='{tmp_path}/stores'", f"INITIALIZE_FROM='{folder or whole_run}'", binding)
+    refused(script("train.py", *tiny(tmp_path / "run", *bindings)), says)
     assert not list(tmp_path.iterdir())
 
 

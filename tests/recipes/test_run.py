@@ -4,7 +4,15 @@ import jax
 import pytest
 
 from t5x_code.errors import UserError
-from t5x_code.recipes.run import STORES_FILE, read_run_stores, refuse_other_tokenizer, short_of_memory
+from t5x_code.recipes.gin_files import load_recipe
+from t5x_code.recipes.run import (
+    PROBLEMS_FILE,
+    STORES_FILE,
+    read_run_stores,
+    refuse_other_tokenizer,
+    short_of_memory,
+    trained_groups_so_far,
+)
 from t5x_code.tokens import train_bpe
 
 TEXTS = [f"def f{i}(x):\n    return x + {i}\n" for i in range(200)]
@@ -19,6 +27,23 @@ def test_a_model_of_another_tokenizer_is_no_beginning(tmp_path):
     for other in (train_bpe.train([text.upper() for text in TEXTS], 300, 4), train_bpe.train(TEXTS, 290, 4)):
         with pytest.raises(UserError, match=r"has learnt other tokens: its \d+ is .*; set TOKENIZER="):
             refuse_other_tokenizer(tmp_path / "model", other)
+
+
+def test_problems_that_a_model_has_seen_are_not_forgotten_when_others_follow(tmp_path):
+    run, model = tmp_path / "run", tmp_path / "model"
+    bindings = [f"MODEL_DIR='{run}'", f"INITIALIZE_FROM='{model}'"]
+    recipe, _ = load_recipe(["gin/ntp_plus_quickstart.gin"], bindings)
+    assert trained_groups_so_far(recipe, [5, 7]) == [5, 7]
+    for folder, groups in ((run, "[2, 5]"), (model, "[9]")):
+        folder.mkdir()
+        (folder / PROBLEMS_FILE).write_text(groups)
+    assert trained_groups_so_far(recipe, [5, 7]) == [5, 7, 9]  # the run never got as far as a checkpoint
+    (run / "checkpoints" / "10").mkdir(parents=True)
+    assert trained_groups_so_far(recipe, [5, 7]) == [2, 5, 7, 9]
+    assert trained_groups_so_far(recipe, []) == [2, 5, 9]
+    (run / PROBLEMS_FILE).write_text("[2, ")
+    with pytest.raises(UserError, match=f"{PROBLEMS_FILE} is damaged: .*; delete it and run what"):
+        trained_groups_so_far(recipe, [])
 
 
 @pytest.mark.parametrize("content", [b"", b'{"folders": {"a": "/sto', b"\xff\x00"])

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import jax
@@ -265,6 +266,26 @@ def test_a_folder_that_cannot_be_written(run, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match="cannot write to the run's folder"):
         run(tmp_path / "file" / "run", batch_size=2)
+
+
+def test_a_request_to_stop_ends_an_evaluation_which_the_next_start_makes_up_for(
+    run, never_stopped, make_rows, tmp_path
+):
+    folder, stops = tmp_path / "run", iter([True, True, False, True, False])
+
+    def evaluation():
+        if next(stops):
+            os.kill(os.getpid(), signal.SIGTERM)
+        return iter([make_rows(900, 4)])
+
+    for _ in range(2):  # of step 4: in the run, then in what makes up for it
+        assert run(folder, evaluation=evaluation) == 3
+        assert list_steps(folder / "checkpoints")[-1] == 4
+        assert [record["step"] for record in metrics_of(folder)] == [1, 2, 3]
+    assert run(folder, evaluation=evaluation) == 5  # of the last step
+    assert run(folder, evaluation=evaluation) == 6
+    assert metrics_of(folder) == metrics_of(never_stopped)
+    jax.tree.map(np.testing.assert_array_equal, files_of_step(folder, 6), files_of_step(never_stopped, 6))
 
 
 def test_benchmarks_see_the_averaged_weights_every_so_many_steps_and_change_nothing(run, tmp_path):

@@ -34,6 +34,7 @@ from t5x_code.progress import progress_bar
 from t5x_code.tokens.tokenizer import Tokenizer
 
 TOKENIZER_FOLDER = "tokenizer"  # beside the splits, so that a store is all that training needs
+UNKNOWN = "unknown"  # when a process was started
 VERSIONED = ("t5x_code", "numpy", "tensorstore", "tokenizers")
 
 
@@ -174,7 +175,8 @@ def temporary_folder(target: epath.Path, seen_by_all: bool = False) -> Iterator[
             yield Path(folder)
         return
     remove_leftovers(target)
-    folder = Path(target).with_name(f"{_making(target)}.{uuid.uuid4().hex[:8]}.{os.getpid()}")
+    own = os.getpid()
+    folder = Path(target).with_name(f"{_making(target)}.{uuid.uuid4().hex[:8]}.{_start_of(own)}.{own}")
     folder.mkdir(parents=True)
     try:
         yield folder
@@ -187,7 +189,8 @@ def remove_leftovers(target: epath.Path) -> None:
     if in_bucket(target):
         return
     for leftover in Path(target).parent.glob(f"{glob.escape(_making(target))}.*"):
-        if not _is_running(leftover.name.rpartition(".")[2]):
+        started, process = leftover.name.split(".")[-2:]
+        if not _is_running(int(process), started):
             shutil.rmtree(leftover, ignore_errors=True)
 
 
@@ -212,14 +215,25 @@ def publish(built: epath.Path | Path, target: epath.Path) -> None:
     os.rename(built, target)
 
 
-def _is_running(process: str) -> bool:
-    """Whether another process has this number: containers of one name give ours to one that was killed before."""
-    if process == str(os.getpid()):
+def _is_running(process: int, started: str) -> bool:
+    """Whether the process that made a folder is another one that runs: its number may be given anew, to us as well."""
+    if process == os.getpid():
         return False
     try:
-        os.kill(int(process), 0)
+        os.kill(process, 0)
     except ProcessLookupError:
         return False
     except PermissionError:  # it is another user's
         pass
-    return True
+    return _start_of(process) in (started, UNKNOWN)
+
+
+def _start_of(process: int) -> str | None:
+    """When a process was started, in the kernel's clock ticks; None of one that has ended and nobody has heard of yet,
+    as in a container without an init process."""
+    try:
+        stat = Path(f"/proc/{process}/stat").read_text()
+    except OSError:  # not Linux, or hidden from us
+        return UNKNOWN
+    state, *numbers = stat.rpartition(")")[2].split()  # the name in parentheses may hold anything
+    return None if state == "Z" else numbers[18]

@@ -2,7 +2,9 @@
 
 import json
 import os
+import shutil
 import sys
+import threading
 from pathlib import Path
 
 from t5x_code.buckets import explain
@@ -46,5 +48,14 @@ def main(folder: Path) -> int:
     return 0
 
 
+def end_with_parent(folder: Path) -> None:
+    """Ends this process when its standard input does, whose other end the parent holds, however that one ends."""
+    os.read(sys.stdin.fileno(), 1)
+    shutil.rmtree(folder, ignore_errors=True)
+    os._exit(EXIT_RUN_AGAIN)
+
+
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    own_folder = Path(sys.argv[1])
+    threading.Thread(target=end_with_parent, args=[own_folder], daemon=True).start()
+    sys.exit(main(own_folder))

@@ -52,11 +52,11 @@ def _publish(tokenizer: Tokenizer, folder: epath.Path) -> None:
         tokenizer.save(folder)
         return
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
-    tokenizer.save(temporary)
     try:
+        tokenizer.save(temporary)
         os.rename(temporary, folder)
-    except OSError:  # another process was first, with the same tokenizer
-        shutil.rmtree(temporary)
+    except OSError:  # the disk is full, or another process was first, with the same tokenizer
+        shutil.rmtree(temporary, ignore_errors=True)
         if not folder.exists():
             raise
 

@@ -38,12 +38,13 @@ def build_in_child_process(task: TaskDeclaration, tokenizer: Tokenizer, root: ep
         child.write_request(request, task, str(root))
         command = [sys.executable, "-m", child.__name__, folder]
         environment = os.environ | {"PYTHONPATH": child.import_path(), "TMPDIR": folder}  # which goes when it is killed
-        process = subprocess.Popen(command, env=environment)
+        process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE)  # it ends when this process does
         try:
             status = process.wait()
         finally:  # also at Ctrl-C
             process.kill()
             process.wait()
+            process.stdin.close()
             remove_leftovers(epath.Path(root) / task.name)
         message = child.read_error(request)
     if message:
