@@ -23,7 +23,7 @@ def test_only_what_runs_programs_needs_permission(monkeypatch, tmp_path):
     """A new evaluation is one line of the registry: without stores it is past the question."""
     monkeypatch.setitem(EVALUATIONS, "mine", lambda request: {"metrics": {}})
     description = ModelDescription(TransformerConfig(max_length=64))
-    inputs = SimpleNamespace(stores={"task": tmp_path})
+    inputs = SimpleNamespace(stores={"task": tmp_path}, train=(), tokenizer=None)
     for name, refusal in (("mine", f"{tmp_path}/validation"), ("humaneval", "ALLOW_CODE_EXECUTION = True")):
         with pytest.raises(UserError, match=refusal):
             benchmarks_of(BenchmarksConfig(names=(name,)), description, None, inputs, "unused")
