@@ -55,12 +55,12 @@ def evaluate_incremental(request: Request) -> Results:
     """Incremental pass@k (arXiv 2402.05783) over HumanEval, or over MBPP with `--variant=mbpp`."""
     is_mbpp = request.variant == "mbpp"
     problems = read_mbpp(request.data, as_functions=True) if is_mbpp else read_humaneval(request.data)
-    parts = [part for problem in problems[: request.limit] for part in incremental_problems(problem)]
-    return _evaluate(dataclasses.replace(request, limit=None), parts, "greedy")
+    return _evaluate(request, [part for problem in problems for part in incremental_problems(problem)], "greedy")
 
 
 def _evaluate(request: Request, problems: Sequence[Problem], default_protocol: str) -> Results:
-    problems = problems[: request.limit]
+    known = [problem.task_id for problem in problems]
+    problems = _first(problems, request.limit)
     name = request.protocol or default_protocol
     protocol = resolve_protocol(name, request.sampled)
     if protocol.strips_prompts:
@@ -70,8 +70,9 @@ def _evaluate(request: Request, problems: Sequence[Problem], default_protocol: s
         judge = _Judge(pool, problems, request)
         started = time.monotonic()
         if request.samples is not None:
-            for task_id, completions in read_samples(request.samples, [p.task_id for p in problems]).items():
-                judge.take([(task_id, completion) for completion in completions])
+            samples = read_samples(request.samples, known)
+            for problem in problems:
+                judge.take([(problem.task_id, completion) for completion in samples.get(problem.task_id, ())])
             facts: dict[str, Any] = {"samples": request.samples}
         else:
             facts = _draw(request, problems, name, protocol, judge)
@@ -86,6 +87,12 @@ def _evaluate(request: Request, problems: Sequence[Problem], default_protocol: s
         "limits": dataclasses.asdict(request.execution.limits),
         "timings": timings,
     }
+
+
+def _first(problems: Sequence[Problem], limit: int | None) -> list[Problem]:
+    """The first problems; the parts of one count as one."""
+    taken = set(list(dict.fromkeys(p.group or p.task_id for p in problems))[:limit])
+    return [problem for problem in problems if (problem.group or problem.task_id) in taken]
 
 
 def _draw(

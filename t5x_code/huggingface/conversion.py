@@ -119,8 +119,8 @@ def export_model(
     dtype: str = "float32",
     step: int | None = None,
 ) -> ModelDescription:
-    """Makes a Hugging Face folder of a model directory: under a temporary name, then renamed. Returns the model's
-    description, with the family that it was written as.
+    """Makes a Hugging Face folder of a model directory: under a temporary name, then renamed. Returns the
+    description of what was written: adapters are merged, and the family is the one that it was written as.
 
     Args:
         source: the model directory.
@@ -163,7 +163,7 @@ def export_model(
         raise UserError(f"cannot export {source} to {target}: {error.strerror or error}") from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-    return dataclasses.replace(description, family=found.name)
+    return dataclasses.replace(description, config=merged, family=found.name)
 
 
 def local_folder(folder: str) -> Path:

@@ -14,7 +14,7 @@ from t5x_code.data.document_texts import document_texts
 from t5x_code.data.token_store import TokenStore
 from t5x_code.errors import UserError
 from t5x_code.evaluation.in_training import BenchmarksConfig
-from t5x_code.evaluation.registry import evaluate
+from t5x_code.evaluation.registry import WRITES_PROGRAMS, evaluate
 from t5x_code.evaluation.request import Request, Sampled
 from t5x_code.evaluation.sample_problems import check_room
 from t5x_code.evaluation.sandbox.isolation import choose_isolation
@@ -42,7 +42,7 @@ def benchmarks_of(
     if config.max_new_tokens is not None:
         check_room(config.max_new_tokens, description.config.max_length)
     execution = Execution(allowed=config.allow_code_execution)
-    if set(config.names) - {"completion", "logic_equivalence"}:
+    if set(config.names) & set(WRITES_PROGRAMS):
         choose_isolation(execution)
     first = next(iter(inputs.stores.values()))
     groups = frozenset(trained_groups(inputs.train))

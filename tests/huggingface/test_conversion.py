@@ -291,7 +291,7 @@ def test_adapters_are_merged_on_export(hf_folder, tmp_path):
     adapters = jax.tree.map(lambda leaf: 0.1 * jax.random.normal(next(drawn), leaf.shape), fresh)
     description = dataclasses.replace(imported, config=config)
     write_model_directory(tmp_path / "adapted", description, join(adapters, base), hf_folder)
-    export_model(str(tmp_path / "adapted"), str(tmp_path / "out"))
+    assert export_model(str(tmp_path / "adapted"), str(tmp_path / "out")).config.lora_rank == 0
     ids = np.arange(20, dtype=np.int32)[None]
     reads = (ids, ids, 0 * ids, ids + 1)
     config = dataclasses.replace(config, dtype="float32")

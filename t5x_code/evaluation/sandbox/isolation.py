@@ -67,7 +67,8 @@ def choose_isolation(execution: Execution) -> IsolationName:
     """
     if not execution.allowed:
         raise UserError(
-            "this evaluation runs programs that nobody has read; add --allow_code_execution to run them in a sandbox"
+            "this evaluation runs programs that nobody has read; add --allow_code_execution to run them in a sandbox, "
+            "or in a recipe ALLOW_CODE_EXECUTION = True"
         )
     if execution.isolation is not None:
         reason = why_not(execution.isolation)
