@@ -256,9 +256,8 @@ def _as_there(
 ) -> tuple[TransformerConfig, TransformerConfig]:
     """The config without what this run adds to the model there (rows of a split, adapters); and with its vocabulary."""
     there = description.config
-    base = (
-        dataclasses.replace(config, vocab_size=split.base_vocab_size) if is_split_here(description, split) else config
-    )
+    copies_rows = is_split_here(description, split)
+    base = dataclasses.replace(config, vocab_size=split.base_vocab_size) if copies_rows else config
     if not there.lora_rank:
         base = dataclasses.replace(base, lora_rank=0)
     return base, dataclasses.replace(base, vocab_size=there.vocab_size, vocab_multiple=there.vocab_multiple)

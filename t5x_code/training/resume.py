@@ -60,9 +60,7 @@ class Start:
     rows_consumed: int
     origin: str  # for the log
     is_saved: bool = True  # its checkpoint lies, whole, in the run's folder; or it is a beginning
-    unwritten: dict[str, float] | None = (
-        None  # numbers of its step, if a request to stop cut the evaluation of it short
-    )
+    unwritten: dict[str, float] | None = None  # numbers of its step, if a request to stop cut its evaluation short
 
 
 def find_start(
