@@ -2,7 +2,9 @@
 
 import contextlib
 import os
+import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +13,15 @@ import pytest
 with contextlib.suppress(ImportError):
     # It comes with torch for GPUs. Imported after TensorFlow, both with an LLVM of their own, it ends the process.
     import triton  # noqa: F401
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Gives the tests one cache of compiled programs, which workers and the programs that tests start inherit."""
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        folder = tempfile.mkdtemp()
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,7 @@
 """Evaluations inside a training run: the same ones as those of the command line, every so many steps."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -19,18 +19,24 @@ from t5x_code.evaluation.request import Request, Sampled
 from t5x_code.evaluation.sample_problems import check_room
 from t5x_code.evaluation.sandbox.isolation import choose_isolation
 from t5x_code.evaluation.sandbox.limits import Execution
-from t5x_code.recipes.inputs import Inputs, trained_groups
+from t5x_code.recipes.inputs import Inputs
 from t5x_code.recipes.text_model import text_model
 
 BENCHMARKS_FOLDER = "benchmarks"  # of the run's, for samples
 
 
 def benchmarks_of(
-    config: BenchmarksConfig, description: ModelDescription, mesh: Mesh, inputs: Inputs, model_dir: str
+    config: BenchmarksConfig,
+    description: ModelDescription,
+    mesh: Mesh,
+    inputs: Inputs,
+    trained_groups: Sequence[int],
+    model_dir: str,
 ) -> Callable[[Any, int], dict[str, float]] | None:
     """A function (params, step) -> metrics named `benchmark/name/metric`; None where there is nothing to do.
 
-    Prompts are laid out as `description` says, which is what `launch/evaluate.py` reads from the run's folder.
+    Prompts are laid out as `description` says, which is what `launch/evaluate.py` reads from the run's folder;
+    `trained_groups` are the numbers of the groups of problems that the model is or was trained on.
 
     Raises:
         UserError: running programs is not allowed, there are several processes, or answers leave no room for prompts.
@@ -45,7 +51,6 @@ def benchmarks_of(
     if set(config.names) & set(WRITES_PROGRAMS):
         choose_isolation(execution)
     first = next(iter(inputs.stores.values()))
-    groups = frozenset(trained_groups(inputs.train))
     held_out = functools.partial(document_texts, TokenStore.open(first / VALIDATION), inputs.tokenizer)
 
     def run(params: Any, step: int) -> dict[str, float]:
@@ -58,7 +63,7 @@ def benchmarks_of(
             request = Request(
                 name=name,
                 model=model,
-                trained_groups=groups,
+                trained_groups=frozenset(trained_groups),
                 data=config.data,
                 keep_samples=str(folder / f"{name}.samples.jsonl"),
                 limit=config.limit,

@@ -72,7 +72,7 @@ def train_recipe(recipe: Recipe, resolved: str, command: str) -> int:
     model = settle_attention(recipe, mesh)
     refuse_uneven_batches(recipe, mesh)
     check_memory(recipe)
-    in_every_process("the model to start from", lambda: _refuse_no_model(recipe), recipe.hosts.barrier_seconds)
+    in_every_process("the model to start from", lambda: _refuse_initial_model(recipe), recipe.hosts.barrier_seconds)
     index, count = rows_of_process(mesh)
     if is_writer():
         say(describe_mesh(recipe, mesh))
@@ -90,21 +90,25 @@ def train_recipe(recipe: Recipe, resolved: str, command: str) -> int:
         begin_document=not recipe_inputs.pair_layout(data),
         extra=recipe_inputs.description_extra(data),
     )
+    groups = in_every_process(
+        "problems of before",
+        lambda: trained_groups_so_far(recipe, recipe_inputs.trained_groups(data.train)),
+        recipe.hosts.barrier_seconds,
+    )
     run_data = RunData(
         batches=recipe_inputs.batches_from(data, recipe.data, index, count),
         evaluations=recipe_inputs.evaluations_from(data, recipe.data, recipe.eval_batch_size, index, count),
         fingerprint=recipe_inputs.fingerprint(data, recipe.data),
         split=split,
-        benchmarks=benchmarks_of(recipe.benchmarks, description, mesh, data, recipe.loop.model_dir),
+        benchmarks=benchmarks_of(recipe.benchmarks, description, mesh, data, groups, recipe.loop.model_dir),
     )
     agree("the data", run_data.fingerprint, recipe.hosts.barrier_seconds)
-    groups = trained_groups_so_far(recipe, recipe_inputs.trained_groups(data.train))
     files = RunFiles(description, data.tokenizer.save, _texts(data, groups, resolved, command))
     with lost_processes(), FailureWatch(), short_of_memory():
         return train(recipe.loop, model, recipe.optimizer, recipe.loss, mesh, run_data, files, recipe.initialize_from)
 
 
-def _refuse_no_model(recipe: Recipe) -> None:
+def _refuse_initial_model(recipe: Recipe) -> None:
     """Raises a UserError where there is no model to start from, or another: before stores are made, which may take
     hours. The size of a vocabulary that is split by modality follows from the tokenizer, which comes with them."""
     if recipe.initialize_from is not None and not _may_have_begun(recipe):

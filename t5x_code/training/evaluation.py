@@ -29,7 +29,7 @@ def evaluate(
         params: the model's.
         mesh: what batches are laid out on.
         evaluations: by `task/objective`, this process's part of each batch.
-        batch_done: called when the devices have finished the batch before the one in hand.
+        batch_done: called when the devices have finished the batch before the one in hand; what it raises ends this.
 
     Returns:
         `validation/task/objective/loss` (nats per token), `.../accuracy`, and with a contrastive term `.../contrastive`

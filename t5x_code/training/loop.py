@@ -117,7 +117,7 @@ def train(
     """Trains to `config.train_steps`, or until asked to stop; then everything is saved.
 
     Returns:
-        Steps done; one less if the evaluation of the last one is still to be done.
+        Steps done, each with its evaluation: the last one does not count while its own is still to be made up for.
 
     Raises:
         UserError: the batch does not fit the mesh, the run's folder cannot be written, its checkpoint is of another
@@ -176,7 +176,8 @@ def _run(config: LoopConfig, steps: _Steps, start: Start, data: RunData) -> int:
             say(f"nothing to do: {step} steps are done, TRAIN_STEPS is {config.train_steps}")
         return step
     folder = epath.Path(config.model_dir)
-    writer = MetricsWriter(folder, step - (unwritten is not None)) if is_writer() else None
+    num_written = step if unwritten is None else step - 1
+    writer = MetricsWriter(folder, num_written) if is_writer() else None
     batches = _ahead(steps.mesh, data.batches(rows_consumed, batch_sizes_from(config.batch_size, step)))
     speed = Speedometer(steps.model, steps.mesh, data.split)
     queued: Any = None  # metrics of the step before, which may still run
@@ -273,7 +274,7 @@ def _run(config: LoopConfig, steps: _Steps, start: Start, data: RunData) -> int:
     finally:
         if writer:
             writer.close()
-    return step - (unwritten is not None)
+    return step if unwritten is None else step - 1
 
 
 def _replica_writer(config: LoopConfig) -> contextlib.AbstractContextManager[ReplicaWriter | None]:

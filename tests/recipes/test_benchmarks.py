@@ -16,14 +16,14 @@ def test_answers_that_leave_no_room_for_a_prompt():
     description = ModelDescription(TransformerConfig(max_length=64))
     config = BenchmarksConfig(names=("completion",), max_new_tokens=64)
     with pytest.raises(UserError, match="max_new_tokens 64 leaves no room for a prompt in the model's context of 64"):
-        benchmarks_of(config, description, mesh=None, inputs=None, model_dir="unused")
+        benchmarks_of(config, description, mesh=None, inputs=None, trained_groups=(), model_dir="unused")
 
 
 def test_only_what_runs_programs_needs_permission(monkeypatch, tmp_path):
     """A new evaluation is one line of the registry: without stores it is past the question."""
     monkeypatch.setitem(EVALUATIONS, "mine", lambda request: {"metrics": {}})
     description = ModelDescription(TransformerConfig(max_length=64))
-    inputs = SimpleNamespace(stores={"task": tmp_path}, train=(), tokenizer=None)
+    inputs = SimpleNamespace(stores={"task": tmp_path}, tokenizer=None)
     for name, refusal in (("mine", f"{tmp_path}/validation"), ("humaneval", "ALLOW_CODE_EXECUTION = True")):
         with pytest.raises(UserError, match=refusal):
-            benchmarks_of(BenchmarksConfig(names=(name,)), description, None, inputs, "unused")
+            benchmarks_of(BenchmarksConfig(names=(name,)), description, None, inputs, (), "unused")

@@ -28,18 +28,6 @@ OPTIMIZER = OptimizerConfig(ema_decay=0.9, schedule=ScheduleConfig("linear", pea
 RAMP = ((0, 2), (3, 4))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compiled_once(tmp_path_factory):
-    """Runs of this file share their compiled steps."""
-    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
-    before = [getattr(jax.config, name) for name in names]
-    for name, value in zip(names, (str(tmp_path_factory.mktemp("compiled")), 0.0), strict=True):
-        jax.config.update(name, value)
-    yield
-    for name, value in zip(names, before, strict=True):
-        jax.config.update(name, value)
-
-
 @pytest.fixture
 def run(tiny_model, one_device, make_rows):
     """A function that trains in a folder, with changes to its parts."""

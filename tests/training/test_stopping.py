@@ -22,13 +22,8 @@ SCRIPT = Path(__file__).with_name("tiny_run.py")
 
 
 @pytest.fixture(scope="module")
-def start(tmp_path_factory):
-    environment = {
-        **os.environ,
-        "JAX_PLATFORMS": "cpu",
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
+def start():
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
 
     def start_process(folder: Path, steps: int, pause: float = 0.0) -> subprocess.Popen:
         command = [sys.executable, str(SCRIPT), str(folder), str(steps), str(pause)]

@@ -225,7 +225,8 @@ def _is_running(process: int, started: str) -> bool:
         return False
     except PermissionError:  # it is another user's
         pass
-    return _start_of(process) in (started, UNKNOWN)
+    now = _start_of(process)
+    return UNKNOWN in (started, now) or now == started
 
 
 def _start_of(process: int) -> str | None:
