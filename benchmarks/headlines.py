@@ -113,14 +113,16 @@ def of_generate(rows: list[dict[str, Any]]) -> Lines:
 
 def of_convert(rows: dict[str, Any]) -> Lines:
     """A folder to parameters, a model directory to a folder, and a folder to a model directory."""
-    names = {
-        "load": ("load of a Hugging Face folder", "`from_pretrained` and a pass over every weight"),
-        "export": ("export to a Hugging Face folder", "`save_pretrained`"),
-        "convert": ("import to a model directory", "`from_pretrained` and `save_pretrained`"),
-    }
+    both = "`from_pretrained` and `save_pretrained`"
+    compared = (
+        ("load", "load", "load of a Hugging Face folder", "`from_pretrained` and a pass over every weight"),
+        ("export", "export", "export to a Hugging Face folder", "`save_pretrained` of a model in memory"),
+        ("export", "convert", "the same", both),
+        ("convert", "convert", "import to a model directory", both),
+    )
     lines = []
-    for what, (name, beside) in names.items():
-        ours, peer = rows["ours"][what], rows["transformers"][what]
+    for what, theirs, name, beside in compared:
+        ours, peer = rows["ours"][what], rows["transformers"][theirs]
         ratios = {
             "speed_ratio": peer["seconds"] / ours["seconds"],
             "memory_ratio": ours["peak_gib"] / peer["peak_gib"],

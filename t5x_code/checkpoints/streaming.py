@@ -152,13 +152,13 @@ def read_whole(array: ts.TensorStore) -> np.ndarray:
 
 
 def read_layers(array: ts.TensorStore) -> Iterator[np.ndarray]:
-    """The layers of a stacked parameter, each a view that holds until the next is asked for.
+    """The layers of a stacked parameter, each a view that holds while `THREADS` - 1 more are asked for.
 
-    What the disk holds in one chunk is read at once. Two buffers take turns, as memory that a process has not had
-    before costs more than what is read into it.
+    What the disk holds in one chunk is read at once. Buffers take turns, as memory that a process has not had before
+    costs more than what is read into it: one per layer that is held, one for the next, one that is read ahead.
     """
     per_chunk = array.chunk_layout.read_chunk.shape[0]
-    buffers = [np.empty((per_chunk, *array.shape[1:]), array.dtype.numpy_dtype) for _ in range(2)]
+    buffers = [np.empty((per_chunk, *array.shape[1:]), array.dtype.numpy_dtype) for _ in range(THREADS + 1)]
 
     def read_into(buffer: np.ndarray, start: int) -> np.ndarray:
         chunk = array[start : min(start + per_chunk, array.shape[0])]

@@ -67,7 +67,7 @@ def their_shapes(family: Family, config: TransformerConfig, hf: HfConfig) -> lis
 def their_tensors(
     family: Family, config: TransformerConfig, hf: HfConfig, arrays: Mapping[str, ts.TensorStore]
 ) -> Iterator[np.ndarray]:
-    """The checkpoint's tensors of our parameters, each valid until the next is asked for; inverse of `lazy_params`.
+    """The checkpoint's tensors of our parameters, each valid as layers of `read_layers` are; inverse of `lazy_params`.
 
     Args:
         family: what they become.

@@ -1,15 +1,17 @@
-"""safetensors files: read as views of a memory map, written one tensor at a time, in shards of bounded size.
+"""safetensors files: read as views of a memory map, written a few tensors at a time, several shards at once.
 
 The library reads a tensor into memory and writes a whole shard from memory; here neither a tensor nor a shard has to
 fit. A file is 8 bytes (the header's length), a JSON header (type, shape and byte range of each tensor) and the bytes.
 """
 
+import contextlib
 import json
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import BinaryIO
 
 import ml_dtypes
 import numpy as np
@@ -19,9 +21,9 @@ from t5x_code.checkpoints.copying import THREADS, ahead, contiguous
 from t5x_code.errors import UserError
 
 SINGLE_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
-MAX_SHARD_BYTES = 4 << 30
+SHARD_BYTES = 1 << 30
 ALIGNMENT = 8  # of the first tensor, as the library pads its header
-WRITE_BYTES = 4 << 20  # of a tensor that are brought into order at a time, some while others are written
+WRITE_BYTES = 4 << 20  # of a tensor that a thread brings into order and writes at a time
 
 DTYPES = {
     "F64": np.float64,
@@ -36,6 +38,8 @@ DTYPES = {
     "BOOL": np.bool_,
 }
 NAME_OF_DTYPE = {np.dtype(dtype): name for name, dtype in DTYPES.items()}
+
+NamedShape = tuple[str, tuple[int, ...]]  # of a tensor
 
 
 def read_safetensors_file(path: Path, whole: np.ndarray) -> dict[str, np.ndarray]:
@@ -63,80 +67,95 @@ def read_safetensors_file(path: Path, whole: np.ndarray) -> dict[str, np.ndarray
 
 def write_safetensors(
     folder: Path,
-    shapes: Sequence[tuple[str, tuple[int, ...]]],
+    shapes: Sequence[NamedShape],
     tensors: Iterable[np.ndarray],
     dtype: np.dtype,
-    max_shard_bytes: int = MAX_SHARD_BYTES,
+    shard_bytes: int = SHARD_BYTES,
 ) -> None:
     """Writes tensors into an existing folder as transformers reads them.
 
     Args:
         folder: where to.
         shapes: name and shape of each tensor.
-        tensors: in that order, taken one at a time; cast to `dtype` as they are written.
+        tensors: in that order, cast to `dtype` as they are written; each is held while `THREADS` - 1 more are asked
+            for.
         dtype: of all tensors.
-        max_shard_bytes: a shard ends before it would exceed this; one shard alone gets no index.
+        shard_bytes: there are so many shards that they have this size on average; one alone gets no index.
 
     Raises:
         UserError: a number becomes infinite by the cast.
     """
     dtype = np.dtype(dtype)
-    sizes = {name: math.prod(shape) * dtype.itemsize for name, shape in shapes}
-    shards: list[list[tuple[str, tuple[int, ...]]]] = [[]]
-    held = 0
-    for name, shape in shapes:
-        if shards[-1] and held + sizes[name] > max_shard_bytes:
-            shards.append([])
-            held = 0
-        shards[-1].append((name, shape))
-        held += sizes[name]
-    waiting = iter(tensors)
-    file_of = {}
-    for number, shard in enumerate(shards, 1):
-        file = SINGLE_FILE if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        _write_file(folder / file, shard, waiting, dtype)
-        file_of.update({name: file for name, _ in shard})
+    shards = _deal(shapes, dtype, shard_bytes)
+    files = [f"model-{n:05d}-of-{len(shards):05d}.safetensors" for n in range(1, len(shards) + 1)]
+    files = files if len(files) > 1 else [SINGLE_FILE]
+    with contextlib.ExitStack() as until_written:
+        place_of = {}
+        for file, shard in zip(files, shards, strict=True):
+            handle = until_written.enter_context((folder / file).open("wb"))
+            place_of.update({name: (handle.fileno(), offset) for name, offset in _write_header(handle, shard, dtype)})
+        pool = until_written.enter_context(ThreadPoolExecutor(THREADS))
+
+        def write(named: tuple[NamedShape, np.ndarray]) -> None:
+            (name, shape), tensor = named
+            if tensor.shape != shape:
+                raise ValueError(f"{name} has shape {tensor.shape}, {shape} was announced")
+            try:
+                _write_tensor(*place_of[name], tensor.reshape(1) if not shape else tensor, dtype)
+            except FloatingPointError:
+                raise UserError(f"{name} has numbers that {dtype.name} cannot hold; take bfloat16") from None
+
+        for _ in ahead(write, zip(shapes, tensors, strict=True), number=THREADS - 1, pool=pool):
+            pass
     if len(shards) > 1:
-        index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": file_of}
+        file_of = {name: file for file, shard in zip(files, shards, strict=True) for name, _ in shard}
+        index = {"metadata": {"total_size": _total(shapes, dtype)}, "weight_map": file_of}
         (folder / INDEX_FILE).write_text(json.dumps(index, indent=2))
 
 
-def _write_file(
-    path: Path, shard: list[tuple[str, tuple[int, ...]]], tensors: Iterable[np.ndarray], dtype: np.dtype
-) -> None:
+def _deal(shapes: Sequence[NamedShape], dtype: np.dtype, shard_bytes: int) -> list[list[NamedShape]]:
+    """The tensors of each shard: each goes to the one that has least, so that tensors that follow each other lie in
+    different files. A system writes one file by one thread at a time, and lets the others wait at a core's expense."""
+    number = min(len(shapes), -(-_total(shapes, dtype) // shard_bytes))
+    shards: list[list[NamedShape]] = [[] for _ in range(number)]
+    held = [0] * len(shards)
+    for name, shape in shapes:
+        least = held.index(min(held))
+        shards[least].append((name, shape))
+        held[least] += _size(shape, dtype)
+    return shards
+
+
+def _write_header(handle: BinaryIO, shard: Sequence[NamedShape], dtype: np.dtype) -> Iterator[tuple[str, int]]:
+    """Writes what stands before a file's tensors; yields where in it each of them begins."""
     header, end = {"__metadata__": {"format": "pt"}}, 0
     for name, shape in shard:
-        begin, end = end, end + math.prod(shape) * dtype.itemsize
+        begin, end = end, end + _size(shape, dtype)
         header[name] = {"dtype": NAME_OF_DTYPE[dtype], "shape": list(shape), "data_offsets": [begin, end]}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % ALIGNMENT)
     text = len(text).to_bytes(8, "little") + text
-    with path.open("wb") as handle, ThreadPoolExecutor(THREADS) as pool:
-        handle.write(text)
-        handle.flush()
-        offset = len(text)
-        for (name, shape), tensor in zip(shard, tensors, strict=False):  # the rest is the next file's
-            if tensor.shape != shape:
-                raise ValueError(f"{name} has shape {tensor.shape}, {shape} was announced")
-            try:
-                _write_tensor(handle.fileno(), offset, tensor.reshape(1) if not shape else tensor, dtype, pool)
-            except FloatingPointError:
-                raise UserError(f"{name} has numbers that {dtype.name} cannot hold; take bfloat16") from None
-            offset += tensor.size * dtype.itemsize
+    handle.write(text)
+    handle.flush()
+    yield from ((name, len(text) + header[name]["data_offsets"][0]) for name, _ in shard)
 
 
-def _write_tensor(file: int, offset: int, tensor: np.ndarray, dtype: np.dtype, pool: ThreadPoolExecutor) -> None:
-    """Writes a tensor at a place in a file; its rows are brought into order and written in threads."""
-    row_bytes = math.prod(tensor.shape[1:]) * dtype.itemsize
+def _write_tensor(file: int, offset: int, tensor: np.ndarray, dtype: np.dtype) -> None:
+    """Writes a tensor at a place in a file, some rows at a time."""
+    row_bytes = _size(tensor.shape[1:], dtype)
     rows = max(1, WRITE_BYTES // max(1, row_bytes))
-
-    def write_rows(start: int) -> None:
+    for start in range(0, len(tensor), rows):
         with np.errstate(over="raise"):
             piece = contiguous(tensor[start : start + rows], dtype)
-        left, place = memoryview(piece.reshape(-1).view(np.uint8)), offset + start * row_bytes
+        left = memoryview(piece.reshape(-1).view(np.uint8))
         while left:
-            written = os.pwrite(file, left, place)
-            left, place = left[written:], place + written
+            written = os.pwrite(file, left, offset)
+            left, offset = left[written:], offset + written
 
-    for _ in ahead(write_rows, range(0, len(tensor), rows), pool=pool):
-        pass
+
+def _total(shapes: Sequence[NamedShape], dtype: np.dtype) -> int:
+    return sum(_size(shape, dtype) for _, shape in shapes)
+
+
+def _size(shape: Sequence[int], dtype: np.dtype) -> int:
+    return math.prod(shape) * dtype.itemsize

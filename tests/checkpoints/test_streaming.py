@@ -1,5 +1,8 @@
 """Arrays that are read piece by piece are placed on devices whole, whatever their order of axes."""
 
+import collections
+import time
+
 import jax
 import numpy as np
 import pytest
@@ -9,7 +12,7 @@ from hypothesis import strategies as st
 from jax.sharding import SingleDeviceSharding
 
 from t5x_code.checkpoints import streaming
-from t5x_code.checkpoints.copying import ALIGNMENT, aligned_empty, contiguous, copy_into
+from t5x_code.checkpoints.copying import ALIGNMENT, THREADS, aligned_empty, contiguous, copy_into
 from t5x_code.checkpoints.streaming import LazyArray, place, read_layers
 
 
@@ -67,14 +70,18 @@ def test_what_was_read_is_not_copied_again():
     assert placed.unsafe_buffer_pointer() == made[0].ctypes.data
 
 
-@pytest.mark.parametrize("layers_per_chunk", [1, 2, 5])
-def test_layers_are_read_in_order_into_two_buffers(layers_per_chunk, tmp_path):
-    whole = np.arange(5 * 6 * 7, dtype=np.float32).reshape(5, 6, 7)
+@pytest.mark.parametrize("layers_per_chunk", [1, 2, 12])
+def test_layers_are_read_in_order_and_held_while_others_are_read(layers_per_chunk, tmp_path):
+    whole = np.arange(12 * 6 * 7, dtype=np.float32).reshape(12, 6, 7)
     spec = {"driver": "zarr", "kvstore": f"file://{tmp_path}/", "metadata": {"chunks": [layers_per_chunk, 6, 7]}}
     array = ts.open(spec, create=True, dtype="float32", shape=whole.shape).result()
     array.write(whole).result()
-    places = set()
-    for read, expected in zip(read_layers(array), whole, strict=True):
-        np.testing.assert_array_equal(read, expected)
-        places.add(read.ctypes.data)
-    assert len(places) <= 2 * layers_per_chunk
+    places, held = set(), collections.deque(maxlen=THREADS)
+    for n, layer in enumerate(read_layers(array)):
+        held.append((n, layer))
+        time.sleep(0.02)  # what is read ahead by now must not lie where one of these does
+        for m, of_before in held:
+            np.testing.assert_array_equal(of_before, whole[m])
+        places.add(layer.ctypes.data)
+    assert n == 11
+    assert len(places) <= (THREADS + 1) * layers_per_chunk

@@ -118,7 +118,7 @@ def test_export_of_import_is_the_same_bits_where_transformers_has_no_class(kind,
     (tmp_path / "theirs/config.json").write_text(json.dumps(hf))
     shapes = [(name, tensor.shape) for name, tensor in tensors.items()]
     np_dtype = {"float32": np.float32, "bfloat16": jax.numpy.bfloat16}[dtype]
-    write_safetensors(tmp_path / "theirs", shapes, tensors.values(), np_dtype, max_shard_bytes=20_000)
+    write_safetensors(tmp_path / "theirs", shapes, tensors.values(), np_dtype, shard_bytes=20_000)
     import_model(str(tmp_path / "theirs"), str(tmp_path / "ours"))
     export_model(str(tmp_path / "ours"), str(tmp_path / "back"), mp_num=mp_num, dtype=dtype)
     assert_same_bits(tmp_path / "theirs", tmp_path / "back")

@@ -1,8 +1,10 @@
 """safetensors and torch files, sharded and single; folders that are not whole; pickles that hold more than tensors."""
 
 import collections
+import itertools
 import json
 import os
+import time
 import zipfile
 
 import ml_dtypes
@@ -11,6 +13,7 @@ import pytest
 import safetensors.numpy
 import torch
 
+from t5x_code.checkpoints.copying import THREADS
 from t5x_code.errors import UserError
 from t5x_code.huggingface.safetensors_file import write_safetensors
 from t5x_code.huggingface.weights_folder import WeightsFolder
@@ -20,13 +23,13 @@ TENSORS = {f"t{n}": np.random.default_rng(n).normal(size=(n + 1, 5)).astype(np.f
 
 def write(folder, limit=200, dtype=np.float32):
     shapes = [(name, tensor.shape) for name, tensor in TENSORS.items()]
-    write_safetensors(folder, shapes, TENSORS.values(), dtype, max_shard_bytes=limit)
+    write_safetensors(folder, shapes, TENSORS.values(), dtype, shard_bytes=limit)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
 @pytest.mark.parametrize(("limit", "files"), [(1 << 20, 1), (200, 3), (1, 6)])
 def test_the_library_reads_what_is_written(tmp_path, limit, files, dtype):
-    limit = limit * np.dtype(dtype).itemsize // 4
+    limit = max(1, limit * np.dtype(dtype).itemsize // 4)
     write(tmp_path, limit, dtype)
     paths = sorted(tmp_path.glob("*.safetensors"))
     assert len(paths) == files
@@ -43,6 +46,36 @@ def test_the_index_is_as_transformers_wants_it(tmp_path):
     index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
     assert index["weight_map"]["t0"] == "model-00001-of-00003.safetensors"
     assert index["metadata"]["total_size"] == sum(tensor.nbytes for tensor in TENSORS.values())
+
+
+def test_tensors_that_follow_each_other_lie_in_different_files_of_like_sizes(tmp_path):
+    shapes = [("embedding", (64, 8)), *((f"layer{n}", (8, 8)) for n in range(24))]
+    write_safetensors(tmp_path, shapes, (np.zeros(shape) for _, shape in shapes), np.float32, shard_bytes=1 << 11)
+    file_of = json.loads((tmp_path / "model.safetensors.index.json").read_text())["weight_map"]
+    sizes = [path.stat().st_size for path in tmp_path.glob("*.safetensors")]
+    assert len(sizes) == len(set(file_of.values())) == 4
+    assert max(sizes) - min(sizes) < 600  # a layer has 256 bytes, and its entry in the header some 70
+    assert all(file_of[f"layer{n}"] != file_of[f"layer{n + 1}"] for n in range(23))
+
+
+def test_a_tensors_memory_may_be_used_again_when_enough_others_were_asked_for(tmp_path, monkeypatch):
+    """The tensors lie in as many buffers as threads, as `read_layers` has them, and take long to write."""
+    shapes = [(f"t{n}", (4, 5)) for n in range(20)]
+    buffers = [np.empty((4, 5), np.float32) for _ in range(THREADS)]
+
+    def tensors():
+        for n, buffer in zip(range(20), itertools.cycle(buffers), strict=False):
+            buffer[...] = n
+            yield buffer
+
+    def slow(tensor, dtype):
+        time.sleep(0.01)
+        return np.array(tensor, dtype)
+
+    monkeypatch.setattr("t5x_code.huggingface.safetensors_file.contiguous", slow)
+    write_safetensors(tmp_path, shapes, tensors(), np.float32, shard_bytes=400)
+    for name, tensor in WeightsFolder(tmp_path).items():
+        np.testing.assert_array_equal(tensor, int(name[1:]))
 
 
 def test_a_tensor_larger_than_what_is_written_at_a_time(tmp_path, monkeypatch):
