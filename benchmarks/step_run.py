@@ -42,6 +42,7 @@ class StepRun:
 
         from t5x_code.models.config import TransformerConfig
         from t5x_code.models.decoder import logical_axes
+        from t5x_code.parallel.cpu import FreedMemory, run_programs_in_turn
         from t5x_code.parallel.mesh import MeshConfig, make_mesh
         from t5x_code.parallel.rules import logical_axes_on
         from t5x_code.training.assemble import jit_train_step
@@ -65,6 +66,7 @@ class StepRun:
             remat=size.remat,
             attention=attention,
         )
+        run_programs_in_turn()
         mesh = make_mesh(MeshConfig(), jax.devices()[:1])
         config = OptimizerConfig(schedule=ScheduleConfig("constant", 1e-4))
         optimizer = make_optimizer(config, logical_axes(self.model))
@@ -85,6 +87,7 @@ class StepRun:
             self.batch = jax.device_put(arrays)
             step = jit_train_step(parts, self.state)
             self._step = step.lower(self.state, self.batch).compile()
+        FreedMemory(mesh).keep()
 
     def steps(self, count: int) -> float:
         """Takes steps and waits for the last; returns its loss."""

@@ -21,6 +21,7 @@ from absl import flags
 
 from t5x_code.checkpoints.model_directory import ModelDescription
 from t5x_code.models.config import TransformerConfig
+from t5x_code.parallel.cpu import run_programs_in_turn
 from t5x_code.parallel.mesh import MeshConfig, make_mesh
 from t5x_code.recipes import command_line
 from t5x_code.training.loop import LoopConfig, RunData, RunFiles, train
@@ -49,6 +50,7 @@ _OUTPUT = flags.DEFINE_string("output", None, "JSON file for the results.")
 def main(argv: list[str]) -> None:
     """Runs in turns, prints the table."""
     del argv
+    run_programs_in_turn()
     results: dict[str, list[dict[str, float]]] = {"log at every step": [], "log at the end": []}
     for _ in range(_ROUNDS.value):
         results["log at every step"].append(run(1))

@@ -23,6 +23,7 @@ from t5x_code.checkpoints.model_directory import (
 from t5x_code.errors import RunAgain, UserError, one_line
 from t5x_code.models.attention.choice import AUTO
 from t5x_code.models.modality import split_config
+from t5x_code.parallel.cpu import run_programs_in_turn
 from t5x_code.parallel.failures import FailureWatch
 from t5x_code.parallel.hosts import is_writer, rows_of_process, start_processes
 from t5x_code.parallel.meeting import agree, first_alone, in_every_process
@@ -67,6 +68,7 @@ def train_recipe(recipe: Recipe, resolved: str, command: str) -> int:
     """
     start_processes(recipe.hosts)
     use_compilation_cache()
+    run_programs_in_turn()
     agree("start", start_facts(resolved), recipe.hosts.barrier_seconds)
     mesh = make_mesh(recipe.mesh)
     model = settle_attention(recipe, mesh)

@@ -10,6 +10,7 @@ from t5x_code.models.config import TransformerConfig
 from t5x_code.models.decoder import logical_axes
 from t5x_code.models.lora import trained
 from t5x_code.models.modality import VocabularySplit
+from t5x_code.parallel.cpu import is_one_cpu
 from t5x_code.training.losses import LossConfig, make_loss
 from t5x_code.training.optimizer import OptimizerConfig, make_optimizer
 from t5x_code.training.schedules import make_schedule
@@ -58,5 +59,4 @@ def compiler_options(mesh: Mesh) -> dict[str, str] | None:
     added to are there for the whole forward pass. But processes must start their collectives in the same order, which
     under the usual one they do and under this one they did not.
     """
-    is_one_cpu = mesh.size == 1 and mesh.devices.flat[0].platform == "cpu"
-    return {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"} if is_one_cpu else None
+    return {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"} if is_one_cpu(mesh) else None

@@ -1,7 +1,7 @@
 """The training loop: start or resume, step, log, evaluate, save, stop. Read `train` from top to bottom.
 
 The loop stays one step ahead of the device and waits for numbers only where it logs: the device never waits for the
-loop, and a request to stop is answered after the step that is queued.
+loop, and a request to stop is answered after the step that is queued. A single CPU takes its steps in the loop itself.
 """
 
 import contextlib
@@ -23,6 +23,7 @@ from t5x_code.checkpoints.replica import ReplicaWriter, replica_folder
 from t5x_code.errors import UserError
 from t5x_code.models.config import TransformerConfig
 from t5x_code.models.modality import VocabularySplit
+from t5x_code.parallel.cpu import FreedMemory
 from t5x_code.parallel.hosts import global_batch, is_writer
 from t5x_code.parallel.rules import logical_axes_on
 from t5x_code.terminal import say
@@ -182,6 +183,7 @@ def _run(config: LoopConfig, steps: _Steps, start: Start, data: RunData) -> int:
     speed = Speedometer(steps.model, steps.mesh, data.split)
     queued: Any = None  # metrics of the step before, which may still run
     stops = False
+    freed = FreedMemory(steps.mesh)
     log_periods = [config.log_period, config.eval_period, *([config.benchmark_period] if data.benchmarks else [])]
 
     def save() -> None:
@@ -195,6 +197,7 @@ def _run(config: LoopConfig, steps: _Steps, start: Start, data: RunData) -> int:
         checkpoint = checkpoint_of(state, metadata)
         if writer:
             writer.flush()
+        freed.give_back()
         checkpoints.save(step, checkpoint)
         if replicas:
             replicas.save(step, checkpoint)
@@ -247,6 +250,7 @@ def _run(config: LoopConfig, steps: _Steps, start: Start, data: RunData) -> int:
                 step += 1
                 if speed.is_first_step:
                     jax.block_until_ready(metrics)
+                    freed.keep()
                     _say_first_step(speed, step)
                     speed.restart()
                 speed.add_batch(*batch["inputs"].shape)
@@ -255,6 +259,7 @@ def _run(config: LoopConfig, steps: _Steps, start: Start, data: RunData) -> int:
                 if is_last or any(step % period == 0 for period in log_periods):
                     record = {name: float(value) for name, value in jax.device_get(metrics).items()}
                     record |= speed.read()
+                    freed.give_back_if_much()
                     _refuse_divergence(config, step, record)
                     _say_progress(config, step, record, speed)
                     try:
