@@ -17,6 +17,14 @@ from t5x_code.source_code.reindentation import LEVEL, reindent
 
 MBPP_TEST_SPLIT = range(11, 511)  # task ids; Austin et al. 2021 (arXiv 2108.07732), section 2.1
 
+# What a file may be that is given to another benchmark's reader, by a field that no other has.
+HINTS = {
+    "stop_tokens": "MultiPL-E's files are not read, HumanEval-X's are",
+    "test_list": "MBPP's have task_id, text or prompt, code and test_list, and are read by --eval=mbpp",
+    "declaration": "HumanEval-X's are read by --eval=multilingual",
+    "canonical_solution": "HumanEval's are read by --eval=humaneval, or infilling where they have a suffix",
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
@@ -204,14 +212,14 @@ _LANGUAGES = {
 
 
 def _multilingual_problem(record: dict[str, Any]) -> Problem:
-    language = record["task_id"].partition("/")[0].lower()
+    task_id, prompt, answer, tests = (record[name] for name in ("task_id", "prompt", "canonical_solution", "test"))
+    language = task_id.partition("/")[0].lower()
     language = {"js": "javascript"}.get(language, language)
     if language != "python" and language not in _LANGUAGES:
         known = ", ".join(["python", *_LANGUAGES])
-        raise UserError(f"{record['task_id']}: programs of this language cannot be run here; choose one of {known}")
-    prompt, answer, tests = record["prompt"], record["canonical_solution"], record["test"]
+        raise UserError(f"{task_id}: programs of this language cannot be run here; choose one of {known}")
     return Problem(
-        task_id=record["task_id"],
+        task_id=task_id,
         prompt=prompt,
         answer=answer,
         tests=tests,
@@ -242,8 +250,8 @@ def _read(path: str, make: Callable[[dict[str, Any]], Problem]) -> list[Problem]
             problems[problem.task_id] = problem
     except KeyError as error:
         reason = f"problem {len(problems) + 1} lacks the field {error}; it has {', '.join(record)}"
-        elsewhere = "; MultiPL-E's files are not read, HumanEval-X's are" if "stop_tokens" in record else ""
-        raise UserError(f"{path} is not in the benchmark's format ({reason}{elsewhere})") from error
+        hint = next((f"; {hint}" for field, hint in HINTS.items() if field in record), "")
+        raise UserError(f"{path} is not in the benchmark's format ({reason}{hint})") from error
     # RecursionError: of brackets without end.
     except (ValueError, TypeError, AttributeError, IndexError, SyntaxError, RecursionError) as error:
         reason = f"problem {len(problems) + 1}, {type(error).__name__}: {error}"

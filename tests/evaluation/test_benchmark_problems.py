@@ -275,6 +275,29 @@ def test_sub_problems_that_give_the_same_are_one():
     assert [part.answer for part in incremental_problems(problem)] == [problem.answer, "\n\n    return a\n\n"]
 
 
+HUMANEVAL = {"task_id": "HumanEval/0", "prompt": "p", "entry_point": "f", "canonical_solution": "s", "test": "t"}
+HUMANEVAL_X = {"task_id": "Java/0", "prompt": "p", "declaration": "d", "canonical_solution": "s", "test": "t"}
+
+
+@pytest.mark.parametrize(
+    ("read", "record", "right"),
+    [
+        (read_humaneval, MBPP[0], "--eval=mbpp"),
+        (read_infilling, MBPP[0], "--eval=mbpp"),
+        (read_multilingual, MBPP[0], "--eval=mbpp"),
+        (read_humaneval, HUMANEVAL_X, "--eval=multilingual"),
+        (read_infilling, HUMANEVAL, "--eval=humaneval"),
+        (read_mbpp, HUMANEVAL, "--eval=humaneval"),
+        (read_mbpp, HUMANEVAL_X, "--eval=multilingual"),
+    ],
+)
+def test_a_file_of_another_benchmark_is_said_to_be_one(read, record, right, tmp_path):
+    path = tmp_path / "other.jsonl"
+    path.write_text(json.dumps(record) + "\n")
+    with pytest.raises(UserError, match=f"lacks the field .* are read by {right}"):
+        read(str(path))
+
+
 @pytest.mark.parametrize("read", [read_infilling, read_mbpp, read_multilingual])
 def test_data_that_nobody_ships_has_to_be_given(read, tmp_path):
     with pytest.raises(UserError, match="give --data"):
