@@ -3,7 +3,9 @@
 Programs run while the model writes the next ones.
 """
 
+import contextlib
 import dataclasses
+import functools
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -11,6 +13,7 @@ from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from t5x_code.errors import UserError
 from t5x_code.evaluation.incremental import incremental_problems
@@ -66,8 +69,7 @@ def _evaluate(request: Request, problems: Sequence[Problem], default_protocol: s
     if protocol.strips_prompts:
         problems = [problem.stripped() for problem in problems]
     problems = [dataclasses.replace(p, preamble=protocol.preamble) if p.language == "python" else p for p in problems]
-    with SandboxPool(request.execution) as pool:
-        judge = _Judge(pool, problems, request)
+    with SandboxPool(request.execution) as pool, contextlib.closing(_Judge(pool, problems, request)) as judge:
         started = time.monotonic()
         if request.samples is not None:
             samples = read_samples(request.samples, known)
@@ -118,20 +120,30 @@ class _Judge:
         self._pool, self._problems = pool, {problem.task_id: problem for problem in problems}
         self._futures: dict[str, list[Future[Outcome]]] = {}
         self._passed = self._ended = 0
-        self._bar = progress_bar(total=0, unit="program", shown=request.show_progress)
+        self._shown = request.show_progress
+
+    @functools.cached_property
+    def _bar(self) -> tqdm:
+        """Made when there is something to count: what goes wrong before is not told between two empty bars."""
+        return progress_bar(total=0, unit="program", shown=self._shown)
 
     def take(self, samples: Sequence[tuple[str, str]]) -> None:
         """Queues samples (task id, completion)."""
-        self._bar.total += len(samples)
+        if samples:
+            self._bar.total += len(samples)
         for task_id, completion in samples:
             future = self._pool.submit(self._problems[task_id].program(completion))
             self._futures.setdefault(task_id, []).append(future)
             future.add_done_callback(self._count)
 
     def outcomes(self) -> dict[str, list[Outcome]]:
-        """By task id, in the order of the samples, once all are there; ends the bar."""
-        with self._bar:
-            return {task_id: [future.result() for future in futures] for task_id, futures in self._futures.items()}
+        """By task id, in the order of the samples, once all are there."""
+        return {task_id: [future.result() for future in futures] for task_id, futures in self._futures.items()}
+
+    def close(self) -> None:
+        """Ends the bar."""
+        if "_bar" in vars(self):
+            self._bar.close()
 
     def _count(self, future: Future[Outcome]) -> None:
         with self._bar.get_lock():

@@ -1,6 +1,7 @@
 """A whole evaluation: samples drawn and judged, killed and resumed, given samples, refusals."""
 
 import dataclasses
+import gc
 import json
 
 import jax
@@ -71,11 +72,14 @@ def test_incremental_results_are_means_over_sub_problems(request_for, tmp_path):
         ('{"task_id": "HumanEval/999", "completion": "x"}', "answers HumanEval/999, which is none of the problems"),
     ],
 )
-def test_bad_samples_are_refused_by_line(request_for, tmp_path, line, message):
+def test_bad_samples_are_refused_by_line_and_by_no_bar(request_for, tmp_path, line, message, capfd):
     path = tmp_path / "samples.jsonl"
     path.write_text(f'{{"task_id": "HumanEval/0", "completion": "x"}}\n{line}\n')
+    request = dataclasses.replace(request_for(model=None, samples=str(path), limit=None), show_progress=True)
     with pytest.raises(UserError, match=message):
-        evaluate(request_for(model=None, samples=str(path), limit=None))
+        evaluate(request)
+    gc.collect()
+    assert "program" not in capfd.readouterr().err
 
 
 def test_code_runs_only_where_it_was_allowed(request_for, monkeypatch):
