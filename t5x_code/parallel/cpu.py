@@ -8,12 +8,15 @@ import ctypes
 import os
 import resource
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import jax
 from jax.sharding import Mesh
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 NEVER = -1
+DEFAULT_TRIM_BYTES, DEFAULT_MMAP_MAX = 128 << 10, 65536
 MUCH = 1.25  # times the usual memory: what is kept beyond it is given back
 
 
@@ -33,13 +36,25 @@ def run_programs_in_turn() -> None:
 
 
 class FreedMemory:
-    """What the process has freed and keeps; on several devices, and without glibc, nothing."""
+    """What the process has freed and keeps, within `with`; on several devices, and without glibc, nothing."""
 
     def __init__(self, mesh: Mesh):
         library = ctypes.CDLL(None)
         is_glibc = hasattr(library, "mallopt") and hasattr(library, "malloc_trim")
         self._glibc = library if is_one_cpu(mesh) and is_glibc else None
         self._usual: int | None = None  # resident bytes while training
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """What is freed from here on goes back to the system as it does by itself."""
+        if self._glibc:
+            self._glibc.mallopt(M_MMAP_MAX, DEFAULT_MMAP_MAX)
+            self._glibc.mallopt(M_TRIM_THRESHOLD, DEFAULT_TRIM_BYTES)
+        self.give_back()
 
     def keep(self) -> None:
         """Gives back what is free now, as what compilation needed, and keeps what is freed from here on."""

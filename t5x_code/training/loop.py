@@ -183,7 +183,6 @@ def _run(config: LoopConfig, steps: _Steps, start: Start, data: RunData) -> int:
     speed = Speedometer(steps.model, steps.mesh, data.split)
     queued: Any = None  # metrics of the step before, which may still run
     stops = False
-    freed = FreedMemory(steps.mesh)
     log_periods = [config.log_period, config.eval_period, *([config.benchmark_period] if data.benchmarks else [])]
 
     def save() -> None:
@@ -230,6 +229,7 @@ def _run(config: LoopConfig, steps: _Steps, start: Start, data: RunData) -> int:
             _replica_writer(config) as replicas,
             Watchdog(config.watchdog_minutes) as watchdog,
             ProfilerWindow(folder / "profile", config.profile_steps) as profiler,
+            FreedMemory(steps.mesh) as freed,
         ):
             if not start.is_saved:
                 save()

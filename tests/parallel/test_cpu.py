@@ -5,8 +5,13 @@ import platform
 import statistics
 import subprocess
 import sys
+import types
 
+import jax
 import pytest
+
+from t5x_code.parallel.cpu import FreedMemory
+from t5x_code.parallel.mesh import MeshConfig, make_mesh
 
 # Each call of the program needs 128 MiB of temporary arrays, 32,768 pages.
 FAULTS = """
@@ -53,3 +58,14 @@ def test_a_program_gets_the_memory_that_it_had_before():
     kept = run_program("kept")
     assert statistics.median(kept["faults"]) < 1_000  # the first calls may find what lies between them taken
     assert kept["after"] < 0.6 * kept["kept"]  # three times the usual memory, of which one is in use at most
+
+
+def test_the_systems_own_ways_come_back_at_the_end(monkeypatch):
+    told = []
+    library = types.SimpleNamespace(mallopt=lambda *values: told.append(values), malloc_trim=lambda pad: None)
+    monkeypatch.setattr("t5x_code.parallel.cpu.ctypes.CDLL", lambda name: library)
+    with pytest.raises(KeyError), FreedMemory(make_mesh(MeshConfig(), jax.devices()[:1])) as freed:
+        freed.keep()
+        assert told == [(-4, 0), (-1, -1)]
+        raise KeyError
+    assert told[2:] == [(-4, 65536), (-1, 128 * 1024)]
