@@ -117,7 +117,7 @@ def of_convert(rows: dict[str, Any]) -> Lines:
     compared = (
         ("load", "load", "load of a Hugging Face folder", "`from_pretrained` and a pass over every weight"),
         ("export", "export", "export to a Hugging Face folder", "`save_pretrained` of a model in memory"),
-        ("export", "convert", "the same", both),
+        ("export", "convert", "export, from disk to disk", both),
         ("convert", "convert", "import to a model directory", both),
     )
     lines = []

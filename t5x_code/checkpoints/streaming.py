@@ -158,7 +158,9 @@ def read_layers(array: ts.TensorStore) -> Iterator[np.ndarray]:
     costs more than what is read into it: one per layer that is held, one for the next, one that is read ahead.
     """
     per_chunk = array.chunk_layout.read_chunk.shape[0]
-    buffers = [np.empty((per_chunk, *array.shape[1:]), array.dtype.numpy_dtype) for _ in range(THREADS + 1)]
+    starts = range(0, array.shape[0], per_chunk)
+    shape, dtype = (per_chunk, *array.shape[1:]), array.dtype.numpy_dtype
+    buffers = [np.empty(shape, dtype) for _ in starts[: THREADS + 1]]
 
     def read_into(buffer: np.ndarray, start: int) -> np.ndarray:
         chunk = array[start : min(start + per_chunk, array.shape[0])]
@@ -166,7 +168,6 @@ def read_layers(array: ts.TensorStore) -> Iterator[np.ndarray]:
         ts.array(into).write(chunk[ts.d[:].translate_to[0]]).result()
         return into
 
-    starts = range(0, array.shape[0], per_chunk)
     for layers in ahead(lambda item: read_into(*item), zip(itertools.cycle(buffers), starts), number=1):
         yield from layers
 

@@ -18,7 +18,7 @@ from t5x_code.source_code.reindentation import LEVEL, reindent
 MBPP_TEST_SPLIT = range(11, 511)  # task ids; Austin et al. 2021 (arXiv 2108.07732), section 2.1
 
 # What a file may be that is given to another benchmark's reader, by a field that no other has.
-HINTS = {
+HINT_OF_FIELD = {
     "stop_tokens": "MultiPL-E's files are not read, HumanEval-X's are",
     "test_list": "MBPP's have task_id, text or prompt, code and test_list, and are read by --eval=mbpp",
     "declaration": "HumanEval-X's are read by --eval=multilingual",
@@ -250,7 +250,7 @@ def _read(path: str, make: Callable[[dict[str, Any]], Problem]) -> list[Problem]
             problems[problem.task_id] = problem
     except KeyError as error:
         reason = f"problem {len(problems) + 1} lacks the field {error}; it has {', '.join(record)}"
-        hint = next((f"; {hint}" for field, hint in HINTS.items() if field in record), "")
+        hint = next((f"; {hint}" for field, hint in HINT_OF_FIELD.items() if field in record), "")
         raise UserError(f"{path} is not in the benchmark's format ({reason}{hint})") from error
     # RecursionError: of brackets without end.
     except (ValueError, TypeError, AttributeError, IndexError, SyntaxError, RecursionError) as error:

@@ -8,7 +8,7 @@ import contextlib
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
@@ -93,7 +93,8 @@ def write_safetensors(
         place_of = {}
         for file, shard in zip(files, shards, strict=True):
             handle = until_written.enter_context((folder / file).open("wb"))
-            place_of.update({name: (handle.fileno(), offset) for name, offset in _write_header(handle, shard, dtype)})
+            offset_of = _write_header(handle, shard, dtype)
+            place_of.update({name: (handle.fileno(), offset) for name, offset in offset_of.items()})
         pool = until_written.enter_context(ThreadPoolExecutor(THREADS))
 
         def write(named: tuple[NamedShape, np.ndarray]) -> None:
@@ -126,8 +127,8 @@ def _deal(shapes: Sequence[NamedShape], dtype: np.dtype, shard_bytes: int) -> li
     return shards
 
 
-def _write_header(handle: BinaryIO, shard: Sequence[NamedShape], dtype: np.dtype) -> Iterator[tuple[str, int]]:
-    """Writes what stands before a file's tensors; yields where in it each of them begins."""
+def _write_header(handle: BinaryIO, shard: Sequence[NamedShape], dtype: np.dtype) -> dict[str, int]:
+    """Writes what stands before a file's tensors; returns where in the file each of them begins, by name."""
     header, end = {"__metadata__": {"format": "pt"}}, 0
     for name, shape in shard:
         begin, end = end, end + _size(shape, dtype)
@@ -137,7 +138,7 @@ def _write_header(handle: BinaryIO, shard: Sequence[NamedShape], dtype: np.dtype
     text = len(text).to_bytes(8, "little") + text
     handle.write(text)
     handle.flush()
-    yield from ((name, len(text) + header[name]["data_offsets"][0]) for name, _ in shard)
+    return {name: len(text) + header[name]["data_offsets"][0] for name, _ in shard}
 
 
 def _write_tensor(file: int, offset: int, tensor: np.ndarray, dtype: np.dtype) -> None:

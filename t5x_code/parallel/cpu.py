@@ -14,9 +14,10 @@ from typing import Self
 import jax
 from jax.sharding import Mesh
 
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # of glibc's malloc.h
 NEVER = -1
-DEFAULT_TRIM_BYTES, DEFAULT_MMAP_MAX = 128 << 10, 65536
+# What glibc begins with and, of the thresholds, where its own adjustment ends, which `mallopt` switches off for good.
+OWN_MMAP_MAX, OWN_MMAP_THRESHOLD, OWN_TRIM_THRESHOLD = 65536, 32 << 20, 64 << 20
 MUCH = 1.25  # times the usual memory: what is kept beyond it is given back
 
 
@@ -43,6 +44,7 @@ class FreedMemory:
         is_glibc = hasattr(library, "mallopt") and hasattr(library, "malloc_trim")
         self._glibc = library if is_one_cpu(mesh) and is_glibc else None
         self._usual: int | None = None  # resident bytes while training
+        self._has_just_begun = False
 
     def __enter__(self) -> Self:
         return self
@@ -50,10 +52,11 @@ class FreedMemory:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """What is freed from here on goes back to the system as it does by itself."""
+        """Large blocks that are freed from here on go back to the system, as they do by themselves."""
         if self._glibc:
-            self._glibc.mallopt(M_MMAP_MAX, DEFAULT_MMAP_MAX)
-            self._glibc.mallopt(M_TRIM_THRESHOLD, DEFAULT_TRIM_BYTES)
+            self._glibc.mallopt(M_MMAP_MAX, OWN_MMAP_MAX)
+            self._glibc.mallopt(M_MMAP_THRESHOLD, OWN_MMAP_THRESHOLD)
+            self._glibc.mallopt(M_TRIM_THRESHOLD, OWN_TRIM_THRESHOLD)
         self.give_back()
 
     def keep(self) -> None:
@@ -62,6 +65,7 @@ class FreedMemory:
         if self._glibc:
             self._glibc.mallopt(M_MMAP_MAX, 0)
             self._glibc.mallopt(M_TRIM_THRESHOLD, NEVER)
+        self._has_just_begun = True
 
     def give_back(self) -> None:
         """Gives back what is free now: before something else than a step needs memory."""
@@ -69,9 +73,18 @@ class FreedMemory:
             self._glibc.malloc_trim(0)
 
     def give_back_if_much(self) -> None:
-        """Between steps, now and then: gives back what is free where a save or an evaluation has left much of it."""
-        if self._glibc:
-            resident = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-            self._usual = self._usual or resident
-            if resident > MUCH * self._usual:
-                self.give_back()
+        """Between steps, now and then: gives back what is free where a save or an evaluation has left much of it.
+
+        How much is usual is seen at the second call: at the first, no step may have run since `keep` gave all back.
+        """
+        if self._glibc is None or self._has_just_begun:
+            self._has_just_begun = False
+            return
+        resident = _resident_bytes()
+        self._usual = self._usual or resident
+        if resident > MUCH * self._usual:
+            self.give_back()
+
+
+def _resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
