@@ -3,16 +3,18 @@
     python benchmarks/attention.py --lengths=1024,2048 --output=attention.json
 
 Ours is what "auto" chooses for the device (printed). The peer is JAX's own function with a boolean mask, as users of
-masks of their own call it; on an NVIDIA GPU also cuDNN with its built-in causal mask, which is the limit there: it
-knows no documents and no prefixes. Each runs on causal rows, and on rows of packed documents that begin with a prefix
-which sees itself both ways. `to causal` is the cost of the latter beside the former: at most 1.1 is wanted. Variants
-take turns, A B A B. Memory is what the compiled program asks for beside its arguments and results, up to the longest of
---memory_lengths; it has to grow linearly. A variant that the device's memory does not hold has no times.
+masks of their own call it; on an NVIDIA GPU also ours for recipes whose tokens see no later ones, and cuDNN with its
+built-in causal mask, which is the limit there: it knows no documents and no prefixes. Each runs on causal rows, and on
+rows of packed documents that begin with a prefix which sees itself both ways. `to causal` is the cost of the latter
+beside the former: at most 1.1 is wanted. Variants take turns, A B A B. Memory is what the compiled program asks for
+beside its arguments and results, up to the longest of --memory_lengths; it has to grow linearly. A variant that the
+device's memory does not hold has no times.
 
 Legend: B batch, L length, H heads, E head dim.
 """
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -22,7 +24,7 @@ import numpy as np
 import turns
 from absl import flags
 
-from t5x_code.models.attention.choice import choose
+from t5x_code.models.attention.choice import AUTO, choose
 from t5x_code.models.attention.dispatch import attention, case_of
 from t5x_code.recipes import command_line
 from t5x_code.terminal import say
@@ -67,6 +69,9 @@ def measure(length: int) -> list[dict[str, Any]]:
     if jax.default_backend() == "gpu" and _DTYPE.value == "bfloat16":
         variants["cuDNN, causal only"] = cudnn
         cases.append(("cuDNN, causal only", "causal"))
+        if chosen(length) == "tokamax":
+            variants["ours (tokamax_causal)"] = functools.partial(ours, implementation="tokamax_causal")
+            cases.append(("ours (tokamax_causal)", "causal"))
     programs: dict[tuple[str, str], jax.stages.Compiled] = {}
     runs: dict[tuple[str, str], Callable[[], Any]] = {}
     for name, kind in cases:
@@ -100,9 +105,9 @@ def unless_too_large(what: str) -> Iterator[None]:
         say(f"{what}: too large for the device's memory")
 
 
-def ours(q, k, v, attend_from, attend_to):
+def ours(q, k, v, attend_from, attend_to, implementation=AUTO):
     """By intervals."""
-    return attention(q, k, v, attend_from, attend_to, scale=_HEAD_DIM.value**-0.5)
+    return attention(q, k, v, attend_from, attend_to, implementation, scale=_HEAD_DIM.value**-0.5)
 
 
 def masked(q, k, v, attend_from, attend_to):

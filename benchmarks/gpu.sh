@@ -18,24 +18,30 @@ fi
 export PYTHONPATH="$PWD:${PYTHONPATH:-}" PYTHONUNBUFFERED=1 XLA_PYTHON_CLIENT_MEM_FRACTION=0.92
 
 part() { # NAME SECONDS COMMAND..
-    local name=$1 limit=$2 start=$SECONDS
+    local name=$1 limit=$2 start=$SECONDS status
     shift 2
     timeout --kill-after=5 "$limit" "$@" >"$output/$name.log" 2>&1
-    echo "== $name: exit $?, $((SECONDS - start)) s"
+    status=$?
+    echo "== $name: exit $status, $((SECONDS - start)) s"
     tail -n 25 "$output/$name.log"
+    return $status
 }
 
+# Which way to multiply is fastest is found once for all parts.
+mkdir -p "$output/autotune"
+export XLA_FLAGS="${XLA_FLAGS:-} --xla_gpu_per_fusion_autotune_cache_dir=$output/autotune"
 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader
 step="python3 benchmarks/train_step.py --size=1b --dtype=bfloat16"
-part kernels 60 python3 -m pytest -q -rs -p no:cacheprovider tests/models/attention/test_tokamax.py \
-    tests/models/attention/test_cudnn.py
+# The same rows as Hugging Face's: each token sees all before it. Then those of packed documents.
+part step 280 $step --remat=none --turns=1 --turn_seconds=190 --attention=cudnn_causal --output="$output/train_step.json" ||
+    part step_peer_recomputes 150 $step --remat=full --turn=transformers
+part kernels 110 python3 -m pytest -q -rs -p no:cacheprovider tests/models/attention/test_cudnn.py \
+    tests/models/attention/test_tokamax.py
+part step_packed 100 $step --remat=none --steps=10 --turn=ours --attention=tokamax_causal --profile="$output/profile"
 part attention 60 python3 benchmarks/attention.py --dtype=bfloat16 --batch_size=8 --num_heads=16 --head_dim=128 \
-    --lengths=2048,8192 --rounds=20 --output="$output/attention.json"
-part step 150 $step --remat=none --turns=1 --turn_seconds=95 --output="$output/train_step.json"
-part step_dots 45 $step --remat=dots --steps=10 --turn=ours
-part step_full 45 $step --remat=full --steps=10 --turn=ours
-part step_cudnn 45 $step --remat=none --steps=10 --turn=ours --attention=cudnn
-part profile 60 $step --remat=none --steps=3 --turn=ours --profile="$output/profile"
+    --lengths=2048 --rounds=20 --output="$output/attention.json"
+part step_7b 60 python3 benchmarks/train_step.py --size=7b --dtype=bfloat16 --turn=ours --attention=cudnn_causal
+rm -rf "$output/autotune"
 # The gaps between kernels, the largest first, lie in the trace; it opens in Perfetto.
 find "$output/profile" -name '*.trace.json.gz' -exec mv {} "$output/trace.json.gz" \; 2>/dev/null
 [[ ! -f "$output/trace.json.gz" ]] || rm -rf "$output/profile"

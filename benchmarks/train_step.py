@@ -2,7 +2,8 @@
 
     python benchmarks/train_step.py --size=71m --dtype=float32 --output=train_step.json
 
-CodeGen's block with 71.4 M parameters (rows 4 x 512), 355 M (1 x 1024) or 1,015 M (16 x 2048, for one large GPU),
+CodeGen's block with 71.4 M parameters (rows 4 x 512), 355 M (1 x 1024) or, for one large GPU, 1,015 M (16 x 2048) or
+6.9 B (1 x 2048),
 AdamW with clipping by global norm. Ours runs under remat `dots`, unless `--remat` names another; Hugging Face as its
 users run it: on a CPU eager, on a GPU under `torch.compile` with the fastest attention its model class takes, with
 fused AdamW, in float32 or under bfloat16 autocast. Both train on the same random tokens; a turn's first steps

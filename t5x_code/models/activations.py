@@ -13,16 +13,25 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from t5x_code.models.config import Mlp
 from t5x_code.models.vector import add_vector, times_vector
 
 
-def keeping_inputs(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-    """The same function, which keeps only its inputs for its gradient. It has reverse-mode gradients only."""
+def keeping_inputs(function: Callable[..., jax.Array], apart: bool = False) -> Callable[..., jax.Array]:
+    """The same function, which keeps only its inputs for its gradient. It has reverse-mode gradients only.
+
+    Args:
+        function: of arrays.
+        apart: where the compiler sees both passes at once, it must not take what it computed in the first one for the
+            second. It would have to keep that in between.
+    """
 
     def forward(*inputs: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
         return function(*inputs), inputs
 
     def backward(inputs: tuple[jax.Array, ...], cotangent: jax.Array) -> tuple[jax.Array, ...]:
+        if apart:
+            inputs = jax.lax.optimization_barrier(inputs)
         return jax.vjp(function, *inputs)[1](cotangent)
 
     kept = jax.custom_vjp(function)
@@ -30,23 +39,30 @@ def keeping_inputs(function: Callable[..., jax.Array]) -> Callable[..., jax.Arra
     return kept
 
 
-def elementwise(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-    """Like `keeping_inputs`, for a function that is computed in float32; the result has the type of the first input.
+# GELU (arXiv 1606.08415), approximate and exact; SwiGLU (arXiv 2002.05202) of gate and input.
+FUNCTIONS: dict[Mlp, Callable[..., jax.Array]] = {
+    "gelu_tanh": functools.partial(nn.gelu, approximate=True),
+    "gelu": functools.partial(nn.gelu, approximate=False),
+    "swiglu": lambda gate, x: nn.silu(gate) * x,
+}
+
+
+@functools.cache
+def activation(name: Mlp, in_loop: bool) -> Callable[..., jax.Array]:
+    """A function of `FUNCTIONS`, computed in float32; the result has the type of the first input.
 
     In bfloat16 every operation inside the function would round its result: on a processor without bfloat16
     instructions that takes ten times as long as the whole function in float32.
+
+    Args:
+        name: of the function.
+        in_loop: whether the layers are compiled as one, in a loop, for each of the two passes.
     """
 
     def wide(*inputs: jax.Array) -> jax.Array:
-        return function(*(x.astype(jnp.float32) for x in inputs)).astype(inputs[0].dtype)
+        return FUNCTIONS[name](*(x.astype(jnp.float32) for x in inputs)).astype(inputs[0].dtype)
 
-    return keeping_inputs(wide)
-
-
-# GELU (arXiv 1606.08415), approximate and exact; SwiGLU (arXiv 2002.05202) of gate and input.
-gelu_tanh = elementwise(functools.partial(nn.gelu, approximate=True))
-gelu_exact = elementwise(functools.partial(nn.gelu, approximate=False))
-swiglu = elementwise(lambda gate, x: nn.silu(gate) * x)
+    return keeping_inputs(wide, apart=not in_loop)
 
 
 @functools.cache

@@ -68,7 +68,7 @@ class TransformerConfig:
     dtype: Dtype = "bfloat16"  # of activations; parameters, norms, softmax and loss are float32
     quantization: Quantization = "none"  # 8-bit products of the layers in training; see models/quantized.py
     remat: RematPolicy = "none"  # what the backward pass recomputes; see models/remat.py
-    scan_layers: bool = True  # one compiled layer, scanned
+    scan_layers: bool | None = None  # one compiled layer in a loop; None: as `layer_loop.layers_in_loop` says
     attention: str = "auto"  # implementation, by name; see models/attention/choice.py
     loss_chunk: int | None = None  # tokens whose logits exist at a time; None: as `cross_entropy.default_chunk` says
     vocab_multiple: int = 128  # the embedding and head are padded to a multiple of this

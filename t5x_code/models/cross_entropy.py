@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
 from t5x_code.models.dot import dot
+from t5x_code.models.vector import sum_over_tokens
 
 MASKED = -1e30  # logit of a token that cannot be predicted; finite, so that weight 0 times its loss is 0
 
@@ -26,10 +27,12 @@ BATCH_AXES, LENGTH_AXIS, EMBED_AXIS, VOCABULARY_AXIS = ("data", "fsdp"), "sequen
 def default_chunk(platform: str) -> int:
     """Tokens of a chunk. On a CPU more would take memory and save no time; elsewhere more mean fewer sums of gradients.
 
+    On a GPU each sum reads and writes all of the head's gradient, 0.8 GB where it is 2,048 x 51,200.
+
     Args:
         platform: of the devices: cpu, gpu or tpu.
     """
-    return 512 if platform == "cpu" else 1024
+    return {"cpu": 512, "gpu": 4096}.get(platform, 1024)
 
 
 class LossSums(NamedTuple):
@@ -204,8 +207,10 @@ def _one_chunk(
     x_CxD, targets_C, weights_C, modality_C = chunk
     V = head_DxV.shape[1]
     first_entry = jax.lax.axis_index(vocabulary) * V if vocabulary else 0
-    allowed = allowed_2xV[0] if modality_C is None else allowed_2xV[modality_C]
-    logits_CxV = jnp.where(allowed, dot("cd,dv->cv", x_CxD, head_DxV, jnp.float32) + bias_V, MASKED)
+    # The mask is part of the bias, which a product can add by itself: no pass over the logits is made for it.
+    bias_2xV = jnp.where(allowed_2xV, bias_V, MASKED)
+    bias = bias_2xV[0] if modality_C is None else bias_2xV[modality_C]
+    logits_CxV = dot("cd,dv->cv", x_CxD, head_DxV, jnp.float32) + bias
     column_C = targets_C - first_entry  # of the target; outside [0, V) where another device has it
     is_here_C = (column_C >= 0) & (column_C < V)
     highest_C = _pmax(logits_CxV.max(-1), vocabulary)
@@ -223,8 +228,8 @@ def _one_chunk(
     of_exp_C = weights_C * (1 + 2 * static.z_loss * logsumexp_C) / exp_sum_C
     of_target_CxV = jnp.where(jnp.arange(V) == column_C[:, None], weights_C[:, None], 0)
     dlogits_CxV = exp_CxV * of_exp_C[:, None] - of_target_CxV
-    dbias_V += jnp.ones_like(weights_C) @ dlogits_CxV  # a product sums columns faster than a reduction
     dlogits_CxV = dlogits_CxV.astype(x_CxD.dtype)
+    dbias_V += sum_over_tokens(dlogits_CxV, bias_V)
     dhead_DxV += dot("cd,cv->dv", x_CxD, dlogits_CxV, jnp.float32)
     dx_CxD = _psum(dot("cv,dv->cd", dlogits_CxV, head_DxV, jnp.float32), vocabulary).astype(x_CxD.dtype)
     return (sums, dhead_DxV, dbias_V), dx_CxD

@@ -23,16 +23,20 @@ def dot(spec: str, x: jax.Array, y: jax.Array, out_dtype: jnp.dtype) -> jax.Arra
         y: the other operand, cast to the compute type.
         out_dtype: type of the result.
     """
-    return _einsum(spec, x, y.astype(x.dtype)).astype(out_dtype)
+    return _einsum(spec, x, y.astype(x.dtype), out_dtype)
 
 
-def _einsum(spec: str, x: jax.Array, y: jax.Array) -> jax.Array:
-    plain = functools.partial(jnp.einsum, spec, preferred_element_type=jnp.float32)
+def _einsum(spec: str, x: jax.Array, y: jax.Array, out_dtype: jnp.dtype) -> jax.Array:
+    # GPUs and TPUs accumulate in float32 whatever type the result has: to ask for it saves a pass over a wider result.
+    plain = functools.partial(jnp.einsum, spec, preferred_element_type=out_dtype)
     num_leading = _leading_contraction(spec)
-    if not num_leading:
-        return plain(x, y)
-    transposed = functools.partial(_transposed_product, num_leading)
-    return jax.lax.platform_dependent(x, y, cpu=transposed, default=plain)
+
+    def on_cpu(x: jax.Array, y: jax.Array) -> jax.Array:
+        if num_leading:
+            return _transposed_product(num_leading, x, y).astype(out_dtype)
+        return jnp.einsum(spec, x, y, preferred_element_type=jnp.float32).astype(out_dtype)
+
+    return jax.lax.platform_dependent(x, y, cpu=on_cpu, default=plain)
 
 
 def _leading_contraction(spec: str) -> int:
@@ -87,9 +91,9 @@ def _dot_backward(spec, out_dtype, residuals, cotangent):
     operands, result = spec.split("->")
     x_spec, y_spec = operands.split(",")
     cotangent = cotangent.astype(x.dtype)
-    dx = _einsum(f"{result},{y_spec}->{x_spec}", cotangent, y.astype(x.dtype))
-    dy = _einsum(f"{x_spec},{result}->{y_spec}", x, cotangent)
-    return dx.astype(x.dtype), dy.astype(y.dtype)
+    dx = _einsum(f"{result},{y_spec}->{x_spec}", cotangent, y.astype(x.dtype), x.dtype)
+    dy = _einsum(f"{x_spec},{result}->{y_spec}", x, cotangent, y.dtype)
+    return dx, dy
 
 
 dot.defvjp(_dot_forward, _dot_backward)

@@ -11,10 +11,11 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from t5x_code.models import few_rows
-from t5x_code.models.activations import gelu_exact, gelu_tanh, layer_norm, rms_norm, swiglu
+from t5x_code.models.activations import activation, layer_norm, rms_norm
 from t5x_code.models.config import TransformerConfig
 from t5x_code.models.dot import dot
 from t5x_code.models.initializers import Kind, deviation, normal
+from t5x_code.models.layer_loop import layers_in_loop
 from t5x_code.models.quantized import quantized_dot
 from t5x_code.models.vector import add_vector
 
@@ -112,11 +113,10 @@ class Mlp(nn.Module):
         h_BxLxF = projected_BxLxF
         if h_BxLxF is None:
             h_BxLxF = self._project("in", "bld,df->blf", ("embed", "mlp"))(x_BxLxD)
+        hidden = (h_BxLxF,)
         if config.mlp == "swiglu":
-            gate_BxLxF = self._project("gate", "bld,df->blf", ("embed", "mlp"))(x_BxLxD)
-            h_BxLxF = swiglu(gate_BxLxF, h_BxLxF)
-        else:
-            h_BxLxF = gelu_tanh(h_BxLxF) if config.mlp == "gelu_tanh" else gelu_exact(h_BxLxF)
+            hidden = (self._project("gate", "bld,df->blf", ("embed", "mlp"))(x_BxLxD), h_BxLxF)
+        h_BxLxF = activation(config.mlp, layers_in_loop(config))(*hidden)
         h_BxLxF = nn.with_logical_constraint(h_BxLxF, ("batch", "length", "activation_mlp"))
         return self._project("out", "blf,fd->bld", ("mlp", "embed"))(h_BxLxF)
 

@@ -14,6 +14,7 @@ class CausalLM:
     """Every token of the row, each document's `eod` included, is a target with weight 1."""
 
     name: ClassVar[str] = "causal_lm"  # for metrics and streams
+    is_causal: ClassVar[bool] = True
 
     def raw_length(self, layout: Layout, document_lengths_N: np.ndarray) -> int:
         """L: a row of the store becomes as many targets."""

@@ -29,6 +29,7 @@ class EquivalenceText:
     """`query candidate verdict eod`, one segment per document."""
 
     name: ClassVar[str] = "equivalence_text"  # for metrics and streams
+    is_causal: ClassVar[bool] = True
     max_documents: ClassVar[None] = None  # as many as fit
 
     accepted: tuple[str, ...] = ACCEPTED_KINDS

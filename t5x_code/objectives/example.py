@@ -93,7 +93,11 @@ class Example:
 
 @runtime_checkable
 class Objective(Protocol):
-    """A frozen dataclass, one per file of this folder. Its `repr` is its fingerprint."""
+    """A frozen dataclass, one per file of this folder. Its `repr` is its fingerprint.
+
+    One whose tokens never see later ones may say so by `is_causal = True`, which lets kernels leave out half of the
+    work: it has to hold for every row.
+    """
 
     @property
     def name(self) -> str:

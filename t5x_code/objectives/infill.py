@@ -36,6 +36,7 @@ class Infill:
     """
 
     name: ClassVar[str] = "infill"  # for metrics and streams
+    is_causal: ClassVar[bool] = True
 
     rate: float = 0.9  # of the documents (arXiv 2207.14255)
     spm_rate: float = 0.0  # of the infilled ones: suffix first

@@ -29,6 +29,7 @@ class NtpPlus:
     """Queries, each with an accepted code and hard negatives."""
 
     name: ClassVar[str] = "ntp_plus"  # for metrics and streams
+    is_causal: ClassVar[bool] = True
 
     accepted: tuple[str, ...] = ACCEPTED_KINDS  # one of those that the document has is drawn
     negatives: tuple[str, ...] = BROKEN_KINDS  # likewise, for each negative

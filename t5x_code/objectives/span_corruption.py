@@ -10,7 +10,7 @@ Shape legend: L sequence length, N tokens of a piece, P pieces of a row, K spans
 """
 
 import dataclasses
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 
@@ -37,6 +37,8 @@ class SpanCorruption:
     of spans are uniform and sum to m (the last one is cut to fit); their places are uniform over all placements in
     which no two spans touch. A piece without tokens, or without room for a span, stays plain.
     """
+
+    is_causal: ClassVar[bool] = True
 
     min_ratio: float = 0.05  # of a piece's tokens that are hidden
     max_ratio: float = 0.5  # at most one half, so that the spans always find places apart

@@ -58,6 +58,11 @@ class TextToCode:
         return self.form
 
     @property
+    def is_causal(self) -> bool:
+        """Whether no token sees a later one."""
+        return self.form != "prefix_code_clm"
+
+    @property
     def target_modalities(self) -> tuple[int, ...]:
         """The modalities of tokens that have a loss."""
         return (TEXT_MODALITY, CODE_MODALITY) if self.form == "text_code_clm" else (CODE_MODALITY,)

@@ -5,10 +5,11 @@ import dataclasses
 from jax.sharding import AbstractMesh, Mesh
 
 from t5x_code.errors import UserError
-from t5x_code.models.attention.choice import AUTO, choose, refuse_unknown, why_not
+from t5x_code.models.attention.choice import AUTO, CAUSAL_ALONE, choose, refuse_unknown, why_not
 from t5x_code.models.attention.dispatch import case_of
 from t5x_code.models.config import TransformerConfig
 from t5x_code.objectives.causal_lm import CausalLM
+from t5x_code.objectives.example import Objective, PackingObjective
 from t5x_code.recipes.recipe import Recipe
 
 
@@ -25,20 +26,30 @@ def settle_attention(recipe: Recipe, mesh: Mesh) -> TransformerConfig:
     queries = recipe.data.length // mesh.shape["sequence"]
     case = case_of(mesh.devices.flat[0], queries, recipe.data.length, model.head_dim, model.dtype)
     name = choose(model.attention, case)
-    # Only a recipe knows that its mask is causal and nothing else: then cuDNN needs no array to say so.
-    if model.attention == AUTO and name in ("tokamax", "cudnn") and is_plainly_causal(recipe):
-        name = "cudnn_causal" if why_not("cudnn_causal", case) is None else name
+    # Only a recipe knows that no token sees a later one: then kernels visit half of the tiles, and need fewer arrays.
+    if model.attention == AUTO and name in ("tokamax", "cudnn"):
+        for faster in ("cudnn_causal", "tokamax_causal"):
+            if sees_no_more(faster, recipe) and why_not(faster, case) is None:
+                return dataclasses.replace(model, attention=faster)
     return dataclasses.replace(model, attention=name)
 
 
 def refuse_attention(recipe: Recipe) -> None:
     """Raises a UserError where the recipe names an attention that computes its rows on no device."""
     refuse_unknown(recipe.model.attention)
-    if recipe.model.attention == "cudnn_causal" and not is_plainly_causal(recipe):
+    name = recipe.model.attention
+    if name not in CAUSAL_ALONE or sees_no_more(name, recipe):
+        return
+    if name == "cudnn_causal":
         raise UserError(
-            "TransformerConfig.attention is 'cudnn_causal', which lets every token see all tokens before it, but this "
+            f"TransformerConfig.attention is {name!r}, which lets every token see all tokens before it, but this "
             f"recipe's rows do not: set ISOLATE_DOCUMENTS=False and CausalLM alone, or attention to {AUTO!r}"
         )
+    others = [objective.name for objective in recipe.data.every_objective if not _is_causal(objective)]
+    raise UserError(
+        f"TransformerConfig.attention is {name!r}, which lets no token see a later one, but in rows of "
+        f"{', '.join(others)} some do; set it to {AUTO!r}"
+    )
 
 
 def refuse_uneven_rows(length: int, mesh: Mesh | AbstractMesh) -> None:
@@ -51,7 +62,14 @@ def refuse_uneven_rows(length: int, mesh: Mesh | AbstractMesh) -> None:
         )
 
 
-def is_plainly_causal(recipe: Recipe) -> bool:
-    """Whether each token sees exactly the tokens of its row up to itself, in every row of every objective."""
-    only_causal = all(isinstance(objective, CausalLM) for objective in recipe.data.every_objective)
+def sees_no_more(name: str, recipe: Recipe) -> bool:
+    """Whether in every row of every objective a token sees what an implementation of `CAUSAL_ALONE` lets it see."""
+    objectives = recipe.data.every_objective
+    if name == "tokamax_causal":  # all tokens from the lower end of its interval up to itself
+        return all(map(_is_causal, objectives))
+    only_causal = all(isinstance(objective, CausalLM) for objective in objectives)
     return only_causal and not recipe.data.isolate_documents and not any(recipe.model.window_pattern)
+
+
+def _is_causal(objective: Objective | PackingObjective) -> bool:
+    return getattr(objective, "is_causal", False)

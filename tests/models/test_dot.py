@@ -47,3 +47,16 @@ def test_no_gradient_of_a_kernel_contracts_leading_axes_on_a_cpu(dtype, widths):
     program = jax.jit(jax.grad(loss, 1)).lower(x, y).compile().as_text()
     products = [line for line in program.splitlines() if " dot(" in line and "lhs_contracting_dims={0}" in line]
     assert not products, products
+
+
+def test_accelerators_write_results_in_their_own_type():
+    """They accumulate in float32 anyhow: a result of that type would be written and read once more to be rounded."""
+    x, y, cotangent = jnp.zeros((4, 8), jnp.bfloat16), jnp.zeros((8, 16)), jnp.zeros((4, 16), jnp.bfloat16)
+
+    def products(x, y, cotangent):
+        out, pull = jax.vjp(lambda x, y: dot("cd,dv->cv", x, y, jnp.bfloat16), x, y)
+        return out, *pull(cotangent)
+
+    lowered = jax.jit(products).trace(x, y, cotangent).lower(lowering_platforms=("cuda",)).as_text()
+    results = [line.rsplit("-> ", 1)[1] for line in lowered.splitlines() if "dot_general" in line]
+    assert results == ["tensor<4x16xbf16>", "tensor<4x8xbf16>", "tensor<8x16xf32>"]

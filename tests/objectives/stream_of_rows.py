@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 
-from t5x_code.objectives.example import Piece, Row
+from t5x_code.objectives.example import Example, Piece, Row
 
 
 def rows_of(documents: list[np.ndarray], raw_length: int, eod: int, count: int, seed: int = 0) -> list[Row]:
@@ -27,3 +27,8 @@ def rows_of(documents: list[np.ndarray], raw_length: int, eod: int, count: int, 
                 document, at = next(stream), 0
         rows.append(Row(tuple(pieces)))
     return rows
+
+
+def looks_ahead(example: Example) -> bool:
+    """Whether any token sees a later one."""
+    return bool((example.attend_to_L > np.arange(1, len(example.attend_to_L) + 1)).any())

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from stream_of_rows import rows_of
+from stream_of_rows import looks_ahead, rows_of
 
 from t5x_code.objectives import spans
 from t5x_code.objectives.causal_lm import CausalLM
@@ -110,6 +110,12 @@ def test_every_token_is_a_target_once_and_no_target_is_seen(made, layout):
         starts_L = example.attend_from_L[example.segment_ids_L > 0]
         assert (example.segment_ids_L[starts_L] == example.segment_ids_L[example.segment_ids_L > 0]).all()
         np.testing.assert_array_equal(example.positions_L[trained_L], (keys_L - example.attend_from_L)[trained_L])
+
+
+def test_objectives_say_whether_they_are_causal(made):
+    """Kernels leave out the later tokens of those that say so."""
+    objective, _, examples = made
+    assert any(map(looks_ahead, examples)) != getattr(objective, "is_causal", False)
 
 
 def test_an_infilled_span_ends_inside_the_row(made, layout):

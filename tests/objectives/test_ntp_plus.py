@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stream_of_rows import looks_ahead
 
 from t5x_code.errors import UserError
 from t5x_code.objectives.equivalence_text import EquivalenceText
@@ -57,6 +58,7 @@ def test_rows_hold_what_their_documents_do(kinds, seed, negatives_per_query):
     assert [size <= LAYOUT.length for size in sizes] == complete
     pieces = [piece for piece, is_complete in zip(pieces, complete, strict=True) if is_complete]
     example = objective(Row(tuple(pieces)), LAYOUT, rng)
+    assert objective.is_causal and not looks_ahead(example)
     arrays = example.arrays()
     used = int((example.segment_ids_L > 0).sum())
     assert used <= sum(sizes[i] for i, is_complete in enumerate(complete) if is_complete)
@@ -105,6 +107,7 @@ def test_the_textual_arm_says_what_is_true():
     most = objectives[0].packed_lengths(LAYOUT, table_of(pieces))
     for objective in objectives * 200:
         example = objective(Row(pieces), LAYOUT, rng)
+        assert objective.is_causal and not looks_ahead(example)
         for number, piece in enumerate(pieces):
             segment = example.segment_ids_L == number + 1
             assert segment.sum() <= most[number]

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from stream_of_rows import looks_ahead
 
 from t5x_code.errors import UserError
 from t5x_code.objectives.example import DocumentTable, Layout, Piece, Row
@@ -78,6 +79,7 @@ def test_real_pairs_come_back(form, layout_name, pair_rows, layout, tokenizer):
     objective, special = TextToCode(form, layout_name), layout.special_tokens
     for number, row in enumerate(pair_rows):
         example = objective(row, layout, np.random.default_rng(number))
+        assert looks_ahead(example) != objective.is_causal
         for segment, piece in enumerate(row.pieces, 1):
             inside_L = example.segment_ids_L == segment
             targets_N = example.targets_L[inside_L]

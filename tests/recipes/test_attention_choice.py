@@ -48,15 +48,17 @@ def test_rows_that_the_mesh_does_not_divide_are_refused(recipes, one_h100):
         settle_attention(recipes[0], one_h100)
 
 
-def test_cudnn_is_told_of_a_plain_causal_mask_and_of_no_other(recipes, one_h100):
+def test_kernels_are_told_of_a_causal_mask_and_of_no_other(recipes, one_h100):
     mixed, causal = recipes
-    assert settle_attention(mixed, one_h100).attention == "tokamax"
+    assert settle_attention(mixed, one_h100).attention == "tokamax_causal"
     assert settle_attention(causal, one_h100).attention == "cudnn_causal"
     with pytest.raises(UserError, match="lets every token see all tokens before it"):
         settle_attention(with_attention(mixed, "cudnn_causal"), one_h100)
     of_one_task = (("python_docs", ((PrefixLM(), 1.0),)),)
     in_part = dataclasses.replace(causal, data=dataclasses.replace(causal.data, task_objectives=of_one_task))
     assert settle_attention(in_part, one_h100).attention == "tokamax"
+    with pytest.raises(UserError, match="lets no token see a later one, but in rows of prefix_lm some do"):
+        settle_attention(with_attention(in_part, "tokamax_causal"), one_h100)
     one_h100.shape["sequence"] = 2
     assert settle_attention(causal, one_h100).attention == "tokamax"
     with pytest.raises(UserError, match="takes whole rows, not 1024 queries of 2048"):

@@ -17,7 +17,8 @@ HOPPER = re.compile(r"NVIDIA G?H\d")  # H100, H200, H800, GH200, ..
 
 # The fastest first; "auto" takes the first that has no reason against it and is no worse than what follows.
 CANDIDATES = ("splash", "tokamax", "cudnn", "dense", "by_head", "chunked")
-NAMES = (AUTO, *CANDIDATES, "cudnn_causal")
+CAUSAL_ALONE = ("cudnn_causal", "tokamax_causal")  # see `recipes.attention_choice`
+NAMES = (AUTO, *CANDIDATES, *CAUSAL_ALONE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,14 +62,14 @@ def why_not(name: str, case: AttentionCase) -> str | None:
     """The reason why an implementation cannot compute a case; None if it can."""
     if name == "splash":
         return _why_not_splash(case)
-    if name == "tokamax":
-        return _why_not_tokamax(case)
-    if name in ("cudnn", "cudnn_causal"):
+    reason = None
+    if name in ("tokamax", "tokamax_causal"):
+        reason = _why_not_tokamax(case)
+    elif name in ("cudnn", "cudnn_causal"):
         reason = _why_not_cudnn(case)
-        if reason is None and name == "cudnn_causal" and case.queries != case.keys:
-            return f"takes whole rows, not {case.queries} queries of {case.keys} (of one device)"
-        return reason
-    return None
+    if reason is None and name in CAUSAL_ALONE and case.queries != case.keys:
+        return f"takes whole rows, not {case.queries} queries of {case.keys} (of one device)"
+    return reason
 
 
 def _suits(name: str, case: AttentionCase) -> bool:

@@ -6,6 +6,8 @@ Legend: B batch, L queries, S keys, H heads, K key/value heads, E head dim.
 import jax
 import jax.numpy as jnp
 
+from t5x_code.models.attention.empty import zero_if_empty
+
 
 def cudnn_attention(
     q_BxLxHxE: jax.Array,
@@ -21,7 +23,7 @@ def cudnn_attention(
     out_BxLxHxE = jax.nn.dot_product_attention(
         q_BxLxHxE, k_BxSxKxE, v_BxSxKxE, mask=seen_BxLxS[:, None], scale=scale, implementation="cudnn"
     )
-    return jnp.where((attend_to_BxL <= attend_from_BxL)[..., None, None], 0, out_BxLxHxE)
+    return zero_if_empty(out_BxLxHxE, attend_from_BxL, attend_to_BxL)
 
 
 def cudnn_causal_attention(

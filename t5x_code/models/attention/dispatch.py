@@ -30,6 +30,7 @@ IMPLEMENTATIONS: dict[str, Callable[..., jax.Array]] = {
     "chunked": chunked_attention,
     "splash": splash_attention,
     "tokamax": tokamax_attention,
+    "tokamax_causal": functools.partial(tokamax_attention, is_causal=True),
     "cudnn": cudnn_attention,
     "cudnn_causal": cudnn_causal_attention,
 }

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel, splash_attention_mask_info
 
 from t5x_code.models.attention.dense import RESULT
+from t5x_code.models.attention.empty import with_one_key, zero_if_empty
 
 MAX_KEYS = 1 << 15  # both ends of an interval share one int32
 TILES = (512, 256, 128)  # sizes that the kernel takes, the best first
@@ -36,15 +37,12 @@ def splash_attention(
     """
     L, S = q_BxLxHxE.shape[1], k_BxSxKxE.shape[1]
     tile = tile_size(L, S)
-    # The kernel has no answer for a query without keys: it looks at the first key, and the answer is dropped.
-    is_empty_BxL = attend_to_BxL <= attend_from_BxL
-    attend_from_BxL = jnp.where(is_empty_BxL, 0, attend_from_BxL)
-    attend_to_BxL = jnp.where(is_empty_BxL, 1, attend_to_BxL)
+    seen_BxL = with_one_key(attend_from_BxL, attend_to_BxL)  # the kernel has no answer for a query without keys
     q_BxLxHxE = (q_BxLxHxE.astype(jnp.float32) * scale).astype(q_BxLxHxE.dtype)
     one_row = functools.partial(_one_row, tile, interpret)
     heads_first = (jnp.swapaxes(x, 1, 2) for x in (q_BxLxHxE, k_BxSxKxE, v_BxSxKxE))
-    out_BxHxLxE = jax.vmap(one_row)(*heads_first, attend_from_BxL, attend_to_BxL)
-    return jnp.where(is_empty_BxL[..., None, None], 0, jnp.swapaxes(out_BxHxLxE, 1, 2))
+    out_BxHxLxE = jax.vmap(one_row)(*heads_first, *seen_BxL)
+    return zero_if_empty(jnp.swapaxes(out_BxHxLxE, 1, 2), attend_from_BxL, attend_to_BxL)
 
 
 def tile_size(queries: int, keys: int) -> int | None:
