@@ -37,8 +37,9 @@ def test_one_gpu_compiles_each_layer_where_much_is_kept_of_it(on):
         assert layers_in_loop(dataclasses.replace(CONFIG, remat=remat)) == in_loop, (platform, sizes, remat)
 
 
-def test_the_config_may_say_it(on):
+def test_the_config_may_say_it_or_how_it_attends(on):
     on("gpu", 1)
+    assert layers_in_loop(dataclasses.replace(CONFIG, attention="chunked"))
     assert layers_in_loop(dataclasses.replace(CONFIG, scan_layers=True))
     on("cpu", 1)
     assert not layers_in_loop(dataclasses.replace(CONFIG, scan_layers=False))
