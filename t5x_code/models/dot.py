@@ -28,6 +28,7 @@ def dot(spec: str, x: jax.Array, y: jax.Array, out_dtype: jnp.dtype) -> jax.Arra
 
 def _einsum(spec: str, x: jax.Array, y: jax.Array, out_dtype: jnp.dtype) -> jax.Array:
     # GPUs and TPUs accumulate in float32 whatever type the result has: to ask for it saves a pass over a wider result.
+    # Where devices hold parts of a sum, the parts are rounded to that type too, and take half of the way.
     plain = functools.partial(jnp.einsum, spec, preferred_element_type=out_dtype)
     num_leading = _leading_contraction(spec)
 
