@@ -32,12 +32,13 @@ mkdir -p "$output/autotune"
 export XLA_FLAGS="${XLA_FLAGS:-} --xla_gpu_per_fusion_autotune_cache_dir=$output/autotune"
 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader
 step="python3 benchmarks/train_step.py --size=1b --dtype=bfloat16"
-# The same rows as Hugging Face's: each token sees all before it. Then those of packed documents.
+# The same rows as Hugging Face's: each token sees all before it. Then packed documents, and prefixes in them.
 part step 280 $step --remat=none --turns=1 --turn_seconds=190 --attention=cudnn_causal --output="$output/train_step.json" ||
     part step_peer_recomputes 150 $step --remat=full --turn=transformers
-part kernels 110 python3 -m pytest -q -rs -p no:cacheprovider tests/models/attention/test_cudnn.py \
+part kernels 90 python3 -m pytest -q -rs -p no:cacheprovider -k on_the_device tests/models/attention/test_cudnn.py \
     tests/models/attention/test_tokamax.py
 part step_packed 100 $step --remat=none --steps=10 --turn=ours --attention=tokamax_causal --profile="$output/profile"
+part step_prefixes 90 $step --remat=none --steps=5 --turn=ours --attention=tokamax
 part attention 60 python3 benchmarks/attention.py --dtype=bfloat16 --batch_size=8 --num_heads=16 --head_dim=128 \
     --lengths=2048 --rounds=20 --output="$output/attention.json"
 part step_7b 60 python3 benchmarks/train_step.py --size=7b --dtype=bfloat16 --turn=ours --attention=cudnn_causal

@@ -38,7 +38,7 @@ def random_tokens(size: Size) -> np.ndarray:
 class StepRun:
     """This package's training step as the loop compiles it, on one device, with its state and one batch."""
 
-    def __init__(self, size: Size, dtype: str, attention: str = "auto"):
+    def __init__(self, size: Size, dtype: str, attention: str = "auto", quantization: str = "none"):
         import jax
 
         from t5x_code.models.config import TransformerConfig
@@ -47,6 +47,7 @@ class StepRun:
         from t5x_code.parallel.mesh import MeshConfig, make_mesh
         from t5x_code.parallel.rules import logical_axes_on
         from t5x_code.training.assemble import jit_train_step
+        from t5x_code.training.layer_loop import settle_layer_loop
         from t5x_code.training.losses import LossConfig, next_token_loss
         from t5x_code.training.optimizer import OptimizerConfig, make_optimizer
         from t5x_code.training.schedules import ScheduleConfig, make_schedule
@@ -66,12 +67,14 @@ class StepRun:
             dtype=dtype,
             remat=size.remat,
             attention=attention,
+            quantization=quantization,
         )
         run_programs_in_turn()
         mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+        model = settle_layer_loop(self.model, mesh)
         config = OptimizerConfig(schedule=ScheduleConfig("constant", 1e-4))
         optimizer = make_optimizer(config, logical_axes(self.model))
-        loss = next_token_loss(self.model, LossConfig(z_loss=0.0), mesh)
+        loss = next_token_loss(model, LossConfig(z_loss=0.0), mesh)
         parts = StepParts(loss, optimizer, make_schedule(config.schedule), None, None, mesh)
         tokens = random_tokens(size).astype(np.int32)
         position = np.broadcast_to(np.arange(size.length, dtype=np.int32), (size.rows, size.length))

@@ -3,14 +3,13 @@
     python benchmarks/train_step.py --size=71m --dtype=float32 --output=train_step.json
 
 CodeGen's block with 71.4 M parameters (rows 4 x 512), 355 M (1 x 1024) or, for one large GPU, 1,015 M (16 x 2048) or
-6.9 B (1 x 2048),
-AdamW with clipping by global norm. Ours runs under remat `dots`, unless `--remat` names another; Hugging Face as its
-users run it: on a CPU eager, on a GPU under `torch.compile` with the fastest attention its model class takes, with
-fused AdamW, in float32 or under bfloat16 autocast. Both train on the same random tokens; a turn's first steps
-(compilation, allocation) are not timed. The limit to compare with is the machine's matrix-product speed: 6 N per
-token and causal attention; where the device's peak is known, MFU says which share of it is reached. Peak memory is
-the process's on a CPU, the device's on a GPU. A side that fails is left out, the other one is written all the same, and
-the script ends with 2.
+6.9 B (1 x 2048), AdamW with clipping by global norm. Ours runs under remat `dots`, 6.9 B under `full`, unless `--remat`
+names another; Hugging Face as its users run it: on a CPU eager, on a GPU under `torch.compile` with the fastest
+attention its model class takes, with fused AdamW, in float32 or under bfloat16 autocast. Both train on the same random
+tokens; a turn's first steps (compilation, allocation) are not timed. The limit to compare with is the machine's
+matrix-product speed: 6 N per token and causal attention; where the device's peak is known, MFU says which share of it
+is reached. Peak memory is the process's on a CPU, the device's on a GPU. A side that fails is left out, the other one
+is written all the same, and the script ends with 2.
 """
 
 import dataclasses
@@ -38,6 +37,7 @@ _DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Type of
 _ROWS = flags.DEFINE_integer("rows", None, "Rows of a batch, where not the size's own.")
 _REMAT = flags.DEFINE_enum("remat", None, ["none", "dots", "full"], "What ours computes twice, if not the size's own.")
 _ATTENTION = flags.DEFINE_string("attention", "auto", "Our way to compute attention; see models/attention/choice.py.")
+_QUANTIZATION = flags.DEFINE_enum("quantization", "none", ["none", "int8", "fp8"], "Of our products; needs qwix.")
 _TURNS = flags.DEFINE_integer("turns", 2, "Fresh processes of each, alternating.")
 _STEPS = flags.DEFINE_integer("steps", None, "Timed steps of a turn, where not the size's own.")
 _TURN_SECONDS = flags.DEFINE_integer("turn_seconds", None, "A turn that takes longer has failed.")
@@ -107,7 +107,7 @@ def time_ours(size: Size, dtype: str) -> dict[str, Any]:
 
     from t5x_code.training.flops import peak_flops, train_flops_per_token
 
-    run = StepRun(size, dtype, _ATTENTION.value)
+    run = StepRun(size, dtype, _ATTENTION.value, _QUANTIZATION.value)
     run.steps(WARM_UP_STEPS)
     seconds = []
     for _ in range(size.steps):

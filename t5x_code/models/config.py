@@ -68,7 +68,7 @@ class TransformerConfig:
     dtype: Dtype = "bfloat16"  # of activations; parameters, norms, softmax and loss are float32
     quantization: Quantization = "none"  # 8-bit products of the layers in training; see models/quantized.py
     remat: RematPolicy = "none"  # what the backward pass recomputes; see models/remat.py
-    scan_layers: bool | None = None  # one compiled layer in a loop; None: as `layer_loop.layers_in_loop` says
+    scan_layers: bool | None = None  # one compiled layer in a loop; None: yes, if training.layer_loop agrees
     attention: str = "auto"  # implementation, by name; see models/attention/choice.py
     loss_chunk: int | None = None  # tokens whose logits exist at a time; None: as `cross_entropy.default_chunk` says
     vocab_multiple: int = 128  # the embedding and head are padded to a multiple of this
@@ -80,6 +80,11 @@ class TransformerConfig:
     def padded_vocab_size(self) -> int:
         """V: `vocab_size` rounded up to `vocab_multiple`. The entries past `vocab_size` are never predicted."""
         return -(-self.vocab_size // self.vocab_multiple) * self.vocab_multiple
+
+    @property
+    def layers_in_loop(self) -> bool:
+        """Whether the layers are compiled as one."""
+        return self.scan_layers is not False
 
     @property
     def rotates(self) -> bool:

@@ -162,7 +162,9 @@ def _chunk_loop(static: _Static, with_gradients: bool, x_BxLxD, kernel_DxV, bias
     if EMBED_AXIS in names:
         head_DxV = jax.lax.all_gather(head_DxV, EMBED_AXIS, axis=0, tiled=True)
     V = head_DxV.shape[1]
-    one_chunk = functools.partial(_one_chunk, static, with_gradients, vocabulary, head_DxV, bias_V, tokens.allowed_2xV)
+    # The mask is part of the bias, which a product can add by itself: no pass over the logits is made for it.
+    bias_2xV = jnp.where(tokens.allowed_2xV, bias_V, MASKED)
+    one_chunk = functools.partial(_one_chunk, static, with_gradients, vocabulary, head_DxV, bias_2xV)
     zero = jnp.float32(0)
     zeros = (jnp.zeros((D, V), jnp.float32), jnp.zeros(V, jnp.float32)) if with_gradients else (None, None)
     chunks = _split((x_BxLxD, *tokens[:3]), static.chunk)
@@ -183,8 +185,7 @@ def _one_chunk(
     with_gradients: bool,
     vocabulary: str | None,
     head_DxV: jax.Array,
-    bias_V: jax.Array,
-    allowed_2xV: jax.Array,
+    bias_2xV: jax.Array,
     carry: tuple,
     chunk: tuple,
 ) -> tuple[tuple, jax.Array | None]:
@@ -195,8 +196,8 @@ def _one_chunk(
         with_gradients: whether gradients are wanted.
         vocabulary: the mesh axis that V is split over, if any: V is then this device's part.
         head_DxV: the kernel in the compute type, D whole.
-        bias_V: of the head.
-        allowed_2xV: as in `_Tokens`.
+        bias_2xV: of the head, `MASKED` where a token of the row's modality is not predicted; row 0 alone is used
+            without modality.
         carry: the sums, and the gradients of kernel and bias or None.
         chunk: hidden states, targets, weights and modality of C tokens.
 
@@ -207,9 +208,7 @@ def _one_chunk(
     x_CxD, targets_C, weights_C, modality_C = chunk
     V = head_DxV.shape[1]
     first_entry = jax.lax.axis_index(vocabulary) * V if vocabulary else 0
-    # The mask is part of the bias, which a product can add by itself: no pass over the logits is made for it.
-    bias_2xV = jnp.where(allowed_2xV, bias_V, MASKED)
-    bias = bias_2xV[0] if modality_C is None else bias_2xV[modality_C]
+    bias = bias_2xV[0] if modality_C is None else jnp.where(modality_C[:, None] == 0, bias_2xV[0], bias_2xV[1])
     logits_CxV = dot("cd,dv->cv", x_CxD, head_DxV, jnp.float32) + bias
     column_C = targets_C - first_entry  # of the target; outside [0, V) where another device has it
     is_here_C = (column_C >= 0) & (column_C < V)
@@ -229,7 +228,7 @@ def _one_chunk(
     of_target_CxV = jnp.where(jnp.arange(V) == column_C[:, None], weights_C[:, None], 0)
     dlogits_CxV = exp_CxV * of_exp_C[:, None] - of_target_CxV
     dlogits_CxV = dlogits_CxV.astype(x_CxD.dtype)
-    dbias_V += sum_over_tokens(dlogits_CxV, bias_V)
+    dbias_V += sum_over_tokens(dlogits_CxV, dbias_V)
     dhead_DxV += dot("cd,cv->dv", x_CxD, dlogits_CxV, jnp.float32)
     dx_CxD = _psum(dot("cv,dv->cd", dlogits_CxV, head_DxV, jnp.float32), vocabulary).astype(x_CxD.dtype)
     return (sums, dhead_DxV, dbias_V), dx_CxD

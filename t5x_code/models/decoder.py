@@ -38,7 +38,6 @@ from t5x_code.models.cache import KeyValueCache, LayerCache
 from t5x_code.models.config import TransformerConfig
 from t5x_code.models.dot import dot
 from t5x_code.models.few_rows import Decoding
-from t5x_code.models.layer_loop import layers_in_loop
 from t5x_code.models.layers import Norm
 from t5x_code.models.remat import remat_block
 from t5x_code.models.rope import rotary_angles
@@ -112,15 +111,15 @@ class Decoder(nn.Module):
         return nn.with_logical_constraint(x_BxLxD, ("batch", "length", "activation_embed"))
 
     def _layers(self) -> nn.Module:
-        config, in_loop = self.config, layers_in_loop(self.config)
+        config = self.config
         return nn.scan(
-            remat_block(Block, config.remat, in_loop),
+            remat_block(Block, config.remat, config.layers_in_loop),
             variable_axes={"params": 0},
             split_rngs={"params": True},
             in_axes=(0, nn.broadcast),
             length=config.num_layers,
             # The parameters are stacked either way: they do not depend on how the layers are compiled.
-            unroll=1 if in_loop else config.num_layers,
+            unroll=1 if config.layers_in_loop else config.num_layers,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )(config, name="layers")
 

@@ -15,7 +15,6 @@ from t5x_code.models.activations import activation, layer_norm, rms_norm
 from t5x_code.models.config import TransformerConfig
 from t5x_code.models.dot import dot
 from t5x_code.models.initializers import Kind, deviation, normal
-from t5x_code.models.layer_loop import layers_in_loop
 from t5x_code.models.quantized import quantized_dot
 from t5x_code.models.vector import add_vector
 
@@ -116,7 +115,7 @@ class Mlp(nn.Module):
         hidden = (h_BxLxF,)
         if config.mlp == "swiglu":
             hidden = (self._project("gate", "bld,df->blf", ("embed", "mlp"))(x_BxLxD), h_BxLxF)
-        h_BxLxF = activation(config.mlp, layers_in_loop(config))(*hidden)
+        h_BxLxF = activation(config.mlp, config.layers_in_loop)(*hidden)
         h_BxLxF = nn.with_logical_constraint(h_BxLxF, ("batch", "length", "activation_mlp"))
         return self._project("out", "blf,fd->bld", ("mlp", "embed"))(h_BxLxF)
 

@@ -29,7 +29,7 @@ def settle_attention(recipe: Recipe, mesh: Mesh) -> TransformerConfig:
     # Only a recipe knows that no token sees a later one: then kernels visit half of the tiles, and need fewer arrays.
     if model.attention == AUTO and name in ("tokamax", "cudnn"):
         for faster in ("cudnn_causal", "tokamax_causal"):
-            if sees_no_more(faster, recipe) and why_not(faster, case) is None:
+            if suits_rows(faster, recipe) and why_not(faster, case) is None:
                 return dataclasses.replace(model, attention=faster)
     return dataclasses.replace(model, attention=name)
 
@@ -38,7 +38,7 @@ def refuse_attention(recipe: Recipe) -> None:
     """Raises a UserError where the recipe names an attention that computes its rows on no device."""
     refuse_unknown(recipe.model.attention)
     name = recipe.model.attention
-    if name not in CAUSAL_ALONE or sees_no_more(name, recipe):
+    if name not in CAUSAL_ALONE or suits_rows(name, recipe):
         return
     if name == "cudnn_causal":
         raise UserError(
@@ -62,7 +62,7 @@ def refuse_uneven_rows(length: int, mesh: Mesh | AbstractMesh) -> None:
         )
 
 
-def sees_no_more(name: str, recipe: Recipe) -> bool:
+def suits_rows(name: str, recipe: Recipe) -> bool:
     """Whether in every row of every objective a token sees what an implementation of `CAUSAL_ALONE` lets it see."""
     objectives = recipe.data.every_objective
     if name == "tokamax_causal":  # all tokens from the lower end of its interval up to itself

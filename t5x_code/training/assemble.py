@@ -11,6 +11,7 @@ from t5x_code.models.decoder import logical_axes
 from t5x_code.models.lora import trained
 from t5x_code.models.modality import VocabularySplit
 from t5x_code.parallel.cpu import is_one_cpu
+from t5x_code.training.layer_loop import settle_layer_loop
 from t5x_code.training.losses import LossConfig, make_loss
 from t5x_code.training.optimizer import OptimizerConfig, make_optimizer
 from t5x_code.training.schedules import make_schedule
@@ -27,6 +28,7 @@ def step_parts(
     split: VocabularySplit | None = None,
 ) -> StepParts:
     """What a step of that configuration is made of."""
+    model = settle_layer_loop(model, mesh)
     return StepParts(
         loss=make_loss(model, loss, mesh, split),
         optimizer=make_optimizer(optimizer, trained(logical_axes(model))),

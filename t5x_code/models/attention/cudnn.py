@@ -6,7 +6,7 @@ Legend: B batch, L queries, S keys, H heads, K key/value heads, E head dim.
 import jax
 import jax.numpy as jnp
 
-from t5x_code.models.attention.empty import zero_if_empty
+from t5x_code.models.attention.empty_intervals import zero_if_empty
 
 
 def cudnn_attention(

@@ -52,7 +52,8 @@ def attention(
         k_BxSxKxE: keys; query head h uses key head h // G.
         v_BxSxKxE: values.
         attend_from_BxL: first key index seen, int32.
-        attend_to_BxL: one past the last key index seen. An empty interval gives 0 and passes no gradient.
+        attend_to_BxL: one past the last key index seen. An empty interval gives 0 and passes no gradient, but for
+            implementations of `choice.CAUSAL_ALONE`, which have no such interval.
         implementation: a name of `choice.NAMES`.
         scale: factor of the scores.
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel, splash_attention_mask_info
 
 from t5x_code.models.attention.dense import RESULT
-from t5x_code.models.attention.empty import with_one_key, zero_if_empty
+from t5x_code.models.attention.empty_intervals import with_one_key, zero_if_empty
 
 MAX_KEYS = 1 << 15  # both ends of an interval share one int32
 TILES = (512, 256, 128)  # sizes that the kernel takes, the best first

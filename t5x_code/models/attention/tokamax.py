@@ -12,7 +12,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from t5x_code.models.attention.empty import with_one_key, zero_if_empty
+from t5x_code.models.attention.empty_intervals import with_one_key, zero_if_empty
 
 
 def tokamax_attention(

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from t5x_code.models.attention.empty import with_one_key, zero_if_empty
+from t5x_code.models.attention.empty_intervals import with_one_key, zero_if_empty
 
 FROM, TO = jnp.array([[0, 2, 3], [1, 1, 0]]), jnp.array([[1, 2, 5], [0, 4, 0]])
 EMPTY = np.array([[False, True, False], [True, False, True]])
