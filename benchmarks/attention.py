@@ -24,8 +24,9 @@ import numpy as np
 import turns
 from absl import flags
 
-from t5x_code.models.attention.choice import AUTO, choose
+from t5x_code.models.attention.choice import choose
 from t5x_code.models.attention.dispatch import attention, case_of
+from t5x_code.models.config import AUTO
 from t5x_code.recipes import command_line
 from t5x_code.terminal import say
 

@@ -34,7 +34,6 @@ class Target:
     mesh: str
     topology: str
     num_slices: int = 1
-    bindings: tuple[str, ...] = ()
     model: str | None = None  # of gin/models/, in place of the recipe's
 
     @property
@@ -46,11 +45,11 @@ class Target:
 TARGETS = (
     Target("codegen2_1b", "tpu_v5e_16", "v5e:4x4"),
     Target("codegen2_1b", "tpu_v4_64", "v4:4x4x4"),
-    Target("codegen2_1b", "gpu_8", "h100:1x8", bindings=("MICROBATCH_SIZE=8",)),
+    Target("codegen2_1b", "gpu_8", "h100:1x8"),
     Target("codegen2_3_7b", "tpu_v5p_64", "v5p:4x4x4"),
     Target("codegen2_3_7b", "tpu_v6e_64", "v6e:8x8"),
     Target("codegen2_7b", "tpu_v5p_64", "v5p:4x4x4"),
-    Target("codegen2_7b", "tpu_v6e_64", "v6e:8x8", bindings=("MICROBATCH_SIZE=4",)),
+    Target("codegen2_7b", "tpu_v6e_64", "v6e:8x8"),
     Target("codegen2_16b", "tpu_v4_512", "v4:8x8x8"),
     Target("codegen2_16b", "tpu_v5p_512", "v5p:8x8x8"),
     Target("codegen2_16b", "tpu_2x_v5e_256", "v5e:16x16", num_slices=2),
@@ -58,7 +57,7 @@ TARGETS = (
     Target("ntp_plus_codellama_7b", "all_devices", "v5e:2x4"),
     Target("modality_prefix_code_clm_full", "all_devices", "v5e:1x1"),
     Target("codegen2_7b", "tpu_v5p_64", "v5p:4x4x4", model="codellama_7b"),
-    Target("codegen2_7b", "tpu_v6e_64", "v6e:8x8", bindings=("MICROBATCH_SIZE=4",), model="codellama_7b"),
+    Target("codegen2_7b", "tpu_v6e_64", "v6e:8x8", model="codellama_7b"),
     Target("codegen2_16b", "tpu_v4_512", "v4:8x8x8", model="starcoderbase_15_5b"),
     Target("codegen2_16b", "tpu_v5p_512", "v5p:8x8x8", model="starcoderbase_15_5b"),
     Target("codegen2_16b", "tpu_2x_v5e_256", "v5e:16x16", num_slices=2, model="starcoderbase_15_5b"),
@@ -86,19 +85,21 @@ def compile_target(target: Target) -> dict[str, Any]:
 
     model = [f"gin/models/{target.model}.gin"] if target.model else []
     files = [f"gin/{target.recipe}.gin", *model, f"gin/meshes/{target.mesh}.gin"]
-    recipe, _ = load_recipe(files, target.bindings)
+    recipe, _ = load_recipe(files)
     return compile_recipe(recipe, target.topology, target.num_slices).to_json()
 
 
 def make_table(lines: list[tuple[Target, dict[str, Any]]]) -> str:
     """In Markdown."""
-    head = "| recipe | hardware | mesh | rows a device | needs, of GiB | step at least | bound by | MFU at most |"
+    head = (
+        "| recipe | hardware | mesh | remat, rows at a time | needs, of GiB | step at least | bound by | MFU at most |"
+    )
     rows = [head, "|---|---|---|---|---|---|---|---|"]
     for target, report in lines:
         slices = f"{target.num_slices} x " if target.num_slices > 1 else ""
         mesh = " x ".join(f"{axis} {size}" for axis, size in report["mesh"].items() if size > 1) or "one device"
         model = f"`{target.model or target.recipe}`"
-        cells = [model, f"{slices}{target.topology}", mesh, str(report["microbatch_size"])]
+        cells = [model, f"{slices}{target.topology}", mesh, f"{report['remat']}, {report['microbatch_size']}"]
         if report["fits"]:
             memory, bounds = report["memory"], report["bounds"]
             cells += [

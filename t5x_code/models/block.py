@@ -11,10 +11,9 @@ import jax
 import jax.numpy as jnp
 
 from t5x_code.models import few_rows
-from t5x_code.models.attention.choice import AUTO
 from t5x_code.models.attention.dispatch import attention
 from t5x_code.models.cache import LayerCache
-from t5x_code.models.config import TransformerConfig
+from t5x_code.models.config import AUTO, TransformerConfig
 from t5x_code.models.layers import Mlp, Norm, Projection
 from t5x_code.models.rope import rotate
 

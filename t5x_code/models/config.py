@@ -10,10 +10,14 @@ from typing import Literal, get_args
 
 from t5x_code.errors import UserError, check_choice
 
+AUTO = "auto"  # of a setting that follows from the devices, before a run starts
+
 Norm = Literal["layer_norm", "rms_norm"]
 PositionEncoding = Literal["rope_interleaved", "rope_half", "learned", "none"]
 Mlp = Literal["gelu_tanh", "gelu", "swiglu"]
 RematPolicy = Literal["none", "dots", "full"]
+Remat = Literal[RematPolicy, "auto"]
+Auto = Literal["auto"]
 Dtype = Literal["bfloat16", "float32"]
 Quantization = Literal["none", "int8", "fp8"]
 
@@ -67,9 +71,9 @@ class TransformerConfig:
     lora_alpha: float = 16.0  # an adapter's output is scaled by alpha / rank
     dtype: Dtype = "bfloat16"  # of activations; parameters, norms, softmax and loss are float32
     quantization: Quantization = "none"  # 8-bit products of the layers in training; see models/quantized.py
-    remat: RematPolicy = "none"  # what the backward pass recomputes; see models/remat.py
+    remat: Remat = "none"  # what the backward pass recomputes; see models/remat.py
     scan_layers: bool | None = None  # one compiled layer in a loop; None: yes, if training.layer_loop agrees
-    attention: str = "auto"  # implementation, by name; see models/attention/choice.py
+    attention: str = AUTO  # implementation, by name; see models/attention/choice.py
     loss_chunk: int | None = None  # tokens whose logits exist at a time; None: as `cross_entropy.default_chunk` says
     vocab_multiple: int = 128  # the embedding and head are padded to a multiple of this
 
@@ -114,7 +118,7 @@ def _check_config(config: TransformerConfig) -> None:
         "norm": Norm,
         "position_encoding": PositionEncoding,
         "mlp": Mlp,
-        "remat": RematPolicy,
+        "remat": Remat,
         "quantization": Quantization,
         "dtype": Dtype,
     }

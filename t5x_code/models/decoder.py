@@ -32,10 +32,9 @@ import jax
 import jax.numpy as jnp
 
 from t5x_code.models import few_rows
-from t5x_code.models.attention.choice import AUTO
 from t5x_code.models.block import Block, Context
 from t5x_code.models.cache import KeyValueCache, LayerCache
-from t5x_code.models.config import TransformerConfig
+from t5x_code.models.config import AUTO, TransformerConfig
 from t5x_code.models.dot import dot
 from t5x_code.models.few_rows import Decoding
 from t5x_code.models.layers import Norm

@@ -5,9 +5,9 @@ import dataclasses
 from jax.sharding import AbstractMesh, Mesh
 
 from t5x_code.errors import UserError
-from t5x_code.models.attention.choice import AUTO, CAUSAL_ALONE, choose, refuse_unknown, why_not
+from t5x_code.models.attention.choice import CAUSAL_ALONE, choose, refuse_unknown, why_not
 from t5x_code.models.attention.dispatch import case_of
-from t5x_code.models.config import TransformerConfig
+from t5x_code.models.config import AUTO, TransformerConfig
 from t5x_code.objectives.causal_lm import CausalLM
 from t5x_code.objectives.example import Objective, PackingObjective
 from t5x_code.recipes.recipe import Recipe

@@ -6,18 +6,18 @@ The step is the one that training compiles, made by the same functions.
 import dataclasses
 import math
 import time
-from typing import Any, get_args
+from typing import Any
 
 from jax.sharding import Mesh
 
 from t5x_code.models.config import RematPolicy
 from t5x_code.models.decoder import count_params
 from t5x_code.models.modality import VocabularySplit
-from t5x_code.parallel.ahead import CompiledStep, DeviceMemory, compile_step
+from t5x_code.parallel.ahead import CompiledStep, DeviceMemory, available_bytes, compile_step
 from t5x_code.parallel.bounds import StepBounds, step_bounds
 from t5x_code.parallel.chips import Chip
 from t5x_code.parallel.collectives import Collective
-from t5x_code.parallel.mesh import MESH_AXES, make_mesh
+from t5x_code.parallel.mesh import MESH_AXES, MeshShape, make_mesh
 from t5x_code.parallel.rules import num_batch_shards
 from t5x_code.parallel.topology import described_devices
 from t5x_code.progress import progress_bar
@@ -25,6 +25,7 @@ from t5x_code.recipes.abstract_batch import abstract_batch
 from t5x_code.recipes.attention_choice import settle_attention
 from t5x_code.recipes.dry_run import refuse_uneven_batches
 from t5x_code.recipes.memory import state_bytes, trained_bytes
+from t5x_code.recipes.memory_choice import REMAT_POLICIES, Devices, settle_memory
 from t5x_code.recipes.recipe import Recipe
 from t5x_code.recipes.vocabulary import split_without_data
 from t5x_code.training.assemble import jit_train_step, step_parts
@@ -32,8 +33,6 @@ from t5x_code.training.batch_size import batch_sizes_of
 from t5x_code.training.flops import eight_bit_flops_per_token, recomputed_flops_per_token, train_flops_per_token
 from t5x_code.training.state import abstract_state
 from t5x_code.training.step import num_microbatches
-
-REMAT_POLICIES: tuple[RematPolicy, ...] = get_args(RematPolicy)  # the least work first
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +95,8 @@ def _compile_recipe(recipe: Recipe, split: VocabularySplit | None, topology: str
     mesh = make_mesh(dataclasses.replace(recipe.mesh, num_slices=num_slices), devices)
     recipe = dataclasses.replace(recipe, model=settle_attention(recipe, mesh))
     refuse_uneven_batches(recipe, mesh)
+    platform = mesh.devices.flat[0].platform
+    recipe = settle_memory(recipe, MeshShape(**mesh.shape), Devices(platform, available_bytes(chip)))
     rows = max(batch_sizes_of(recipe.loop.batch_size))
     microbatches = num_microbatches(rows, recipe.loop.microbatch_size, mesh)
     began = time.perf_counter()

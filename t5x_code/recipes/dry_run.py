@@ -7,23 +7,28 @@ import math
 import jax
 from jax.sharding import AbstractMesh, Mesh
 
-from t5x_code.errors import UserError
+from t5x_code.models.config import AUTO
 from t5x_code.models.decoder import count_params, init_params, logical_axes
 from t5x_code.parallel.mesh import MESH_AXES, MeshShape, make_mesh, mesh_shape
 from t5x_code.parallel.rules import param_shardings
 from t5x_code.recipes.attention_choice import refuse_attention, refuse_uneven_rows, settle_attention
-from t5x_code.recipes.memory import (
-    GIB,
-    MemoryEstimate,
-    device_memory_bytes,
-    estimate_memory,
-    largest_fitting_microbatch,
+from t5x_code.recipes.memory import GIB
+from t5x_code.recipes.memory_choice import (
+    attached_devices,
+    describe_choice,
+    policies_to_choose_from,
+    recipe_memory,
+    settle_memory,
+    sizes_to_choose_from,
+    with_choice,
 )
 from t5x_code.recipes.mixture import refuse_unknown_tasks
 from t5x_code.recipes.recipe import Recipe
 from t5x_code.recipes.vocabulary import NoTokenizer, describe_unused_rows, num_tokens_without_data, split_without_data
 from t5x_code.training.batch_size import batch_size_at, batch_sizes_of
 from t5x_code.training.step import num_microbatches
+
+ELSEWHERE = "tpu"  # the platform of devices that are not attached, as far as an estimate depends on it
 
 
 def describe(recipe: Recipe, resolved: str) -> str:
@@ -43,7 +48,6 @@ def describe(recipe: Recipe, resolved: str) -> str:
     if recipe.data.modality_separation == "none":
         unused = describe_unused_rows(recipe, num_tokens_without_data(recipe.data))
     _refuse_uneven(recipe, shape)
-    estimate, microbatch = recipe_memory(recipe, shape)
     rows = batch_size_at(recipe.loop.batch_size, 0)
     parts = [
         resolved.rstrip(),
@@ -51,11 +55,9 @@ def describe(recipe: Recipe, resolved: str) -> str:
         f"parameters       {count_params(recipe.model):,}{vocabulary}",
         *([f"vocabulary       {unused}"] if unused else []),
         f"mesh             {' x '.join(f'{name} {size}' for name, size in shape._asdict().items())}",
-        f"batch            {rows} rows x {recipe.data.length} = {rows * recipe.data.length:,} tokens a step; "
-        f"{microbatch} rows per device at a time",
+        f"batch            {rows} rows x {recipe.data.length} = {rows * recipe.data.length:,} tokens a step",
         f"steps            {recipe.loop.train_steps:,}",
-        "memory per device, estimated:",
-        *_memory_lines(estimate),
+        *_memory_lines(recipe, shape),
     ]
     return "\n".join(parts)
 
@@ -78,8 +80,9 @@ def _refuse_attention(recipe: Recipe) -> None:
 
 def refuse_uneven_batches(recipe: Recipe, mesh: Mesh | AbstractMesh) -> None:
     """Raises a UserError where the mesh does not divide the rows of a batch, of training or of validation."""
+    microbatch = None if recipe.loop.microbatch_size == AUTO else recipe.loop.microbatch_size
     for rows in batch_sizes_of(recipe.loop.batch_size):
-        num_microbatches(rows, recipe.loop.microbatch_size, mesh)
+        num_microbatches(rows, microbatch, mesh)
     num_microbatches(recipe.eval_batch_size, None, mesh, "DataConfig.eval_batch_size")
 
 
@@ -99,46 +102,6 @@ def planned_mesh(recipe: Recipe) -> MeshShape:
     return mesh_shape(recipe.mesh, jax.device_count() if -1 in sizes else math.prod(sizes))
 
 
-def recipe_memory(recipe: Recipe, mesh: MeshShape) -> tuple[MemoryEstimate, int]:
-    """Memory per device on a mesh, and the rows per device at a time that it is for."""
-    rows = _most_rows(recipe, mesh)
-    microbatch = min(rows, recipe.loop.microbatch_size or rows)
-    return estimate_memory(recipe.model, recipe.optimizer, mesh, rows, microbatch, recipe.data.length), microbatch
-
-
-def _most_rows(recipe: Recipe, mesh: MeshShape) -> int:
-    """Rows per device of the largest batch."""
-    return -(-max(batch_sizes_of(recipe.loop.batch_size)) // (mesh.data * mesh.fsdp))
-
-
-def check_memory(recipe: Recipe) -> None:
-    """Refuses a recipe that cannot fit the attached devices, before anything is allocated, with what would fit.
-
-    Raises:
-        UserError: the estimate exceeds the memory of a device.
-    """
-    limit = device_memory_bytes()
-    mesh = mesh_shape(recipe.mesh, jax.device_count())
-    estimate, microbatch = recipe_memory(recipe, mesh)
-    if limit is None or estimate.total <= limit:
-        return
-    rows = _most_rows(recipe, mesh)
-    divided = math.gcd(*batch_sizes_of(recipe.loop.batch_size)) // (mesh.data * mesh.fsdp)  # so that every size is
-    fitting = largest_fitting_microbatch(recipe.model, recipe.optimizer, mesh, rows, divided, recipe.data.length, limit)
-    if fitting:
-        advice = f"set MICROBATCH_SIZE={fitting}"
-    else:
-        state = (estimate.parameters + estimate.gradients + estimate.optimizer) * mesh.fsdp * mesh.tensor
-        advice = (
-            f"parameters, gradients and optimizer take {state / GIB:.1f} GiB in all, which {-(-state // limit) + 1} "
-            "such devices hold; or shrink the model: --gin_file=gin/models/tiny.gin"
-        )
-    raise UserError(
-        f"{count_params(recipe.model) / 1e9:.3f} B parameters with {microbatch} rows of {recipe.data.length} per "
-        f"device need about {estimate.total / GIB:.1f} GiB but a device has {limit / GIB:.1f} GiB; {advice}"
-    )
-
-
 def describe_mesh(recipe: Recipe, mesh: Mesh) -> str:
     """The line at a run's start: devices, what each axis does, bytes per device."""
     work = {
@@ -149,7 +112,7 @@ def describe_mesh(recipe: Recipe, mesh: Mesh) -> str:
     }
     axes = [f"{name} {size} ({work[name]})" for name, size in mesh.shape.items() if size > 1]
     slices = f" of {recipe.mesh.num_slices} slices" if recipe.mesh.num_slices > 1 else ""
-    estimate, _ = recipe_memory(recipe, MeshShape(**mesh.shape))
+    estimate = recipe_memory(recipe, MeshShape(**mesh.shape), mesh.devices.flat[0].platform)
     state = estimate.parameters + estimate.optimizer
     device = f"{mesh.devices.flat[0].device_kind} device"
     return (
@@ -163,13 +126,30 @@ def _count(number: int, one: str, several: str | None = None) -> str:
     return f"{number:,} {one if number == 1 else several or f'{one}s'}"
 
 
-def _memory_lines(estimate: MemoryEstimate) -> list[str]:
-    named = {
-        "parameters": estimate.parameters,
-        "gradients": estimate.gradients,
-        "optimizer": estimate.optimizer,
-        "activations": estimate.activations,
-        "loss head": estimate.loss_head,
-        "total": estimate.total,
-    }
-    return [f"  {name:14} {size / GIB:9.3f} GiB" for name, size in named.items()]
+def _memory_lines(recipe: Recipe, shape: MeshShape) -> list[str]:
+    """What a device holds. Where REMAT or MICROBATCH_SIZE is settled by devices that are elsewhere: each choice."""
+    is_here = math.prod(shape) == jax.device_count()
+    if not is_here and AUTO in (recipe.model.remat, recipe.loop.microbatch_size):
+        return [
+            "memory per device, estimated in GiB; REMAT and MICROBATCH_SIZE are settled by what the devices have:",
+            *_memory_table(recipe, shape),
+        ]
+    settled = settle_memory(recipe, shape, attached_devices())
+    estimate = recipe_memory(settled, shape, jax.default_backend() if is_here else ELSEWHERE)
+    sizes = dataclasses.asdict(estimate) | {"total": estimate.total}
+    lines = [f"  {name.replace('_', ' '):14} {size / GIB:9.3f} GiB" for name, size in sizes.items()]
+    return [
+        f"remat            {describe_choice(settled, AbstractMesh(shape, MESH_AXES))}",
+        "memory per device, estimated:",
+        *lines,
+    ]
+
+
+def _memory_table(recipe: Recipe, shape: MeshShape) -> list[str]:
+    """Estimates by what may be kept, down, and how many rows are taken at a time, across."""
+    sizes = sizes_to_choose_from(recipe, shape)
+    lines = [f"  {'':14}" + "".join(f"{_count(size, 'row'):>10}" for size in sizes)]
+    for policy in policies_to_choose_from(recipe, ELSEWHERE):
+        totals = [recipe_memory(with_choice(recipe, policy, size), shape, ELSEWHERE).total for size in sizes]
+        lines.append(f"  {policy:14}" + "".join(f"{total / GIB:>10.1f}" for total in totals))
+    return lines

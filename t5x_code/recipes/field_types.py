@@ -36,7 +36,7 @@ def fits(value: Any, hint: Any) -> bool:
     """Whether a value is of an annotated type. Whole numbers are floats too; True and False are no numbers."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
-        return any(fits(value, choice) for choice in arguments)
+        return any(_fits_one_of_several(value, choice) for choice in arguments)
     if origin is tuple:
         if not isinstance(value, tuple):
             return False
@@ -47,3 +47,9 @@ def fits(value: Any, hint: Any) -> bool:
     if hint is Any or origin is typing.Literal:
         return True  # the class itself names the choices
     return isinstance(value, origin or hint)
+
+
+def _fits_one_of_several(value: Any, hint: Any) -> bool:
+    """As `fits`, for a choice beside other types: only the type can say then that a word is none of them."""
+    is_choice = typing.get_origin(hint) is typing.Literal
+    return value in typing.get_args(hint) if is_choice else fits(value, hint)

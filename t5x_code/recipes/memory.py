@@ -1,6 +1,8 @@
 """How much memory a recipe takes per device, estimated from shapes alone, before anything is allocated.
 
 The numbers are an estimate for planning (the compiler decides); what they leave out is stated in `MemoryEstimate`.
+
+Legend: D model, H heads, K key/value heads, E head dim, F feed-forward.
 """
 
 import dataclasses
@@ -16,31 +18,30 @@ from t5x_code.models.config import TransformerConfig
 from t5x_code.models.cross_entropy import default_chunk
 from t5x_code.models.decoder import init_params, logical_axes
 from t5x_code.models.lora import trained
+from t5x_code.parallel.chips import chip_of
 from t5x_code.parallel.mesh import MeshShape
 from t5x_code.training.optimizer import OptimizerConfig, make_optimizer
 from t5x_code.training.state import init_state
 
 GIB = 2**30
 FLOAT32_BYTES = 4
-# What is kept of one layer for the backward pass, in activations of model_dim numbers per token: those that each device
-# of the tensor axis holds whole, such as the layer's input, and those that are split over it, such as heads.
-KEPT_PER_LAYER = {"full": (1.0, 0.0), "dots": (2.0, 12.0), "none": (3.0, 15.0)}
+LANES = 128  # a TPU pads the last axis of an array, that of a head's numbers, to a multiple
 
 
 @dataclasses.dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes per device. Left out: fragmentation, collectives' buffers and the runtime's own share (about a tenth)."""
+    """Bytes per device. Left out: fragmentation and the runtime's own share."""
 
     parameters: int
     gradients: int
     optimizer: int
-    activations: int
-    loss_head: int
+    activations: int  # kept for the backward pass
+    workspace: int  # the larger of what the loss head and one layer's backward pass need
 
     @property
     def total(self) -> int:
         """The sum of all fields."""
-        return self.parameters + self.gradients + self.optimizer + self.activations + self.loss_head
+        return sum(dataclasses.astuple(self))
 
 
 def estimate_memory(
@@ -50,6 +51,7 @@ def estimate_memory(
     rows: int,
     microbatch_size: int,
     length: int,
+    platform: str,
 ) -> MemoryEstimate:
     """Bytes per device of one training step.
 
@@ -60,6 +62,7 @@ def estimate_memory(
         rows: per device in a step.
         microbatch_size: rows per device at a time; where `rows` are more, each one's gradients lie beside their sum.
         length: tokens of a row.
+        platform: of the devices: cpu, gpu or tpu.
     """
     shares = mesh.fsdp * mesh.tensor
     parameter_bytes, optimizer_bytes = (size // shares for size in state_bytes(config, optimizer))
@@ -67,37 +70,74 @@ def estimate_memory(
         optimizer_bytes = 0  # kept in the host's memory; only a part of it is on the device at a time
     activation_bytes = 2 if config.dtype == "bfloat16" else FLOAT32_BYTES
     tokens = microbatch_size * length // mesh.sequence
-    wide = config.model_dim * activation_bytes * tokens
-    whole, shared = KEPT_PER_LAYER[config.remat]
-    kept = (whole + shared / mesh.tensor) * config.num_layers * wide
-    one_layer = sum(KEPT_PER_LAYER["none"]) * wide / mesh.tensor
+    of_layer, of_backward = _activations(config, mesh.tensor, platform)
     tile = min(length, QUERY_CHUNK) * min(length, KEY_TILE)
-    scores = FLOAT32_BYTES * microbatch_size * config.num_heads * tile / mesh.tensor
-    chunk = min(config.loss_chunk or default_chunk(jax.default_backend()), tokens)
+    scores = 3 * FLOAT32_BYTES * microbatch_size * config.num_heads * tile / mesh.tensor
+    backward = activation_bytes * tokens * of_backward + scores
+    chunk = min(config.loss_chunk or default_chunk(platform), tokens)
+    head = 3 * FLOAT32_BYTES * chunk * config.vocab_size / mesh.tensor
+    if mesh.fsdp > 1:
+        # Parameters are gathered, of the next layer too, and gradients of both made whole; the head's waits longer.
+        layer, unembedding = _layer_size(config) // mesh.tensor, config.model_dim * config.vocab_size // mesh.tensor
+        backward += (4 * activation_bytes + FLOAT32_BYTES) * layer + FLOAT32_BYTES * unembedding
+        head += (activation_bytes + FLOAT32_BYTES) * unembedding
     gradients = trained_bytes(config) // shares
-    head_gradient = FLOAT32_BYTES * config.model_dim * config.vocab_size // mesh.tensor
     return MemoryEstimate(
         parameters=parameter_bytes,
         gradients=gradients if microbatch_size == rows else 2 * gradients,
         optimizer=optimizer_bytes,
-        activations=int(kept + one_layer + 3 * scores),
-        loss_head=int(3 * FLOAT32_BYTES * chunk * config.vocab_size / mesh.tensor + head_gradient),
+        activations=int(activation_bytes * tokens * config.num_layers * of_layer),
+        workspace=int(max(backward, head - gradients)),  # at the loss head there are no gradients yet
     )
 
 
+def _activations(config: TransformerConfig, tensor: int, platform: str) -> tuple[float, float]:
+    """Numbers per token that a layer keeps, and those that one layer's backward pass needs while it runs.
+
+    A device of the axis tensor has its share of heads and F, but all of D.
+    """
+    D, F = config.model_dim, config.mlp_dim
+    E = -(-config.head_dim // LANES) * LANES if platform == "tpu" else config.head_dim
+    HE, KE = config.num_heads * E, config.num_kv_heads * E
+    norms = D if config.parallel_block else 3 * D  # their results, and what lies between serial blocks
+    projected = 2 * HE + 2 * KE + (1 + (config.mlp == "swiglu")) * F  # with the result of attention
+    rotated = HE + (KE if config.rotates else 0)  # queries are scaled in any case
+    kept = {
+        "full": D,
+        "dots": (2 if config.parallel_block else 3) * D + projected / tensor,
+        "none": D + norms + (projected + rotated + F) / tensor,
+    }
+    recomputed = max(0, kept["none"] - kept[config.remat])
+    gradients = kept["none"] + 2 * D + F / tensor
+    adapted = 2 * D + projected / tensor if config.lora_rank else 0
+    return kept[config.remat], recomputed + gradients + adapted
+
+
+@functools.cache
+def _layer_size(config: TransformerConfig) -> int:
+    """Numbers of a layer's parameters."""
+    layers = jax.eval_shape(functools.partial(init_params, config), jax.random.key(0))["layers"]
+    return _num_bytes(layers) // FLOAT32_BYTES // config.num_layers
+
+
 def device_memory_bytes() -> int | None:
-    """Bytes that one attached device has: an accelerator's limit (None where the backend does not report one), or a
-    CPU device's share of this machine's available memory."""
+    """Bytes that one attached device has: an accelerator's limit, or what its kind has where the backend does not say
+    (None: not known), or a CPU device's share of this machine's available memory."""
     device = jax.local_devices()[0]
     if device.platform != "cpu":
-        return (device.memory_stats() or {}).get("bytes_limit")
+        chip = chip_of(device.device_kind)
+        return (device.memory_stats() or {}).get("bytes_limit") or (chip.memory_bytes if chip else None)
     try:
         with open("/proc/meminfo") as handle:
             fields = dict(line.split(":", 1) for line in handle)
-        available = int(fields["MemAvailable"].split()[0]) * 1024
+        return int(fields["MemAvailable"].split()[0]) * 1024 // jax.local_device_count()
     except (OSError, KeyError):
-        available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return available // jax.local_device_count()
+        return machine_memory_bytes()
+
+
+def machine_memory_bytes() -> int:
+    """A CPU device's share of this machine's memory, whoever uses it: the same whenever it is asked for."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // jax.local_device_count()
 
 
 def largest_fitting_microbatch(
@@ -108,15 +148,17 @@ def largest_fitting_microbatch(
     divided: int,
     length: int,
     limit: int,
+    platform: str,
 ) -> int:
     """The most rows per device at a time that divide `divided` and fit into `limit` bytes; 0: not even one fits."""
 
     def fits(size: int) -> bool:
-        return estimate_memory(config, optimizer, mesh, rows, size, length).total <= limit
+        return estimate_memory(config, optimizer, mesh, rows, size, length, platform).total <= limit
 
     return next((size for size in range(divided, 0, -1) if divided % size == 0 and fits(size)), 0)
 
 
+@functools.cache
 def state_bytes(config: TransformerConfig, optimizer: OptimizerConfig) -> tuple[int, int]:
     """Bytes of the parameters, and of what the optimizer and a weight average keep beside them, over all devices."""
     transformation = make_optimizer(optimizer, trained(logical_axes(config)))
@@ -126,6 +168,7 @@ def state_bytes(config: TransformerConfig, optimizer: OptimizerConfig) -> tuple[
     return _num_bytes(state.params), _num_bytes(beside)
 
 
+@functools.cache
 def trained_bytes(config: TransformerConfig) -> int:
     """Bytes of the parameters that have a gradient, over all devices: with adapters, theirs alone."""
     return _num_bytes(trained(jax.eval_shape(functools.partial(init_params, config), jax.random.key(0))))

@@ -21,7 +21,7 @@ from t5x_code.checkpoints.model_directory import (
     refuse_other_model,
 )
 from t5x_code.errors import RunAgain, UserError, one_line
-from t5x_code.models.attention.choice import AUTO
+from t5x_code.models.config import AUTO
 from t5x_code.models.modality import split_config
 from t5x_code.parallel.cpu import run_programs_in_turn
 from t5x_code.parallel.failures import FailureWatch
@@ -31,7 +31,8 @@ from t5x_code.parallel.mesh import make_mesh
 from t5x_code.recipes import inputs as recipe_inputs
 from t5x_code.recipes.attention_choice import settle_attention
 from t5x_code.recipes.benchmarks import benchmarks_of
-from t5x_code.recipes.dry_run import check_memory, describe_mesh, refuse_uneven_batches
+from t5x_code.recipes.dry_run import describe_mesh, refuse_uneven_batches
+from t5x_code.recipes.memory_choice import describe_choice, fit_memory
 from t5x_code.recipes.mixture import cache_folder
 from t5x_code.recipes.recipe import Recipe
 from t5x_code.recipes.vocabulary import describe_unused_rows
@@ -71,24 +72,27 @@ def train_recipe(recipe: Recipe, resolved: str, command: str) -> int:
     run_programs_in_turn()
     agree("start", start_facts(resolved), recipe.hosts.barrier_seconds)
     mesh = make_mesh(recipe.mesh)
-    model = settle_attention(recipe, mesh)
+    recipe = dataclasses.replace(recipe, model=settle_attention(recipe, mesh))
     refuse_uneven_batches(recipe, mesh)
-    check_memory(recipe)
+    settled = fit_memory(recipe, mesh)
     in_every_process("the model to start from", lambda: _refuse_initial_model(recipe), recipe.hosts.barrier_seconds)
     index, count = rows_of_process(mesh)
     if is_writer():
-        say(describe_mesh(recipe, mesh))
-        say(f"attention: {model.attention}")
+        say(describe_mesh(settled, mesh))
+        say(f"attention: {recipe.model.attention}")
     data = _prepare_inputs(recipe)
     if is_writer():
         _say_what_is_missing(recipe, data)
     split = recipe_inputs.vocabulary_split(data)
-    if split:
-        model = split_config(model, split)
-        check_memory(dataclasses.replace(recipe, model=model))  # once more, with the rows that the split adds
+    if split:  # it adds rows to the vocabulary
+        settled = fit_memory(dataclasses.replace(recipe, model=split_config(recipe.model, split)), mesh)
+    choice = describe_choice(settled, mesh)
+    agree("memory", {"REMAT and MICROBATCH_SIZE": choice}, recipe.hosts.barrier_seconds)
+    if is_writer():
+        say(f"remat: {choice}")
     description = ModelDescription(
         # How attention and products are computed is the reader's choice: it may have other devices.
-        dataclasses.replace(model, attention=AUTO, quantization="none"),
+        dataclasses.replace(settled.model, attention=AUTO, quantization="none"),
         begin_document=not recipe_inputs.pair_layout(data),
         extra=recipe_inputs.description_extra(data),
     )
@@ -107,7 +111,9 @@ def train_recipe(recipe: Recipe, resolved: str, command: str) -> int:
     agree("the data", run_data.fingerprint, recipe.hosts.barrier_seconds)
     files = RunFiles(description, data.tokenizer.save, _texts(data, groups, resolved, command))
     with lost_processes(), FailureWatch(), short_of_memory():
-        return train(recipe.loop, model, recipe.optimizer, recipe.loss, mesh, run_data, files, recipe.initialize_from)
+        return train(
+            settled.loop, settled.model, recipe.optimizer, recipe.loss, mesh, run_data, files, recipe.initialize_from
+        )
 
 
 def _refuse_initial_model(recipe: Recipe) -> None:

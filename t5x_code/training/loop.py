@@ -21,7 +21,7 @@ from t5x_code.checkpoints.manager import CheckpointWriter
 from t5x_code.checkpoints.model_directory import CHECKPOINTS_FOLDER, ModelDescription, start_run_directory
 from t5x_code.checkpoints.replica import ReplicaWriter, replica_folder
 from t5x_code.errors import UserError
-from t5x_code.models.config import TransformerConfig
+from t5x_code.models.config import Auto, TransformerConfig
 from t5x_code.models.modality import VocabularySplit
 from t5x_code.parallel.cpu import FreedMemory
 from t5x_code.parallel.hosts import global_batch, is_writer
@@ -51,7 +51,8 @@ class LoopConfig:
     model_dir: str
     train_steps: int
     batch_size: BatchSize  # rows over all devices, or a ramp ((first step, rows), ..)
-    microbatch_size: int | None = None  # rows per device at a time; gradients add up over the rest. None: all at once
+    # Rows per device at a time; gradients add up over the rest. None: all at once; "auto" is settled before a run.
+    microbatch_size: int | Auto | None = None
     seed: int = 0  # of the parameters
     log_period: int = 10
     eval_period: int = 1000

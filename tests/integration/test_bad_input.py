@@ -188,10 +188,10 @@ def test_a_prompt_longer_than_the_context(script, whole_run):
 
 
 def test_a_recipe_that_cannot_fit_says_what_would(script, tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr("t5x_code.recipes.dry_run.device_memory_bytes", lambda: 8 << 30)
+    monkeypatch.setattr("t5x_code.recipes.memory_choice.device_memory_bytes", lambda: 8 << 30)
     large = [f"--gin_file={ROOT}/gin/codegen2_16b.gin", f"--gin.MODEL_DIR='{tmp_path / 'run'}'"]
     refused(script("train.py", *large), r"16\.032 B parameters .* a device has 8\.0 GiB; .* such devices hold")
-    fits_less = tiny(tmp_path / "run", "BATCH_SIZE=262144", "SEQUENCE_LENGTH=128")
+    fits_less = tiny(tmp_path / "run", "BATCH_SIZE=262144", "SEQUENCE_LENGTH=128", "MICROBATCH_SIZE=None")
     refused(script("train.py", *fits_less), r"set MICROBATCH_SIZE=\d+")
     assert not (tmp_path / "run").exists()
 

@@ -33,7 +33,7 @@ def test_the_command_is_kept_so_that_it_can_be_typed_again(tiny, whole_run):
 
 def test_the_terminal_holds_nothing_but_our_lines(whole_run):
     said = (whole_run.parent / "said.txt").read_text().splitlines()
-    ours = r"step |1 cpu device in 1 process; |attention: |started from fresh parameters|text_files_\w+: "
+    ours = r"step |1 cpu device in 1 process; |attention: |remat: |started from fresh parameters|text_files_\w+: "
     ours += r"|no store in \S+ brings a tokenizer: training one on the mixture text_files_\w+$"
     assert [line for line in said if line and not re.match(ours, line)] == []
     assert sum(line.startswith("step ") and "loss" in line for line in said) == STEPS + 2
@@ -85,9 +85,9 @@ def test_dry_run_prints_and_touches_nothing(start, tmp_path):
     for line in (
         r"parameters +16,032,155,648",
         r"mesh +data 1 x fsdp 128 x sequence 1 x tensor 4",
-        r"batch +512 rows x 2048 = 1,048,576 tokens a step; 4 rows per device",
-        r"memory per device, estimated:",
-        r"total +\d+\.\d+ GiB",
+        r"batch +512 rows x 2048 = 1,048,576 tokens a step",
+        r"memory per device, estimated in GiB; REMAT and MICROBATCH_SIZE are settled by what the devices have:",
+        r" +4 rows +2 rows +1 row\n  none +\d+\.\d+ +\d+\.\d+ +\d+\.\d+\n  dots ",
         r"TransformerConfig\.num_layers = 34",
     ):
         assert re.search(line, ended.out), line

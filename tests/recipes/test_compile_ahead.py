@@ -39,6 +39,7 @@ def test_a_tiny_step_for_four_chips(topology, mesh):
     recipe, _ = load_recipe(TINY, mesh)
     report = compile_recipe(recipe, topology)
     assert report.fits and report.num_devices == 4
+    assert report.remat == "none" and report.microbatch_size * report.mesh["fsdp"] == 8  # by a chip's memory
     # A TPU pads the small arrays; the embedding, the head and their moments are nearly all of it.
     assert report.memory.arguments == pytest.approx(bytes_of_a_share(recipe, topology), rel=0.05)
     assert {("all-gather", "fsdp"), ("reduce-scatter", "fsdp")} <= {(row.kind, row.axes) for row in report.collectives}

@@ -1,13 +1,11 @@
 """A dry run refuses what training would, and counts the rows that a recipe trains."""
 
-import dataclasses
+import re
 
 import pytest
 
 from t5x_code.errors import UserError
-from t5x_code.parallel.mesh import MeshShape
-from t5x_code.recipes import dry_run
-from t5x_code.recipes.dry_run import check_memory, describe, recipe_memory
+from t5x_code.recipes.dry_run import describe
 from t5x_code.recipes.gin_files import load_recipe
 from t5x_code.tokens import train_bpe
 
@@ -44,6 +42,20 @@ def test_a_recipe_that_fits_is_described():
     assert "mesh             data 1 x fsdp 16" in describe(recipe, resolved)
 
 
+def test_what_devices_elsewhere_settle_is_shown_for_each_choice():
+    said = describe(*load_recipe(ON_16))
+    assert "16 rows    8 rows    4 rows    2 rows     1 row" in said and "\n  dots " in said
+    one_row = describe(*load_recipe(ON_16, ["MICROBATCH_SIZE=1", "REMAT='dots'"]))
+    assert "remat            dots, 1 of 16 rows per device at a time" in one_row
+    total = float(re.search(r"total +(\d+\.\d+) GiB", one_row)[1])
+    assert re.search(rf"\n  dots .* {total:.1f}\n", said)
+
+
+def test_what_devices_here_settle_is_shown():
+    said = describe(*load_recipe(["gin/quickstart.gin"], ["REMAT='auto'"]))
+    assert "remat            dots, 8 of 8 rows per device at a time" in said
+
+
 def test_what_is_planned_for_other_devices_and_stores_elsewhere_is_described(tmp_path):
     recipe, resolved = load_recipe(ON_16, ["TransformerConfig.attention='splash'", "DATA='gs://nowhere/stores'"])
     assert "attention = 'splash'" in describe(recipe, resolved)
@@ -51,44 +63,6 @@ def test_what_is_planned_for_other_devices_and_stores_elsewhere_is_described(tmp
     recipe, resolved = load_recipe(ON_16, ["MIXTURE='mine'", f"DATA='{tmp_path}'"])
     with pytest.raises(UserError, match="is not finished"):  # it is looked for there
         describe(recipe, resolved)
-
-
-def test_memory_is_that_of_the_rows_not_of_the_longest_that_the_model_reads():
-    recipe, _ = load_recipe(["gin/ntp_plus_starcoder_1b.gin"])
-    assert recipe.model.max_length > recipe.data.length
-    short, _ = recipe_memory(recipe, MeshShape(1, 8, 1, 1))
-    longest = dataclasses.replace(recipe.data, length=recipe.model.max_length)
-    long, _ = recipe_memory(dataclasses.replace(recipe, data=longest), MeshShape(1, 8, 1, 1))
-    assert short.activations < long.activations / 3
-
-
-@pytest.mark.parametrize(("remat", "compiled_gib"), [("none", (7.1, 8.4)), ("dots", (5.9, 7.2)), ("full", (4.9, 6.0))])
-def test_a_share_of_heads_and_mlp_is_all_that_a_device_keeps(remat, compiled_gib):
-    """Peak, and what has to be free, by the compiler: launch/compile_ahead.py --topology=v5p:2x2x1, tensor 4."""
-    recipe, _ = load_recipe(["gin/codegen2_1b.gin"], [f"REMAT='{remat}'", "BATCH_SIZE=4"])
-    peak, needed = compiled_gib
-    total = recipe_memory(recipe, MeshShape(1, 1, 1, 4))[0].total / 2**30
-    assert 0.9 * peak < total < 1.05 * needed
-
-
-@pytest.mark.parametrize(("rows", "compiled_gib"), [(1, 15.1), (4, 19.2)])
-def test_a_microbatchs_gradients_lie_beside_their_sum(rows, compiled_gib):
-    """Peak by the compiler: launch/compile_ahead.py --topology=h100:1x1."""
-    recipe, _ = load_recipe(["gin/codegen2_1b.gin"], [f"BATCH_SIZE={rows}", "MICROBATCH_SIZE=1"])
-    assert compiled_gib < recipe_memory(recipe, MeshShape(1, 1, 1, 1))[0].total / 2**30 < 1.1 * compiled_gib
-
-
-def test_the_microbatch_that_is_advised_divides_every_batch(monkeypatch):
-    recipe, _ = load_recipe(["gin/codegen2_1b.gin", "gin/meshes/gpu_1.gin"], ["BATCH_SIZE=((0, 12), (9, 24))"])
-    needs = {rows: recipe_memory(microbatch_of(recipe, rows), MeshShape(1, 1, 1, 1))[0].total for rows in (6, 12)}
-    monkeypatch.setattr(dry_run, "device_memory_bytes", lambda: (needs[6] + needs[12]) // 2)
-    with pytest.raises(UserError, match=r"set MICROBATCH_SIZE=6$"):
-        check_memory(recipe)
-    check_memory(microbatch_of(recipe, 6))
-
-
-def microbatch_of(recipe, rows):
-    return dataclasses.replace(recipe, loop=dataclasses.replace(recipe.loop, microbatch_size=rows))
 
 
 def test_rows_of_no_token_are_counted_where_the_tokenizer_is_known(monkeypatch, tmp_path):

@@ -39,6 +39,7 @@ class Config:
             ],
         ),
         (Literal["a", "b"], ["a", "c"], []),
+        (int | Literal["a"] | None, ["a", 2, None], ["c", 2.0]),
     ],
 )
 def test_fits(hint, right, wrong):

@@ -19,6 +19,7 @@ from t5x_code.objectives.pair_codec import split_prompt
 from t5x_code.recipes import benchmarks
 from t5x_code.recipes.evaluate import EvaluationCommand, evaluate_command
 from t5x_code.recipes.gin_files import load_recipe
+from t5x_code.recipes.memory_choice import fit_memory
 from t5x_code.recipes.run import train_recipe
 from t5x_code.recipes.text_model import text_model
 from t5x_code.tokens.tokenizer import Tokenizer
@@ -146,12 +147,13 @@ def test_the_other_arms_start_from_a_plain_model(form, separation, base):
 def test_memory_is_checked_again_with_the_rows_that_the_split_adds(tmp_path, monkeypatch):
     sizes = []
 
-    def check(recipe):
+    def fit(recipe, mesh):
         sizes.append(count_params(recipe.model))
         if len(sizes) == 2:
             raise UserError("too large")
+        return fit_memory(recipe, mesh)
 
-    monkeypatch.setattr("t5x_code.recipes.run.check_memory", check)
+    monkeypatch.setattr("t5x_code.recipes.run.fit_memory", fit)
     with pytest.raises(UserError, match="too large"):
         train(tmp_path, "code_clm", "full", "run")
     assert sizes[1] > sizes[0]

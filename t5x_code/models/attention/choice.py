@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from t5x_code.errors import UserError, check_choice
 from t5x_code.models.attention import splash
 from t5x_code.models.attention.chunked import QUERY_CHUNK
+from t5x_code.models.config import AUTO
 
-AUTO = "auto"
 MAX_DENSE_SCORES = 1 << 16  # L * S up to which all scores of a head are made at once
 MAX_CUDNN_MASK = 1 << 24  # L * S of the largest mask handed to cuDNN: 32 MiB a row
 HOPPER = re.compile(r"NVIDIA G?H\d")  # H100, H200, H800, GH200, ..

@@ -17,12 +17,13 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AbstractDevice, AbstractMesh, PartitionSpec
 
-from t5x_code.models.attention.choice import AUTO, AttentionCase, choose
+from t5x_code.models.attention.choice import AttentionCase, choose
 from t5x_code.models.attention.chunked import chunked_attention
 from t5x_code.models.attention.cudnn import cudnn_attention, cudnn_causal_attention
 from t5x_code.models.attention.dense import dense_attention
 from t5x_code.models.attention.splash import splash_attention
 from t5x_code.models.attention.tokamax import tokamax_attention
+from t5x_code.models.config import AUTO
 
 IMPLEMENTATIONS: dict[str, Callable[..., jax.Array]] = {
     "dense": dense_attention,
