@@ -65,9 +65,9 @@ class Infill:
         if self.split == "character" and layout.characters is None:
             raise UserError("Infill.split='character' needs a byte-level tokenizer; set it to 'token'")
 
-        def growth(text_lengths_P: np.ndarray, is_cut_P: np.ndarray, rng: np.random.Generator) -> int:
+        def growth(text_lengths_P: np.ndarray, is_cut_P: np.ndarray, rng: np.random.Generator) -> np.ndarray:
             chosen_P = (rng.random(len(text_lengths_P)) < self.rate) & (text_lengths_P > 0)
-            return int((chosen_P * self._growth(is_cut_P)).sum())
+            return chosen_P * self._growth(is_cut_P)
 
         return simulate_raw_length("infill", growth, layout, document_lengths_N)
 

@@ -21,6 +21,7 @@ from t5x_code.objectives.spans import (
     check_masks,
     drop_spans,
     expansion,
+    growth_of,
     hide_drawn_spans,
     simulate_raw_length,
     text_lengths,
@@ -72,13 +73,10 @@ class SpanCorruption:
         check_masks("span corruption", layout.special_tokens)
         max_spans = len(layout.special_tokens.masks)
 
-        def growth(text_lengths_P: np.ndarray, is_cut_P: np.ndarray, rng: np.random.Generator) -> int:
-            if self.across_files:
-                text_lengths_P = text_lengths_P.sum(keepdims=True) + np.count_nonzero(~is_cut_P) - ~is_cut_P[-1:]
-                is_cut_P = is_cut_P[-1:]
-            return expansion(self.draw_lengths(text_lengths_P, max_spans, rng), is_cut_P)
+        def growth(text_lengths_P: np.ndarray, is_cut_P: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+            return growth_of(self.draw_numbers(text_lengths_P, max_spans, rng), is_cut_P)
 
-        return simulate_raw_length("span corruption", growth, layout, document_lengths_N)
+        return simulate_raw_length("span corruption", growth, layout, document_lengths_N, self.across_files)
 
     def __call__(self, row: Row, layout: Layout, rng: np.random.Generator) -> Example:
         """Corrupts each piece of the row and lays them out."""
@@ -104,6 +102,13 @@ class SpanCorruption:
         ]
         return segments, trimmed
 
+    def draw_numbers(self, text_lengths_P: np.ndarray, max_spans: int, rng: np.random.Generator) -> np.ndarray:
+        """Draws how many spans each piece has, int64 [P], as `draw_lengths` makes them."""
+        if self.span_lengths == "t5":
+            hidden_P = self._draw_hidden(text_lengths_P, rng)
+            return np.minimum(self._num_t5_spans(hidden_P, text_lengths_P), max_spans)
+        return np.count_nonzero(self.draw_lengths(text_lengths_P, max_spans, rng), axis=1)
+
     def draw_lengths(self, text_lengths_P: np.ndarray, max_spans: int, rng: np.random.Generator) -> np.ndarray:
         """Draws every piece's span lengths.
 
@@ -114,11 +119,10 @@ class SpanCorruption:
         Returns:
           int64 lengths_PxK, each row's spans first, then zeros.
         """
-        ratios_P = rng.uniform(self.min_ratio, self.max_ratio, len(text_lengths_P))
-        hidden_P = np.rint(ratios_P * text_lengths_P).astype(np.int64)
-        hidden_Px1 = np.maximum(hidden_P, np.minimum(text_lengths_P, 1))[:, None]
+        hidden_P = self._draw_hidden(text_lengths_P, rng)
         if self.span_lengths == "t5":
-            return self._segmentation(hidden_Px1[:, 0], text_lengths_P, rng)[:, :max_spans]
+            return self._segmentation(hidden_P, text_lengths_P, rng)[:, :max_spans]
+        hidden_Px1 = hidden_P[:, None]
         most_hidden = int(hidden_Px1.max(initial=0))
         width = most_hidden // max(1, self.max_span // 3) + 2  # mostly enough for the sum at the first draw
         sums_PxK = np.cumsum(rng.integers(1, self.max_span + 1, (len(text_lengths_P), width)), axis=1)
@@ -127,10 +131,18 @@ class SpanCorruption:
             sums_PxK = np.hstack([sums_PxK, sums_PxK[:, -1:] + more_PxK])
         return np.diff(np.minimum(sums_PxK, hidden_Px1), axis=1, prepend=0)[:, :max_spans]
 
+    def _draw_hidden(self, text_lengths_P: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """How many tokens of each piece are hidden."""
+        ratios_P = rng.uniform(self.min_ratio, self.max_ratio, len(text_lengths_P))
+        return np.maximum(np.rint(ratios_P * text_lengths_P).astype(np.int64), np.minimum(text_lengths_P, 1))
+
+    def _num_t5_spans(self, hidden_P: np.ndarray, text_lengths_P: np.ndarray) -> np.ndarray:
+        most_P = np.minimum(hidden_P, text_lengths_P - hidden_P + 1)  # spans that find places apart
+        return np.clip(np.rint(hidden_P / self.mean_span).astype(np.int64), np.minimum(hidden_P, 1), most_P)
+
     def _segmentation(self, hidden_P: np.ndarray, text_lengths_P: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """T5's span lengths: hidden tokens cut at K - 1 of the places between them, uniformly over all ways."""
-        most_P = np.minimum(hidden_P, text_lengths_P - hidden_P + 1)  # spans that find places apart
-        num_spans_P = np.clip(np.rint(hidden_P / self.mean_span).astype(np.int64), np.minimum(hidden_P, 1), most_P)
+        num_spans_P = self._num_t5_spans(hidden_P, text_lengths_P)
         lengths_PxK = np.zeros((len(hidden_P), int(num_spans_P.max(initial=0))), np.int64)
         for row, (hidden, num_spans) in enumerate(zip(hidden_P.tolist(), num_spans_P.tolist(), strict=True)):
             if num_spans:

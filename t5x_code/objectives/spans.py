@@ -7,9 +7,10 @@ A file `a b c d e <eod>` with the spans `b` and `d e` hidden becomes
 A piece grows by 3K + 1 tokens; one that the row's end cuts off also gets an `eod` before `<sep>`, without loss.
 
 Shape legend: L sequence length, N tokens of a piece or targets of a segment, P pieces of a row, K spans of a piece (at
-most, where a matrix), S spans of a row.
+most, where a matrix), S spans of a row, R simulated rows.
 """
 
+import bisect
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -20,10 +21,11 @@ from t5x_code.objectives.segments import Segment, plain_segment
 from t5x_code.tokens.special_tokens import SpecialTokens
 
 SIMULATED_ROWS = 2000
-SIMULATION_ROUNDS = 3  # they close in from both sides; an odd number ends on the side with more room
+ROWS_AT_A_TIME = 64  # of those that are simulated: large matrices of many short pieces and one long one would be empty
+FITTING_SHARE = 0.99  # of the rows
 
-# (text tokens of each piece [P], whether it is cut [P], generator) -> tokens by which a row grows
-Growth = Callable[[np.ndarray, np.ndarray, np.random.Generator], int]
+# (text tokens of each piece [P], whether it is cut [P], generator) -> tokens by which each piece grows [P]
+Growth = Callable[[np.ndarray, np.ndarray, np.random.Generator], np.ndarray]
 
 
 def text_lengths(pieces: Sequence[Piece]) -> tuple[np.ndarray, np.ndarray]:
@@ -107,9 +109,13 @@ def restore(targets_N: np.ndarray, weights_N: np.ndarray, special_tokens: Specia
 
 
 def expansion(lengths_PxK: np.ndarray, is_cut_P: np.ndarray) -> int:
-    """Tokens by which a row grows: a mask in the text, a mask and `<eom>` around each span, and `<sep>` per piece."""
-    num_spans_P = np.count_nonzero(lengths_PxK, axis=1)
-    return int(3 * num_spans_P.sum() + ((1 + is_cut_P) * (num_spans_P > 0)).sum())
+    """Tokens by which a row grows where these spans are hidden."""
+    return int(growth_of(np.count_nonzero(lengths_PxK, axis=1), is_cut_P).sum())
+
+
+def growth_of(num_spans_P: np.ndarray, is_cut_P: np.ndarray) -> np.ndarray:
+    """Tokens by which each piece grows: a mask in the text, a mask and `<eom>` around each span, and one `<sep>`."""
+    return 3 * num_spans_P + (1 + is_cut_P) * (num_spans_P > 0)
 
 
 def drop_spans(lengths_PxK: np.ndarray, is_cut_P: np.ndarray, room: int, rng: np.random.Generator) -> np.ndarray:
@@ -126,30 +132,46 @@ def drop_spans(lengths_PxK: np.ndarray, is_cut_P: np.ndarray, room: int, rng: np
     return kept_PxK
 
 
-def simulate_raw_length(name: str, growth: Growth, layout: Layout, document_lengths_N: np.ndarray) -> int:
-    """How many tokens of the store a row takes, so that with an objective's growth it has L in 99 of 100 rows.
+def simulate_raw_length(
+    name: str, growth: Growth, layout: Layout, document_lengths_N: np.ndarray, joins_pieces: bool = False
+) -> int:
+    """The most tokens of the store that a row can take, so that with an objective's growth 99 of 100 rows fit into L.
 
     The other rows have to grow less than drawn. Rows of the store's own documents are simulated, with a fixed seed.
+
+    Args:
+      name: of the objective, for errors.
+      growth: how much it makes pieces grow.
+      layout: of the rows.
+      document_lengths_N: tokens of each of the store's documents.
+      joins_pieces: whether a row is one piece, the ends of its documents inside.
 
     Raises:
       UserError: L is too short for the objective.
     """
     ends_N = np.cumsum(document_lengths_N)
-    raw_length = layout.length
-    for _ in range(SIMULATION_ROUNDS):
-        rng = np.random.default_rng(0)
-        starts = rng.integers(0, max(1, ends_N[-1] - raw_length + 1), SIMULATED_ROWS)
-        growths = [
-            growth(*_simulated_lengths(ends_N, start, min(start + raw_length, int(ends_N[-1]))), rng)
-            for start in starts.tolist()
-        ]
-        growth_99 = int(np.percentile(growths, 99, method="higher"))
-        # A shorter row grows less: where growth is large, as with tiny documents, L less all of it would be too little.
-        is_steep = 2 * growth_99 > raw_length
-        raw_length = layout.length * raw_length // (raw_length + growth_99) if is_steep else layout.length - growth_99
-        if raw_length < 1:
-            raise UserError(f"a sequence length of {layout.length} leaves {name} no room; set it to 64 or more")
+
+    def fit(raw_length: int) -> bool:
+        growths_R = _simulated_growths(growth, ends_N, raw_length, joins_pieces)
+        return np.mean(raw_length + growths_R <= layout.length) >= FITTING_SHARE
+
+    raw_length = bisect.bisect_left(range(1, layout.length + 1), True, key=lambda length: not fit(length))
+    if raw_length < 1:
+        raise UserError(f"a sequence length of {layout.length} leaves {name} no room; set it to 64 or more")
     return raw_length
+
+
+def _simulated_growths(growth: Growth, ends_N: np.ndarray, raw_length: int, joins_pieces: bool) -> np.ndarray:
+    """Tokens by which rows of this length grow, [R]; the rows of a store whose documents end at `ends_N`."""
+    rng = np.random.default_rng(0)
+    starts_R = rng.integers(0, max(1, ends_N[-1] - raw_length + 1), SIMULATED_ROWS)
+    stops_R = np.minimum(starts_R + raw_length, ends_N[-1])
+    growths = []
+    for first in range(0, SIMULATED_ROWS, ROWS_AT_A_TIME):
+        some = slice(first, first + ROWS_AT_A_TIME)
+        text_lengths_P, is_cut_P, firsts_R = _simulated_pieces(ends_N, starts_R[some], stops_R[some], joins_pieces)
+        growths.append(np.add.reduceat(growth(text_lengths_P, is_cut_P, rng), firsts_R))
+    return np.concatenate(growths)
 
 
 def check_masks(name: str, special_tokens: SpecialTokens) -> None:
@@ -161,10 +183,27 @@ def check_masks(name: str, special_tokens: SpecialTokens) -> None:
         )
 
 
-def _simulated_lengths(ends_N: np.ndarray, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-    """`text_lengths` of the tokens [start, stop) of a store, whose documents end at `ends_N`."""
-    first, last = np.searchsorted(ends_N, start, "right"), np.searchsorted(ends_N, stop, "left")
-    lengths_P = np.diff(np.concatenate([[start], ends_N[first:last], [stop]]))
-    is_cut_P = np.zeros(len(lengths_P), bool)
-    is_cut_P[-1] = ends_N[last] != stop
-    return lengths_P - ~is_cut_P, is_cut_P
+def _simulated_pieces(
+    ends_N: np.ndarray, starts_R: np.ndarray, stops_R: np.ndarray, joins_pieces: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`text_lengths` of the rows' pieces, row by row, and the first piece of each row.
+
+    Args:
+      ends_N: where a store's documents end.
+      starts_R: of rows.
+      stops_R: of rows, at most the last document's end.
+      joins_pieces: see `simulate_raw_length`.
+    """
+    first_R, last_R = np.searchsorted(ends_N, starts_R, "right"), np.searchsorted(ends_N, stops_R, "left")
+    is_cut_R = ends_N[last_R] != stops_R
+    if joins_pieces:
+        return stops_R - starts_R - ~is_cut_R, is_cut_R, np.arange(len(starts_R))
+    counts_R = last_R - first_R + 1
+    firsts_R = np.cumsum(counts_R) - counts_R
+    row_P = np.repeat(np.arange(len(starts_R)), counts_R)
+    document_P = np.arange(len(row_P)) - firsts_R[row_P] + first_R[row_P]
+    is_last_P = document_P == last_R[row_P]
+    from_P = np.where(document_P == first_R[row_P], starts_R[row_P], ends_N[document_P - 1])
+    to_P = np.where(is_last_P, stops_R[row_P], ends_N[document_P])
+    is_cut_P = is_last_P & is_cut_R[row_P]
+    return to_P - from_P - ~is_cut_P, is_cut_P, firsts_R

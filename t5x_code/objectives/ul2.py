@@ -4,10 +4,11 @@ Each document draws a denoiser: R, short spans and little hidden; X, long spans 
 model. Spans are hidden as spans.py shows, with T5's lengths. The document is led by its denoiser's mode token, which is
 read and never predicted. No tokenizer of ours has mode tokens: the vocabulary's last three masks serve [ours].
 
-Shape legend: N tokens of a piece, P pieces of a row, K spans of a piece.
+Shape legend: N tokens of a piece, P pieces of a row, C pieces of one denoiser, K spans of a piece.
 """
 
 import dataclasses
+from collections.abc import Iterator
 from typing import ClassVar
 
 import numpy as np
@@ -21,6 +22,7 @@ from t5x_code.objectives.spans import (
     check_masks,
     drop_spans,
     expansion,
+    growth_of,
     hide_drawn_spans,
     simulate_raw_length,
     text_lengths,
@@ -58,9 +60,12 @@ class UL2:
             count = len(layout.special_tokens.masks)
             raise UserError(f"UL2 has {count} masks, of which {len(MODES)} serve as mode tokens; give it more")
 
-        def growth(text_lengths_P: np.ndarray, is_cut_P: np.ndarray, rng: np.random.Generator) -> int:
-            _, lengths_PxK = self._draw(text_lengths_P, max_spans, rng)
-            return expansion(lengths_PxK, is_cut_P) + self.mode_tokens * len(text_lengths_P)
+        def growth(text_lengths_P: np.ndarray, is_cut_P: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+            num_spans_P = np.zeros(len(text_lengths_P), np.int64)
+            for _, corruption, chosen_P in self._choose(len(text_lengths_P), rng):
+                if corruption is not None:
+                    num_spans_P[chosen_P] = corruption.draw_numbers(text_lengths_P[chosen_P], max_spans, rng)
+            return growth_of(num_spans_P, is_cut_P) + self.mode_tokens
 
         return simulate_raw_length("UL2", growth, layout, document_lengths_N)
 
@@ -90,20 +95,32 @@ class UL2:
         self, text_lengths_P: np.ndarray, max_spans: int, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
         """Mode of each piece, a number of `MODES`, and its span lengths [P, K]."""
-        shares = np.array(self.rates) / sum(self.rates)
-        modes_P = rng.choice(len(MODES), len(text_lengths_P), p=shares)
-        drawn = []
-        for mode, length in zip(modes_P.tolist(), text_lengths_P.tolist(), strict=True):
-            if MODES[mode] == "S":
-                drawn.append(np.zeros(0, np.int64))
-                continue
-            denoisers = self.r_denoisers if MODES[mode] == "R" else self.x_denoisers
-            corruption = _corruption(*denoisers[int(rng.integers(len(denoisers)))])
-            drawn.append(corruption.draw_lengths(np.array([length]), max_spans, rng)[0])
-        lengths_PxK = np.zeros((len(drawn), max((len(lengths_K) for lengths_K in drawn), default=0)), np.int64)
-        for row, lengths_K in enumerate(drawn):
-            lengths_PxK[row, : len(lengths_K)] = lengths_K
+        modes_P, drawn = np.zeros(len(text_lengths_P), np.int64), []
+        for mode, corruption, chosen_P in self._choose(len(text_lengths_P), rng):
+            modes_P[chosen_P] = MODES.index(mode)
+            if corruption is not None:
+                drawn.append((chosen_P, corruption.draw_lengths(text_lengths_P[chosen_P], max_spans, rng)))
+        most = max((lengths_CxK.shape[1] for _, lengths_CxK in drawn), default=0)
+        lengths_PxK = np.zeros((len(text_lengths_P), most), np.int64)
+        for chosen_P, lengths_CxK in drawn:
+            lengths_PxK[chosen_P, : lengths_CxK.shape[1]] = lengths_CxK
         return modes_P, lengths_PxK
+
+    def _choose(
+        self, num_pieces: int, rng: np.random.Generator
+    ) -> Iterator[tuple[str, SpanCorruption | None, np.ndarray]]:
+        """Draws a denoiser for each piece. Of each: its mode, what hides spans, and whose it is, bool [P]."""
+        denoisers = [
+            *(("R", _corruption(*denoiser)) for denoiser in self.r_denoisers),
+            ("S", None),
+            *(("X", _corruption(*denoiser)) for denoiser in self.x_denoisers),
+        ]
+        of_mode = dict(zip(MODES, self.rates, strict=True))
+        modes = [mode for mode, _ in denoisers]
+        shares = np.array([of_mode[mode] / modes.count(mode) for mode in modes])
+        choice_P = rng.choice(len(denoisers), num_pieces, p=shares / shares.sum())
+        for number, (mode, corruption) in enumerate(denoisers):
+            yield mode, corruption, choice_P == number
 
     def _max_spans(self, layout: Layout) -> int:
         return len(layout.special_tokens.masks) - len(MODES) * self.mode_tokens

@@ -4,13 +4,30 @@ tensorboardX's own writer has a thread and a queue: on a full disk the thread di
 the queue afterwards waits for good. This one writes at once, and the write that fails raises.
 """
 
+import contextlib
 import errno
 import os
 import socket
 import struct
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+
+@contextlib.contextmanager
+def _without_torch() -> Iterator[None]:
+    """Hides PyTorch from imports: tensorboardX would import it wherever it is installed, which takes seconds before the
+    first step, and uses it for graphs alone."""
+    if "torch" in sys.modules:
+        yield
+        return
+    sys.modules["torch"] = None  # what Python takes for not installed
+    try:
+        yield
+    finally:
+        del sys.modules["torch"]
 
 
 class TensorBoardFile:
@@ -22,11 +39,12 @@ class TensorBoardFile:
         Raises:
             OSError: the folder cannot be written.
         """
-        # Imported where it is used: it imports PyTorch, which takes seconds, wherever that is installed.
-        from tensorboardX.proto.event_pb2 import Event, SessionLog
-        from tensorboardX.proto.summary_pb2 import Summary
+        with _without_torch():
+            from tensorboardX.proto.event_pb2 import Event, SessionLog
+            from tensorboardX.proto.summary_pb2 import Summary
+            from tensorboardX.record_writer import masked_crc32c
 
-        self._event, self._summary = Event, Summary
+        self._event, self._summary, self._checksum = Event, Summary, masked_crc32c
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"
         self._file = path.open("ab", buffering=0)
@@ -49,11 +67,9 @@ class TensorBoardFile:
 
     def _append(self, event: Any) -> None:
         """One record: its length and its bytes, each with a checksum."""
-        from tensorboardX.record_writer import masked_crc32c
-
         data = event.SerializeToString()
         length = struct.pack("<Q", len(data))
-        checksums = (struct.pack("<I", masked_crc32c(part)) for part in (length, data))
+        checksums = (struct.pack("<I", self._checksum(part)) for part in (length, data))
         record = length + next(checksums) + data + next(checksums)
         if self._file.write(record) != len(record):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -76,6 +76,15 @@ def test_training_imports_load_no_tensorflow():
     assert loaded == "[]"
 
 
+def test_a_runs_curves_load_no_torch_and_leave_it_to_be_imported(tmp_path):
+    """tensorboardX imports it by itself, for seconds before the first step."""
+    pytest.importorskip("torch")
+    code = "import sys; from pathlib import Path; from t5x_code.training.tensorboard_file import TensorBoardFile; "
+    code += f"TensorBoardFile(Path({str(tmp_path)!r}), 0).write(1, {{'loss': 2.0}}); "
+    code += "print('torch' in sys.modules); import torch; print(torch.ones(1).item())"
+    assert run_fresh(code).split() == ["False", "1.0"]
+
+
 def test_a_bucket_is_reached_without_tensorflow_where_that_is_installed_too():
     code = "import t5x_code; from etils import epath; print(type(epath.Path('gs://bucket/x')._backend).__name__)"
     assert run_fresh(code) == "_FileSystemSpecBackend"

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from stream_of_rows import looks_ahead, rows_of
 
-from t5x_code.objectives import spans
 from t5x_code.objectives.causal_lm import CausalLM
 from t5x_code.objectives.example import Layout, Row
 from t5x_code.objectives.infill import Infill
@@ -203,9 +202,8 @@ def test_prefixes_are_drawn_evenly(prefix, lengths):
     ids=name_of,
 )
 @pytest.mark.parametrize("longest", [4, 8])
-def test_rows_of_documents_of_a_few_tokens_are_full(objective, longest, layout, monkeypatch):
+def test_rows_of_documents_of_a_few_tokens_are_full(objective, longest, layout):
     """Each grows by as much as it holds: a row of the store is then half as long, or less."""
-    monkeypatch.setattr(spans, "SIMULATED_ROWS", 80)  # each has hundreds of documents, a draw for each
     rng, eod = np.random.default_rng(0), layout.special_tokens.eod
     ordinary = np.setdiff1d(np.arange(layout.vocab_size), layout.special_tokens.all_ids)
     documents = [np.append(rng.choice(ordinary, size), eod) for size in rng.integers(2, longest, 2000)]

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from t5x_code.errors import UserError
-from t5x_code.objectives import spans
 from t5x_code.objectives.example import Layout, Piece, Row
 from t5x_code.objectives.ul2 import UL2
 from t5x_code.tokens.special_tokens import SpecialTokens
@@ -42,8 +41,7 @@ def test_settings_are_equally_likely_and_led_by_the_token_of_their_mode():
     assert all(abs(count / rounds - 1 / 7) < 0.05 for count in drawn.values()), drawn
 
 
-def test_masks_are_needed_beside_the_mode_tokens(monkeypatch):
-    monkeypatch.setattr(spans, "SIMULATED_ROWS", 50)
+def test_masks_are_needed_beside_the_mode_tokens():
     for count in (1, 2, 3):
         layout = Layout(512, SpecialTokens(eod=0, sep=1, eom=2, masks=tuple(range(900, 900 + count))))
         with pytest.raises(UserError, match=f"UL2 has {count} masks, of which 3 serve as mode tokens"):
