@@ -32,7 +32,7 @@ from t5x_code.checkpoints.manager import (
 from t5x_code.checkpoints.streaming import LazyArray, write_step
 from t5x_code.errors import UserError
 from t5x_code.models.config import RopeScaling, TransformerConfig
-from t5x_code.models.decoder import init_params, logical_axes
+from t5x_code.models.decoder import logical_axes, param_shapes
 from t5x_code.models.modality import VocabularySplit, split_params
 from t5x_code.models.vocabulary import resize_vocabulary
 from t5x_code.parallel.rules import param_shardings
@@ -296,7 +296,7 @@ def _refuse_other_meaning(folder: epath.PathLike, there: TransformerConfig, ours
 
 def abstract_params(config: TransformerConfig, mesh: Mesh | None) -> Any:
     """Shapes, types and shardings of a model's parameters; on the first device where there is no mesh."""
-    shapes = jax.eval_shape(functools.partial(init_params, config), jax.random.key(0))
+    shapes = param_shapes(config)
     if mesh is None:
         first = SingleDeviceSharding(jax.local_devices()[0])
         shardings = jax.tree.map(lambda _: first, shapes)
@@ -308,8 +308,7 @@ def abstract_params(config: TransformerConfig, mesh: Mesh | None) -> Any:
 
 
 def _shapes(config: TransformerConfig) -> dict[str, tuple[int, ...]]:
-    shapes = jax.eval_shape(functools.partial(init_params, config), jax.random.key(0))
-    paths = jax.tree_util.tree_flatten_with_path(shapes)[0]
+    paths = jax.tree_util.tree_flatten_with_path(param_shapes(config))[0]
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape for path, leaf in paths}
 
 

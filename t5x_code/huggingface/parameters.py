@@ -8,7 +8,6 @@ import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import flax.traverse_util
-import jax
 import numpy as np
 import tensorstore as ts
 
@@ -17,7 +16,7 @@ from t5x_code.errors import UserError
 from t5x_code.huggingface.family import Family, HfConfig
 from t5x_code.huggingface.tensor_rules import Shape, TensorRule, join_tensor, split_tensor, their_shape
 from t5x_code.models.config import TransformerConfig
-from t5x_code.models.decoder import init_params
+from t5x_code.models.decoder import param_shapes
 from t5x_code.models.lora import adapter_paths, merge_kernel
 
 LAYERED = "layers/"  # how the paths of stacked parameters begin
@@ -39,10 +38,10 @@ def lazy_params(
         UserError: a tensor is missing, left over, of another shape than the config says, or a second head that
             differs from the embedding it is tied to.
     """
-    shapes = param_shapes(config, padded=False)
+    shapes = shapes_by_path(config, padded=False)
     rules = [rule for rule in family.tensor_rules(config, hf) if set(rule.ours) <= shapes.keys()]
     _check_names(family, config, rules, tensors)
-    padded = param_shapes(config, padded=True)
+    padded = shapes_by_path(config, padded=True)
     params = {}
     for rule in rules:
         of_one = [_shape_of_one(path, shapes) for path in rule.ours]
@@ -55,7 +54,7 @@ def lazy_params(
 
 def their_shapes(family: Family, config: TransformerConfig, hf: HfConfig) -> list[tuple[str, Shape]]:
     """Names and shapes of the checkpoint's tensors, in the order in which `their_tensors` makes them."""
-    shapes = param_shapes(config, padded=False)
+    shapes = shapes_by_path(config, padded=False)
     named = []
     for rule in family.tensor_rules(config, hf):
         if set(rule.ours) <= shapes.keys():
@@ -75,7 +74,7 @@ def their_tensors(
         hf: `write_config` of it.
         arrays: our parameters by path, opened; adapters among them are merged into their kernels.
     """
-    shapes = param_shapes(config, padded=False)
+    shapes = shapes_by_path(config, padded=False)
     for rule in family.tensor_rules(config, hf):
         if not set(rule.ours) <= shapes.keys():
             continue
@@ -105,10 +104,10 @@ def _read(arrays: Mapping[str, ts.TensorStore], path: str, shape: Shape, config:
     return array
 
 
-def param_shapes(config: TransformerConfig, padded: bool) -> dict[str, Shape]:
+def shapes_by_path(config: TransformerConfig, padded: bool) -> dict[str, Shape]:
     """Shapes of a decoder's parameters by path, the vocabulary padded or not."""
     config = config if padded else dataclasses.replace(config, vocab_multiple=1)
-    tree = jax.eval_shape(functools.partial(init_params, config), jax.random.key(0))
+    tree = param_shapes(config)
     return {path: leaf.shape for path, leaf in flax.traverse_util.flatten_dict(tree, sep="/").items()}
 
 

@@ -25,6 +25,7 @@ V vocabulary padded to `vocab_multiple`, N layers.
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -125,21 +126,37 @@ class Decoder(nn.Module):
 
 @functools.partial(jax.jit, static_argnums=0)
 def init_params(config: TransformerConfig, key: jax.Array) -> Params:
-    """Draws parameters: a nested dict of float32 arrays. May be passed to `eval_shape`."""
+    """Draws parameters: a nested dict of float32 arrays."""
     return nn.unbox(_init_boxed(config, key))
+
+
+def param_shapes(config: TransformerConfig) -> Params:
+    """The tree of `init_params` with a `jax.ShapeDtypeStruct` in each parameter's place. Draws nothing."""
+    return _of_each_box(lambda box: box.value, config)
 
 
 def logical_axes(config: TransformerConfig) -> Params:
     """The tree of `init_params` with a tuple of logical axis names (None: never split) in each parameter's place."""
-    boxed = jax.eval_shape(functools.partial(_init_boxed, config), jax.random.key(0))
-    return jax.tree.map(lambda box: box.names, boxed, is_leaf=lambda box: isinstance(box, nn.LogicallyPartitioned))
+    return _of_each_box(lambda box: box.names, config)
 
 
 def count_params(config: TransformerConfig) -> int:
     """Number of parameters, those of the vocabulary's padding not counted."""
-    unpadded = dataclasses.replace(config, vocab_multiple=1)
-    shapes = jax.eval_shape(functools.partial(init_params, unpadded), jax.random.key(0))
+    shapes = param_shapes(dataclasses.replace(config, vocab_multiple=1))
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
+
+
+def _of_each_box(read: Callable[[nn.LogicallyPartitioned], Any], config: TransformerConfig) -> Params:
+    """A tree of what is read from each parameter's shape and axes."""
+    # Parameters do not depend on how they are computed with.
+    plain = dataclasses.replace(config, attention=AUTO, remat="none", scan_layers=None, quantization="none")
+    return jax.tree.map(read, _boxed_shapes(plain), is_leaf=lambda box: isinstance(box, nn.LogicallyPartitioned))
+
+
+@functools.cache
+def _boxed_shapes(config: TransformerConfig) -> Params:
+    """Shapes and logical axes. Traced once: the start of a run asks for them half a dozen times."""
+    return jax.eval_shape(functools.partial(_init_boxed, config), jax.random.key(0))
 
 
 def _init_boxed(config: TransformerConfig, key: jax.Array) -> Params:

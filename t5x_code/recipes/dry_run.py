@@ -1,14 +1,13 @@
 """What a recipe would do, without touching anything: its configuration, size, memory per device and batch."""
 
 import dataclasses
-import functools
 import math
 
 import jax
 from jax.sharding import AbstractMesh, Mesh
 
 from t5x_code.models.config import AUTO
-from t5x_code.models.decoder import count_params, init_params, logical_axes
+from t5x_code.models.decoder import count_params, logical_axes, param_shapes
 from t5x_code.parallel.mesh import MESH_AXES, MeshShape, make_mesh, mesh_shape
 from t5x_code.parallel.rules import param_shardings
 from t5x_code.recipes.attention_choice import refuse_attention, refuse_uneven_rows, settle_attention
@@ -67,8 +66,7 @@ def _refuse_uneven(recipe: Recipe, shape: MeshShape) -> None:
     mesh = AbstractMesh(shape, MESH_AXES)
     refuse_uneven_batches(recipe, mesh)
     refuse_uneven_rows(recipe.data.length, mesh)
-    shapes = jax.eval_shape(functools.partial(init_params, recipe.model), jax.random.key(0))
-    param_shardings(logical_axes(recipe.model), shapes, mesh)
+    param_shardings(logical_axes(recipe.model), param_shapes(recipe.model), mesh)
 
 
 def _refuse_attention(recipe: Recipe) -> None:

@@ -16,12 +16,12 @@ import jax
 from t5x_code.models.attention.chunked import KEY_TILE, QUERY_CHUNK
 from t5x_code.models.config import TransformerConfig
 from t5x_code.models.cross_entropy import default_chunk
-from t5x_code.models.decoder import init_params, logical_axes
+from t5x_code.models.decoder import logical_axes, param_shapes
 from t5x_code.models.lora import trained
 from t5x_code.parallel.chips import chip_of
 from t5x_code.parallel.mesh import MeshShape
 from t5x_code.training.optimizer import OptimizerConfig, make_optimizer
-from t5x_code.training.state import init_state
+from t5x_code.training.state import state_of_params
 
 GIB = 2**30
 FLOAT32_BYTES = 4
@@ -116,8 +116,7 @@ def _activations(config: TransformerConfig, tensor: int, platform: str) -> tuple
 @functools.cache
 def _layer_size(config: TransformerConfig) -> int:
     """Numbers of a layer's parameters."""
-    layers = jax.eval_shape(functools.partial(init_params, config), jax.random.key(0))["layers"]
-    return _num_bytes(layers) // FLOAT32_BYTES // config.num_layers
+    return _num_bytes(param_shapes(config)["layers"]) // FLOAT32_BYTES // config.num_layers
 
 
 def device_memory_bytes() -> int | None:
@@ -163,7 +162,7 @@ def state_bytes(config: TransformerConfig, optimizer: OptimizerConfig) -> tuple[
     """Bytes of the parameters, and of what the optimizer and a weight average keep beside them, over all devices."""
     transformation = make_optimizer(optimizer, trained(logical_axes(config)))
     with_ema = optimizer.ema_decay is not None
-    state = jax.eval_shape(lambda key: init_state(config, transformation, with_ema, key), jax.random.key(0))
+    state = jax.eval_shape(lambda params: state_of_params(params, transformation, with_ema), param_shapes(config))
     beside = (state.opt_state, state.ema_params)
     return _num_bytes(state.params), _num_bytes(beside)
 
@@ -171,7 +170,7 @@ def state_bytes(config: TransformerConfig, optimizer: OptimizerConfig) -> tuple[
 @functools.cache
 def trained_bytes(config: TransformerConfig) -> int:
     """Bytes of the parameters that have a gradient, over all devices: with adapters, theirs alone."""
-    return _num_bytes(trained(jax.eval_shape(functools.partial(init_params, config), jax.random.key(0))))
+    return _num_bytes(trained(param_shapes(config)))
 
 
 def _num_bytes(tree: Any) -> int:

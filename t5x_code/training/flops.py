@@ -7,13 +7,12 @@ that is split by modality the entries that no target competes with count nothing
 count: the model's work, not the machine's.
 """
 
-import functools
 import math
 
 import jax
 
 from t5x_code.models.config import TransformerConfig
-from t5x_code.models.decoder import count_params, init_params
+from t5x_code.models.decoder import count_params, param_shapes
 from t5x_code.models.lora import trained
 from t5x_code.models.modality import VocabularySplit
 from t5x_code.parallel.chips import chip_of
@@ -79,7 +78,7 @@ def _trained_layer_params(config: TransformerConfig) -> int:
     """Those of them that have a gradient: with adapters, theirs alone."""
     if not config.lora_rank:
         return _layer_params(config)
-    adapters = trained(jax.eval_shape(functools.partial(init_params, config), jax.random.key(0)))
+    adapters = trained(param_shapes(config))
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(adapters))
 
 

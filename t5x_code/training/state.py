@@ -9,7 +9,7 @@ from flax import struct
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from t5x_code.models.config import TransformerConfig
-from t5x_code.models.decoder import init_params, logical_axes
+from t5x_code.models.decoder import init_params, logical_axes, param_shapes
 from t5x_code.models.lora import trained
 from t5x_code.parallel.rules import optimizer_shardings, param_shardings
 
@@ -29,7 +29,7 @@ class TrainState:
 def init_state(
     model: TransformerConfig, optimizer: optax.GradientTransformation, with_ema: bool, key: jax.Array
 ) -> TrainState:
-    """Draws the parameters and starts the optimizer. May be jitted and passed to `eval_shape`."""
+    """Draws the parameters and starts the optimizer. May be jitted."""
     return state_of_params(init_params(model, key), optimizer, with_ema)
 
 
@@ -55,7 +55,7 @@ def abstract_state(
     Raises:
         UserError: a parameter does not divide over the mesh.
     """
-    shapes = jax.eval_shape(lambda key: init_state(model, optimizer, with_ema, key), jax.random.key(0))
+    shapes = jax.eval_shape(lambda params: state_of_params(params, optimizer, with_ema), param_shapes(model))
     params = param_shardings(logical_axes(model), shapes.params, mesh)
     whole = NamedSharding(mesh, PartitionSpec())
     opt_state = optimizer_shardings(shapes.opt_state, trained(shapes.params), trained(params), mesh)

@@ -9,7 +9,7 @@ import pytest
 
 from t5x_code.huggingface.families import FAMILIES
 from t5x_code.huggingface.family import read_config
-from t5x_code.huggingface.parameters import param_shapes, their_shapes
+from t5x_code.huggingface.parameters import shapes_by_path, their_shapes
 from t5x_code.huggingface.safetensors_file import write_safetensors
 
 HF = {
@@ -59,7 +59,7 @@ def save_random_checkpoint(folder, hf):
 def test_anonymous_memory_stays_under_a_quarter_of_the_model_and_one_stacked_tensor(tmp_path):
     save_random_checkpoint(tmp_path / "theirs_small", HF | {"num_hidden_layers": 1, "vocab_size": 64})
     config = save_random_checkpoint(tmp_path / "theirs", HF)
-    sizes = [4 * int(np.prod(shape)) for shape in param_shapes(config, padded=True).values()]
+    sizes = [4 * int(np.prod(shape)) for shape in shapes_by_path(config, padded=True).values()]
     limit = sum(sizes) / 4 + max(sizes)
     for arguments in (("import", "theirs", "ours"), ("export", "ours", "back")):
         command = [sys.executable, "-c", MEASURE, arguments[0], *(str(tmp_path / name) for name in arguments[1:])]
