@@ -147,11 +147,16 @@ def check_memory(recipe: Recipe, shape: MeshShape) -> None:
         return
     rows = most_rows(recipe, shape)
     divided = math.gcd(*batch_sizes_of(recipe.loop.batch_size)) // (shape.data * shape.fsdp)  # so that every size is
-    fitting = largest_fitting_microbatch(
-        recipe.model, recipe.optimizer, shape, rows, divided, recipe.data.length, limit, platform
-    )
-    if fitting:
-        advice = f"set MICROBATCH_SIZE={fitting}"
+
+    def fitting(policy: RematPolicy) -> int:
+        model = dataclasses.replace(recipe.model, remat=policy)
+        length = recipe.data.length
+        return largest_fitting_microbatch(model, recipe.optimizer, shape, rows, divided, length, limit, platform)
+
+    if most := fitting(recipe.model.remat):
+        advice = f"set MICROBATCH_SIZE={most}"
+    elif fitting(REMAT_POLICIES[-1]):
+        advice = f"set REMAT={AUTO!r} and MICROBATCH_SIZE={AUTO!r}"
     else:
         state = (estimate.parameters + estimate.gradients + estimate.optimizer) * shape.fsdp * shape.tensor
         advice = (

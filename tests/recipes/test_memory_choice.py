@@ -149,5 +149,13 @@ def test_the_microbatch_that_is_advised_divides_every_batch(monkeypatch):
     check_memory(microbatch_of(recipe, 6), ONE)
 
 
+def test_to_recompute_is_advised_where_that_fits(monkeypatch):
+    recipe, _ = load_recipe(CODEGEN2_1B, ["REMAT='none'", "MICROBATCH_SIZE=1", "BATCH_SIZE=1"])
+    needed = recipe_memory(recipe, ONE, "cpu").total
+    monkeypatch.setattr(memory_choice, "device_memory_bytes", lambda: needed - GIB // 4)
+    with pytest.raises(UserError, match=r"; set REMAT='auto' and MICROBATCH_SIZE='auto'$"):
+        check_memory(recipe, ONE)
+
+
 def microbatch_of(recipe, rows):
     return dataclasses.replace(recipe, loop=dataclasses.replace(recipe.loop, microbatch_size=rows))
