@@ -53,7 +53,7 @@ class Infill:
             raise UserError("Infill.spm_rate: suffix-prefix-middle order needs sentinels='starcoder'")
 
     def raw_length(self, layout: Layout, document_lengths_N: np.ndarray) -> int:
-        """L less the 99th percentile of the growth.
+        """The most tokens of the store that leave 99 of 100 rows room to infill all that are drawn.
 
         Raises:
           UserError: the tokenizer lacks the sentinels or does not cut at characters, or L is too short.

@@ -65,7 +65,7 @@ class SpanCorruption:
         return "span_corruption" + ("_across_files" if self.across_files else "")
 
     def raw_length(self, layout: Layout, document_lengths_N: np.ndarray) -> int:
-        """L less the 99th percentile of the expansion; about one row in a hundred hides fewer spans than drawn.
+        """The most tokens of the store that leave 99 of 100 rows room for all spans; the others hide fewer than drawn.
 
         Raises:
           UserError: the vocabulary has no masks, or L is too short to corrupt anything.

@@ -49,7 +49,7 @@ class UL2:
             _corruption(mean_span, ratio)
 
     def raw_length(self, layout: Layout, document_lengths_N: np.ndarray) -> int:
-        """L less the 99th percentile of the growth.
+        """The most tokens of the store that leave 99 of 100 rows room for all that is hidden and led.
 
         Raises:
           UserError: the vocabulary has too few masks, or L is too short.

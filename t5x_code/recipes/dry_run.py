@@ -137,7 +137,7 @@ def _memory_lines(recipe: Recipe, shape: MeshShape) -> list[str]:
     sizes = dataclasses.asdict(estimate) | {"total": estimate.total}
     lines = [f"  {name.replace('_', ' '):14} {size / GIB:9.3f} GiB" for name, size in sizes.items()]
     return [
-        f"remat            {describe_choice(settled, AbstractMesh(shape, MESH_AXES))}",
+        f"remat            {describe_choice(settled, shape)}",
         "memory per device, estimated:",
         *lines,
     ]

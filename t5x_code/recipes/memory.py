@@ -1,6 +1,8 @@
 """How much memory a recipe takes per device, estimated from shapes alone, before anything is allocated.
 
-The numbers are an estimate for planning (the compiler decides); what they leave out is stated in `MemoryEstimate`.
+The numbers are an estimate for planning (the compiler decides); what they leave out is stated in `MemoryEstimate`. What
+a layer keeps and needs is counted from its arrays, and held against the compilers' own figures for TPUs and GPUs in
+tests/recipes/test_memory_choice.py.
 
 Legend: D model, H heads, K key/value heads, E head dim, F feed-forward.
 """
@@ -137,24 +139,6 @@ def device_memory_bytes() -> int | None:
 def machine_memory_bytes() -> int:
     """A CPU device's share of this machine's memory, whoever uses it: the same whenever it is asked for."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // jax.local_device_count()
-
-
-def largest_fitting_microbatch(
-    config: TransformerConfig,
-    optimizer: OptimizerConfig,
-    mesh: MeshShape,
-    rows: int,
-    divided: int,
-    length: int,
-    limit: int,
-    platform: str,
-) -> int:
-    """The most rows per device at a time that divide `divided` and fit into `limit` bytes; 0: not even one fits."""
-
-    def fits(size: int) -> bool:
-        return estimate_memory(config, optimizer, mesh, rows, size, length, platform).total <= limit
-
-    return next((size for size in range(divided, 0, -1) if divided % size == 0 and fits(size)), 0)
 
 
 @functools.cache

@@ -10,7 +10,7 @@ import math
 from typing import get_args
 
 import jax
-from jax.sharding import AbstractMesh, Mesh
+from jax.sharding import Mesh
 
 from t5x_code.errors import UserError
 from t5x_code.models.config import AUTO, RematPolicy
@@ -21,7 +21,6 @@ from t5x_code.recipes.memory import (
     MemoryEstimate,
     device_memory_bytes,
     estimate_memory,
-    largest_fitting_microbatch,
     machine_memory_bytes,
 )
 from t5x_code.recipes.recipe import Recipe
@@ -98,11 +97,16 @@ def policies_to_choose_from(recipe: Recipe, platform: str) -> tuple[RematPolicy,
 def sizes_to_choose_from(recipe: Recipe, shape: MeshShape) -> list[int]:
     """Rows per device at a time that may be chosen, the best first."""
     if recipe.loop.microbatch_size == AUTO:
-        divided = math.gcd(*batch_sizes_of(recipe.loop.batch_size)) // (shape.data * shape.fsdp)
-        sizes = [size for size in range(divided, 0, -1) if divided % size == 0]
+        sizes = _divisors(recipe, shape)
         enough = [size for size in sizes if size * _tokens_of_a_row(recipe, shape) >= ENOUGH_TOKENS]
         return sizes[max(0, len(enough) - 1) :]
     return [recipe.loop.microbatch_size or most_rows(recipe, shape)]
+
+
+def _divisors(recipe: Recipe, shape: MeshShape) -> list[int]:
+    """Rows per device at a time that divide every batch, the most first."""
+    divided = math.gcd(*batch_sizes_of(recipe.loop.batch_size)) // (shape.data * shape.fsdp)
+    return [size for size in range(divided, 0, -1) if divided % size == 0]
 
 
 def _tokens_of_a_row(recipe: Recipe, shape: MeshShape) -> int:
@@ -117,9 +121,9 @@ def with_choice(recipe: Recipe, policy: RematPolicy, rows: int) -> Recipe:
     return dataclasses.replace(recipe, model=model, loop=loop)
 
 
-def describe_choice(recipe: Recipe, mesh: Mesh | AbstractMesh) -> str:
+def describe_choice(recipe: Recipe, shape: MeshShape) -> str:
     """What was settled."""
-    rows = most_rows(recipe, MeshShape(**mesh.shape))
+    rows = most_rows(recipe, shape)
     return f"{recipe.model.remat}, {recipe.loop.microbatch_size or rows} of {rows} rows per device at a time"
 
 
@@ -145,13 +149,12 @@ def check_memory(recipe: Recipe, shape: MeshShape) -> None:
     estimate = recipe_memory(recipe, shape, platform)
     if limit is None or estimate.total <= limit:
         return
-    rows = most_rows(recipe, shape)
-    divided = math.gcd(*batch_sizes_of(recipe.loop.batch_size)) // (shape.data * shape.fsdp)  # so that every size is
+    of_any_size = dataclasses.replace(recipe, loop=dataclasses.replace(recipe.loop, microbatch_size=AUTO))
 
-    def fitting(policy: RematPolicy) -> int:
-        model = dataclasses.replace(recipe.model, remat=policy)
-        length = recipe.data.length
-        return largest_fitting_microbatch(model, recipe.optimizer, shape, rows, divided, length, limit, platform)
+    def fitting(policy: RematPolicy) -> int | None:
+        sizes = _divisors(recipe, shape)
+        needs = (recipe_memory(with_choice(of_any_size, policy, size), shape, platform).total for size in sizes)
+        return next((size for size, needed in zip(sizes, needs, strict=True) if needed <= limit), None)
 
     if most := fitting(recipe.model.remat):
         advice = f"set MICROBATCH_SIZE={most}"
@@ -163,7 +166,7 @@ def check_memory(recipe: Recipe, shape: MeshShape) -> None:
             f"parameters, gradients and optimizer take {state / GIB:.1f} GiB in all, which {-(-state // limit) + 1} "
             "such devices hold; or shrink the model: --gin_file=gin/models/tiny.gin"
         )
-    microbatch = recipe.loop.microbatch_size or rows
+    microbatch = recipe.loop.microbatch_size or most_rows(recipe, shape)
     raise UserError(
         f"{count_params(recipe.model) / 1e9:.3f} B parameters with {microbatch} rows of {recipe.data.length} per "
         f"device need about {estimate.total / GIB:.1f} GiB but a device has {limit / GIB:.1f} GiB; {advice}"

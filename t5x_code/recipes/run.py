@@ -27,7 +27,7 @@ from t5x_code.parallel.cpu import run_programs_in_turn
 from t5x_code.parallel.failures import FailureWatch
 from t5x_code.parallel.hosts import is_writer, rows_of_process, start_processes
 from t5x_code.parallel.meeting import agree, first_alone, in_every_process
-from t5x_code.parallel.mesh import make_mesh
+from t5x_code.parallel.mesh import MeshShape, make_mesh
 from t5x_code.recipes import inputs as recipe_inputs
 from t5x_code.recipes.attention_choice import settle_attention
 from t5x_code.recipes.benchmarks import benchmarks_of
@@ -86,13 +86,13 @@ def train_recipe(recipe: Recipe, resolved: str, command: str) -> int:
     split = recipe_inputs.vocabulary_split(data)
     if split:  # it adds rows to the vocabulary
         settled = fit_memory(dataclasses.replace(recipe, model=split_config(recipe.model, split)), mesh)
-    choice = describe_choice(settled, mesh)
+    choice = describe_choice(settled, MeshShape(**mesh.shape))
     agree("memory", {"REMAT and MICROBATCH_SIZE": choice}, recipe.hosts.barrier_seconds)
     if is_writer():
         say(f"remat: {choice}")
     description = ModelDescription(
         # How attention and products are computed is the reader's choice: it may have other devices.
-        dataclasses.replace(settled.model, attention=AUTO, quantization="none"),
+        dataclasses.replace(settled.model, attention=AUTO, remat=AUTO, quantization="none"),
         begin_document=not recipe_inputs.pair_layout(data),
         extra=recipe_inputs.description_extra(data),
     )
