@@ -24,7 +24,8 @@ from t5x_code.models.config import TransformerConfig
 from t5x_code.parallel.cpu import run_programs_in_turn
 from t5x_code.parallel.mesh import MeshConfig, make_mesh
 from t5x_code.recipes import command_line
-from t5x_code.training.loop import LoopConfig, RunData, RunFiles, train
+from t5x_code.training.loop import RunData, RunFiles, train
+from t5x_code.training.loop_config import LoopConfig
 from t5x_code.training.losses import LossConfig
 from t5x_code.training.optimizer import OptimizerConfig
 

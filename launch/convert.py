@@ -9,14 +9,10 @@ import tempfile
 from absl import flags
 from etils import epath
 
-from t5x_code.checkpoints.model_directory import MODALITY, TOKENIZER_FOLDER
-from t5x_code.checkpoints.plain_model import write_plain_model
 from t5x_code.errors import UserError
-from t5x_code.huggingface.conversion import DTYPES, export_model, import_model
 from t5x_code.huggingface.families import FAMILIES
-from t5x_code.models.decoder import count_params
+from t5x_code.huggingface.family import DTYPES
 from t5x_code.recipes.command_line import run
-from t5x_code.tokens.tokenizer import TOKENIZER_FILE
 
 FLAGS = flags.FLAGS
 flags.DEFINE_enum("family", None, list(FAMILIES), "By default what config.json or the model directory says.")
@@ -34,6 +30,13 @@ def main(argv: list[str]) -> None:
         raise UserError("write: convert.py import|export --source=DIR --target=DIR")
     if argv[1] == "import" and (FLAGS.plain or FLAGS.step is not None):
         raise UserError(f"{'--plain' if FLAGS.plain else '--step'} is for export; leave it out of an import")
+    # Imported here, so that --help and a misspelt flag answer at once.
+    from t5x_code.checkpoints.model_directory import MODALITY, TOKENIZER_FOLDER
+    from t5x_code.checkpoints.plain_model import write_plain_model
+    from t5x_code.huggingface.conversion import export_model, import_model
+    from t5x_code.models.decoder import count_params
+    from t5x_code.tokens.tokenizer import TOKENIZER_FILE
+
     options = (FLAGS.family, FLAGS.mp_num, FLAGS.dtype)
     if argv[1] == "import":
         description = import_model(FLAGS.source, FLAGS.target, *options)

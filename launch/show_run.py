@@ -7,13 +7,9 @@ import numpy as np
 from absl import flags
 from etils import epath
 
-from t5x_code.data.declarations import VALIDATION
-from t5x_code.data.token_store import TokenStore
 from t5x_code.errors import UserError
 from t5x_code.recipes.command_line import run
-from t5x_code.recipes.run import read_run_stores
 from t5x_code.reports.loss_curve import draw_curve, read_metrics, unigram_shares, validation_table
-from t5x_code.training.metrics_writer import METRICS_FILE
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model_dir", None, "A training run's folder.")
@@ -23,6 +19,10 @@ def main(argv: list[str]) -> None:
     """Prints the curve, then the table, if there has been a validation."""
     if FLAGS.model_dir is None or len(argv) > 1:
         raise UserError("give --model_dir, the folder of a training run")
+    # Imported here, so that --help and a misspelt flag answer at once.
+    from t5x_code.recipes.run import read_run_stores
+    from t5x_code.training.metrics_writer import METRICS_FILE
+
     metrics = epath.Path(FLAGS.model_dir) / METRICS_FILE
     if not metrics.exists():
         raise UserError(f"{metrics} does not exist: {FLAGS.model_dir} holds no training run")
@@ -42,6 +42,9 @@ def main(argv: list[str]) -> None:
 
 def held_out_unigrams(store_folder: str) -> np.ndarray:
     """How often each token occurs in a store's validation split, [V]."""
+    from t5x_code.data.declarations import VALIDATION
+    from t5x_code.data.token_store import TokenStore
+
     store = TokenStore.open(f"{store_folder}/{VALIDATION}")
     shards = [store.read(shard, 0, int(store.shard_tokens[shard])) for shard in range(store.num_shards)]
     return unigram_shares(np.concatenate(shards), store.manifest.vocab_size)

@@ -10,7 +10,6 @@ from typing import Any
 
 import flax.traverse_util
 import jax
-import ml_dtypes
 import numpy as np
 from etils import epath
 from jax.sharding import Mesh
@@ -47,7 +46,6 @@ TOKENIZER_FILES = (
     "merges.txt",
     "tokenizer.model",
 )
-DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16, "float16": np.float16}
 
 
 def import_model(
@@ -60,7 +58,7 @@ def import_model(
         target: the model directory; must not exist.
         family: a name of `FAMILIES`; None: as config.json says.
         mp_num: layout of a CodeGen checkpoint whose config.json does not say it; None: as the released models have it.
-        dtype: a name of `DTYPES`, that the parameters are stored in. They are computed with as float32 all the same.
+        dtype: one of `DTYPES`, that the parameters are stored in. They are computed with as float32 all the same.
 
     Raises:
         UserError: something is missing, damaged or of another family, or the target exists.
@@ -72,7 +70,7 @@ def import_model(
         raise UserError(f"{target} exists; choose another folder or remove it")
     weights = WeightsFolder(folder)
     params = lazy_params(found, description.config, hf, weights)
-    total = sum(int(np.prod(array.shape)) for array in params.values()) * np.dtype(DTYPES[dtype]).itemsize
+    total = sum(int(np.prod(array.shape)) for array in params.values()) * np.dtype(dtype).itemsize
     with tempfile.TemporaryDirectory() as tokenizer_folder, progress_bar(total=total, desc="import", unit="B") as bar:
         for name in TOKENIZER_FILES:
             if (folder / name).is_file():
@@ -83,7 +81,7 @@ def import_model(
             weights.release()
             bar.update(num_bytes)
 
-        write_model_directory(target, description, tree, tokenizer_folder, DTYPES[dtype], on_piece)
+        write_model_directory(target, description, tree, tokenizer_folder, np.dtype(dtype), on_piece)
     return description
 
 
@@ -127,7 +125,7 @@ def export_model(
         target: a local folder; must not exist.
         family: a name of `FAMILIES`; None: that of the model directory, else the first that has such a decoder.
         mp_num: layout of a CodeGen checkpoint; None: the one of the class built into transformers.
-        dtype: a name of `DTYPES`, that the tensors are written in.
+        dtype: one of `DTYPES`, that the tensors are written in.
         step: a checkpoint; None: the newest that is whole.
 
     Raises:
@@ -153,11 +151,11 @@ def export_model(
         unfinished.mkdir(parents=True)
         hf |= _copy_tokenizer(epath.Path(source) / TOKENIZER_FOLDER, unfinished, description)
         (unfinished / CONFIG_FILE).write_text(json.dumps(hf, indent=2) + "\n")
-        total = sum(int(np.prod(shape)) for _, shape in shapes) * np.dtype(DTYPES[dtype]).itemsize
+        total = sum(int(np.prod(shape)) for _, shape in shapes) * np.dtype(dtype).itemsize
         with progress_bar(total=total, desc="export", unit="B") as bar:
             tensors = their_tensors(found, description.config, hf, arrays)
-            counted = _counted(tensors, np.dtype(DTYPES[dtype]).itemsize, bar.update)
-            write_safetensors(unfinished, shapes, counted, DTYPES[dtype])
+            counted = _counted(tensors, np.dtype(dtype).itemsize, bar.update)
+            write_safetensors(unfinished, shapes, counted, np.dtype(dtype))
         unfinished.rename(folder)
     except OSError as error:
         raise UserError(f"cannot export {source} to {target}: {error.strerror or error}") from error

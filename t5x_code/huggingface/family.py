@@ -13,6 +13,7 @@ from t5x_code.models.config import RopeScaling, TransformerConfig
 
 HfConfig = Mapping[str, Any]  # a parsed config.json
 
+DTYPES = ("float32", "bfloat16", "float16")  # that parameters may be stored in
 # How a model is computed, stored or begun, not what it is: config.json need not say these fields of ours.
 UNSAID = ("dtype", "remat", "scan_layers", "attention", "loss_chunk", "vocab_multiple", "initializer_range")
 ROTARY = ("rotary_dim", "rope_base", "rope_scaling")  # say nothing where nothing rotates

@@ -1,17 +1,101 @@
-"""Completes a file of prompts; one that was interrupted goes on where it stopped."""
+"""Completes one prompt, or a file of them; a file that was interrupted goes on where it stopped."""
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
 
 from etils import epath
 
+from t5x_code.checkpoints.manager import absolute_path
+from t5x_code.checkpoints.model_directory import TOKENIZER_FOLDER, read_model_directory
+from t5x_code.errors import UserError
 from t5x_code.evaluation.sample_problems import drawn_with
 from t5x_code.evaluation.samples_file import SamplesFile
 from t5x_code.inference.generation import GenerationConfig
-from t5x_code.inference.infilling import TextModel, at_strings
-from t5x_code.inference.prompt_file import PromptLine, complete_lines, write_completions
+from t5x_code.inference.infilling import Completion, TextModel, at_strings, complete, infill
+from t5x_code.inference.prompt_file import (
+    PromptLine,
+    check_lines_fit,
+    complete_lines,
+    holds_surrogates,
+    read_prompt_file,
+    write_completions,
+)
+from t5x_code.inference.sampling import Sampling
+from t5x_code.output_file import check_writable
 from t5x_code.progress import progress_bar
+from t5x_code.recipes.text_model import text_model
+from t5x_code.tokens.tokenizer import Tokenizer
+
+MAX_NEW_TOKENS = 128  # where the command says nothing
+
+
+@dataclasses.dataclass(frozen=True)
+class GenerateCommand:
+    """The flags of `launch/generate.py`, which says what each is. One of `prompt`, `prefix` and `suffix`, `input_file`
+    and `output_file` is given."""
+
+    model_dir: str
+    prompt: str | None = None
+    prefix: str | None = None
+    suffix: str | None = None
+    input_file: str | None = None
+    output_file: str | None = None
+    max_new_tokens: int | None = None
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    num_samples: int = 1
+    seed: int = 0
+    int8: bool = False
+    batch_size: int = 32
+    stop: Sequence[str] = ()
+
+
+def generate_command(command: GenerateCommand) -> list[Completion]:
+    """Reads the model and lets it write.
+
+    Returns:
+        The completions of the prompt or the gap; none of a file, which is written.
+
+    Raises:
+        UserError: a text that is not UTF-8, an option out of its range, a model or a file that cannot be read, a prompt
+            that does not fit, or an output that cannot be written.
+    """
+    for name in ("prompt", "prefix", "suffix"):
+        if holds_surrogates(getattr(command, name) or ""):
+            raise UserError(f"--{name} is not UTF-8: is a character cut in half? give whole ones")
+    generation = GenerationConfig(
+        max_new_tokens=MAX_NEW_TOKENS if command.max_new_tokens is None else command.max_new_tokens,
+        sampling=Sampling(command.temperature, command.top_k, command.top_p),
+        num_samples=command.num_samples,
+        seed=command.seed,
+        batch_size=command.batch_size,
+    )
+    if command.input_file is not None:
+        lines = read_prompt_file(command.input_file)
+        check_writable(command.output_file)
+    model = _load_model(command)
+    if command.max_new_tokens is None:
+        most = min(generation.max_new_tokens, model.config.max_length // 2)
+        generation = dataclasses.replace(generation, max_new_tokens=most)
+    if command.input_file is not None:
+        check_lines_fit(model, lines, generation.max_new_tokens)
+        complete_file(model, lines, command.output_file, generation, command.stop)
+        return []
+    stop = at_strings(command.stop)
+    if command.prompt is not None:
+        return complete(model, [command.prompt], generation, stop=stop, names=["--prompt"])[0]
+    gap = [(command.prefix, command.suffix)]
+    return infill(model, gap, generation, stop=stop, names=["--prefix and --suffix"])[0]
+
+
+def _load_model(command: GenerateCommand) -> TextModel:
+    description, params = read_model_directory(command.model_dir)
+    tokenizer = Tokenizer.load(f"{command.model_dir}/{TOKENIZER_FOLDER}")
+    name = str(absolute_path(epath.Path(command.model_dir)))
+    return text_model(description, params, tokenizer, name=name, int8=command.int8)
 
 
 def complete_file(

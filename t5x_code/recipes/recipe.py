@@ -20,7 +20,7 @@ from t5x_code.parallel.hosts import HostsConfig
 from t5x_code.parallel.mesh import MeshConfig
 from t5x_code.recipes.field_types import checked
 from t5x_code.training.batch_size import batch_sizes_of
-from t5x_code.training.loop import LoopConfig
+from t5x_code.training.loop_config import LoopConfig
 from t5x_code.training.losses import LossConfig
 from t5x_code.training.optimizer import OptimizerConfig
 from t5x_code.training.schedules import ScheduleConfig

@@ -21,15 +21,16 @@ from t5x_code.checkpoints.manager import CheckpointWriter
 from t5x_code.checkpoints.model_directory import CHECKPOINTS_FOLDER, ModelDescription, start_run_directory
 from t5x_code.checkpoints.replica import ReplicaWriter, replica_folder
 from t5x_code.errors import UserError
-from t5x_code.models.config import Auto, TransformerConfig
+from t5x_code.models.config import TransformerConfig
 from t5x_code.models.modality import VocabularySplit
 from t5x_code.parallel.cpu import FreedMemory
 from t5x_code.parallel.hosts import global_batch, is_writer
 from t5x_code.parallel.rules import logical_axes_on
 from t5x_code.terminal import say
 from t5x_code.training.assemble import jit_train_step, step_parts
-from t5x_code.training.batch_size import BatchSize, batch_size_at, batch_sizes_from, batch_sizes_of
+from t5x_code.training.batch_size import batch_size_at, batch_sizes_from, batch_sizes_of
 from t5x_code.training.evaluation import evaluate
+from t5x_code.training.loop_config import LoopConfig
 from t5x_code.training.losses import LossConfig
 from t5x_code.training.metrics_writer import MetricsWriter, progress_line
 from t5x_code.training.optimizer import OptimizerConfig
@@ -42,48 +43,6 @@ from t5x_code.training.stopping import Stopped, StopRequest
 from t5x_code.training.watchdog import Watchdog
 
 Arrays = dict[str, np.ndarray]
-
-
-@dataclasses.dataclass(frozen=True)
-class LoopConfig:
-    """How long, how often, where."""
-
-    model_dir: str
-    train_steps: int
-    batch_size: BatchSize  # rows over all devices, or a ramp ((first step, rows), ..)
-    # Rows per device at a time; gradients add up over the rest. None: all at once; "auto" is settled before a run.
-    microbatch_size: int | Auto | None = None
-    seed: int = 0  # of the parameters
-    log_period: int = 10
-    eval_period: int = 1000
-    checkpoint_period: int = 1000
-    benchmark_period: int = 1000
-    keep_last: int = 2  # newest checkpoints kept
-    keep_every: int | None = None  # steps divisible by this are kept for good
-    # A folder on each host's own disk for replicas of the newest checkpoints: a restart without the shared storage.
-    local_replicas: str | None = None
-    max_skipped_in_a_row: int = 20  # steps without a finite loss and gradient before giving up
-    accept_changed_data: bool = False  # resume although the data is not what the checkpoint was trained on
-    # Without a finished step or batch of an evaluation until stacks are printed; after twice that the run ends.
-    watchdog_minutes: float = 30.0
-    profile_steps: tuple[int, int] | None = None  # [first, last) step traced into MODEL_DIR/profile
-
-    def __post_init__(self):
-        if not self.model_dir:
-            raise UserError("MODEL_DIR is empty: name the run's folder")
-        periods = ("log_period", "eval_period", "checkpoint_period", "benchmark_period")
-        for name in ("train_steps", *periods, "keep_last", "max_skipped_in_a_row"):
-            if getattr(self, name) < 1:
-                raise UserError(f"LoopConfig.{name} is {getattr(self, name)}: it must be 1 or more")
-        if self.keep_every is not None and self.keep_every < 1:
-            raise UserError(f"LoopConfig.keep_every is {self.keep_every}: it must be None or 1 or more")
-        if self.local_replicas == "":
-            raise UserError("LoopConfig.local_replicas is empty: name a folder on each host's own disk, or set None")
-        if self.watchdog_minutes <= 0:
-            raise UserError(f"LoopConfig.watchdog_minutes is {self.watchdog_minutes}: it must be positive")
-        if self.profile_steps is not None and not 0 <= self.profile_steps[0] < self.profile_steps[1]:
-            raise UserError(f"LoopConfig.profile_steps is {self.profile_steps}: the first must be below the second")
-        batch_sizes_of(self.batch_size)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,7 +116,12 @@ def train(
             model=model,
             mesh=mesh,
         )
-        return _run(config, steps, start, data)
+        run = _Run(config, steps, start, data)
+        if run.is_over and run.is_saved and run.unwritten is None:
+            if is_writer():
+                say(f"nothing to do: {run.step} steps are done, TRAIN_STEPS is {config.train_steps}")
+            return run.step
+        return run.go_on()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,116 +135,153 @@ class _Steps:
     mesh: Mesh
 
 
-def _run(config: LoopConfig, steps: _Steps, start: Start, data: RunData) -> int:
-    state, step, rows_consumed, unwritten = start.state, start.step, start.rows_consumed, start.unwritten
-    if step >= config.train_steps and start.is_saved and unwritten is None:
-        if is_writer():
-            say(f"nothing to do: {step} steps are done, TRAIN_STEPS is {config.train_steps}")
-        return step
-    folder = epath.Path(config.model_dir)
-    num_written = step if unwritten is None else step - 1
-    writer = MetricsWriter(folder, num_written) if is_writer() else None
-    batches = _ahead(steps.mesh, data.batches(rows_consumed, batch_sizes_from(config.batch_size, step)))
-    speed = Speedometer(steps.model, steps.mesh, data.split)
-    queued: Any = None  # metrics of the step before, which may still run
-    stops = False
-    log_periods = [config.log_period, config.eval_period, *([config.benchmark_period] if data.benchmarks else [])]
+class _Run:
+    """A run between two steps: the state, how far it is, and what is still to be written of its last step."""
 
-    def save() -> None:
-        metadata = {
-            "step": step,
-            "rows_consumed": rows_consumed,
-            "data": data.fingerprint,
-            "model": model_facts(steps.model),
-            "code_version": t5x_code.__version__,
-        } | ({} if unwritten is None else {"unwritten": unwritten})
-        checkpoint = checkpoint_of(state, metadata)
-        if writer:
-            writer.flush()
-        freed.give_back()
-        checkpoints.save(step, checkpoint)
-        if replicas:
-            replicas.save(step, checkpoint)
+    def __init__(self, config: LoopConfig, steps: _Steps, start: Start, data: RunData):
+        self.config, self.steps, self.data = config, steps, data
+        self.state, self.step, self.rows_consumed = start.state, start.step, start.rows_consumed
+        self.is_saved = start.is_saved
+        # Numbers of this step whose evaluation was asked to stop, and is to be made up for.
+        self.unwritten: dict[str, float] | None = start.unwritten
+        self.queued: Any = None  # metrics of the step before, which may still run
+        self.speed = Speedometer(steps.model, steps.mesh, data.split)
 
-    def between_batches() -> None:
-        watchdog.sign_of_life()
-        if stop.arrived():
+    @property
+    def num_done(self) -> int:
+        """Steps, each with its evaluation."""
+        return self.step if self.unwritten is None else self.step - 1
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the last step is taken."""
+        return self.step >= self.config.train_steps
+
+    def go_on(self) -> int:
+        """Takes the steps that are left, or those until asked to stop, and saves.
+
+        Returns:
+            Steps done.
+        """
+        folder = epath.Path(self.config.model_dir)
+        self.writer = MetricsWriter(folder, self.num_done) if is_writer() else None
+        batches = self.data.batches(self.rows_consumed, batch_sizes_from(self.config.batch_size, self.step))
+        self.batches = _ahead(self.steps.mesh, batches)
+        keep_last, keep_every = self.config.keep_last, self.config.keep_every
+        try:
+            with (
+                StopRequest() as self.stop,  # the last to go: a request during the last save does not end it
+                CheckpointWriter(folder / CHECKPOINTS_FOLDER, keep_last, keep_every) as self.checkpoints,
+                _replica_writer(self.config) as self.replicas,
+                Watchdog(self.config.watchdog_minutes) as self.watchdog,
+                ProfilerWindow(folder / "profile", self.config.profile_steps) as self.profiler,
+                FreedMemory(self.steps.mesh) as self.freed,
+            ):
+                stops = self.begin()
+                while not (self.is_over or stops):
+                    self.take_step()
+                    self.log_if_due()
+                    self.watchdog.sign_of_life()
+                    self.checkpoints.check()
+                    stops = self.unwritten is not None or self.stop.arrived()
+                    if stops or self.is_due(self.config.checkpoint_period):
+                        self.save()
+                        self.speed.restart()
+                        self.watchdog.sign_of_life()
+            if stops and is_writer():
+                say(f"{self.stop.reason}: saved step {self.step}, run the same command to go on")
+        finally:
+            if self.writer:
+                self.writer.close()
+        return self.num_done
+
+    def begin(self) -> bool:
+        """Saves what a new run starts from, and makes up for an evaluation that was left. Whether to stop again."""
+        if not self.is_saved:
+            self.save()
+        if self.unwritten is not None:
+            with contextlib.suppress(Stopped):
+                self.write(self.unwritten)
+                self.unwritten = None
+        return self.unwritten is not None
+
+    def take_step(self) -> None:
+        """Queues a step, and waits for the one before."""
+        self.profiler.before(self.step)
+        with self.speed.waiting_for_input(functools.partial(_is_done, self.queued)):
+            batch = next(self.batches)
+        with jax.transfer_guard("disallow"):
+            self.state, metrics = self.steps.train(self.state, batch)
+        jax.block_until_ready(self.queued)
+        self.queued = metrics
+        self.rows_consumed += batch_size_at(self.config.batch_size, self.step)
+        self.step += 1
+        if self.speed.is_first_step:
+            jax.block_until_ready(metrics)
+            self.freed.keep()
+            _say_first_step(self.speed, self.step)
+            self.speed.restart()
+        self.speed.add_batch(*batch["inputs"].shape)
+
+    def is_due(self, period: int) -> bool:
+        """Whether what comes every `period` steps, and after the last one, comes now."""
+        return self.is_over or self.step % period == 0
+
+    def log_if_due(self) -> None:
+        """Says and writes the step's numbers, with evaluations that are due; what a stop prevents stays unwritten."""
+        periods = [self.config.log_period, self.config.eval_period]
+        if self.data.benchmarks:
+            periods.append(self.config.benchmark_period)
+        if not any(self.is_due(period) for period in periods):
+            return
+        record = {name: float(value) for name, value in jax.device_get(self.queued).items()}
+        record |= self.speed.read()
+        self.freed.give_back_if_much()
+        _refuse_divergence(self.config, self.step, record)
+        _say_progress(self.config, self.step, record, self.speed)
+        try:
+            self.write(record)
+        except Stopped:
+            self.unwritten = record
+
+    def write(self, record: dict[str, float]) -> None:
+        """Writes a step's numbers, with evaluations that are due; raises Stopped instead where asked to stop in one."""
+        params = self.state.ema_params if self.steps.with_ema else self.state.params
+        if self.is_due(self.config.eval_period):
+            losses = evaluate(self.steps.evaluate, params, self.steps.mesh, self.data.evaluations, self.between_batches)
+            record = record | losses
+            _say_validation(self.step, record)
+            self.speed.restart()
+        if self.data.benchmarks and self.is_due(self.config.benchmark_period):
+            with self.watchdog.paused():  # programs of the model's run in them, each with bounds of its own
+                record = record | self.data.benchmarks(params, self.step)
+            _say_benchmarks(self.step, record)
+            self.speed.restart()
+        if self.writer:
+            self.writer.write(self.step, record)
+
+    def between_batches(self) -> None:
+        """Of an evaluation: raises Stopped where asked to stop."""
+        self.watchdog.sign_of_life()
+        if self.stop.arrived():
             raise Stopped
 
-    def write(record: dict[str, float]) -> None:
-        """Writes a step's numbers, with evaluations that are due; raises Stopped instead where asked to stop in one."""
-        is_last = step == config.train_steps
-        params = state.ema_params if steps.with_ema else state.params
-        if is_last or step % config.eval_period == 0:
-            record = record | evaluate(steps.evaluate, params, steps.mesh, data.evaluations, between_batches)
-            _say_validation(step, record)
-            speed.restart()
-        if data.benchmarks and (is_last or step % config.benchmark_period == 0):
-            with watchdog.paused():  # programs of the model's run in them, each with bounds of its own
-                record = record | data.benchmarks(params, step)
-            _say_benchmarks(step, record)
-            speed.restart()
-        if writer:
-            writer.write(step, record)
-
-    try:
-        with (
-            StopRequest() as stop,  # the last to go: a request during the last save does not end it
-            CheckpointWriter(folder / CHECKPOINTS_FOLDER, config.keep_last, config.keep_every) as checkpoints,
-            _replica_writer(config) as replicas,
-            Watchdog(config.watchdog_minutes) as watchdog,
-            ProfilerWindow(folder / "profile", config.profile_steps) as profiler,
-            FreedMemory(steps.mesh) as freed,
-        ):
-            if not start.is_saved:
-                save()
-            if unwritten is not None:
-                with contextlib.suppress(Stopped):
-                    write(unwritten)
-                    unwritten = None
-                stops = unwritten is not None
-            while step < config.train_steps and not stops:
-                profiler.before(step)
-                with speed.waiting_for_input(functools.partial(_is_done, queued)):
-                    batch = next(batches)
-                with jax.transfer_guard("disallow"):
-                    state, metrics = steps.train(state, batch)
-                jax.block_until_ready(queued)
-                queued = metrics
-                rows_consumed += batch_size_at(config.batch_size, step)
-                step += 1
-                if speed.is_first_step:
-                    jax.block_until_ready(metrics)
-                    freed.keep()
-                    _say_first_step(speed, step)
-                    speed.restart()
-                speed.add_batch(*batch["inputs"].shape)
-
-                is_last = step == config.train_steps
-                if is_last or any(step % period == 0 for period in log_periods):
-                    record = {name: float(value) for name, value in jax.device_get(metrics).items()}
-                    record |= speed.read()
-                    freed.give_back_if_much()
-                    _refuse_divergence(config, step, record)
-                    _say_progress(config, step, record, speed)
-                    try:
-                        write(record)
-                    except Stopped:
-                        unwritten = record
-
-                watchdog.sign_of_life()
-                checkpoints.check()
-                stops = unwritten is not None or stop.arrived()
-                if stops or is_last or step % config.checkpoint_period == 0:
-                    save()
-                    speed.restart()
-                    watchdog.sign_of_life()
-        if stops and is_writer():
-            say(f"{stop.reason}: saved step {step}, run the same command to go on")
-    finally:
-        if writer:
-            writer.close()
-    return step if unwritten is None else step - 1
+    def save(self) -> None:
+        """Saves the state, with what a restart has to know."""
+        metadata = {
+            "step": self.step,
+            "rows_consumed": self.rows_consumed,
+            "data": self.data.fingerprint,
+            "model": model_facts(self.steps.model),
+            "code_version": t5x_code.__version__,
+        } | ({} if self.unwritten is None else {"unwritten": self.unwritten})
+        checkpoint = checkpoint_of(self.state, metadata)
+        if self.writer:
+            self.writer.flush()
+        self.freed.give_back()
+        self.checkpoints.save(self.step, checkpoint)
+        if self.replicas:
+            self.replicas.save(self.step, checkpoint)
 
 
 def _replica_writer(config: LoopConfig) -> contextlib.AbstractContextManager[ReplicaWriter | None]:

@@ -98,6 +98,16 @@ def test_plain_rooms_load_no_jax(room):
     assert loaded == "[]"
 
 
+def test_a_commands_help_waits_for_no_library():
+    for path in sorted((ROOT / "launch").glob("*.py")):
+        run = (
+            f"import runpy, sys; sys.argv = [{str(path)!r}, '--help']; runpy.run_path(sys.argv[0], run_name='__main__')"
+        )
+        heavy = "[m for m in ('jax', 'tensorflow', 'torch', 'transformers') if m in sys.modules]"
+        shown = run_fresh(f"import atexit, sys; atexit.register(lambda: print({heavy})); {run}")
+        assert path.name in shown and shown.endswith("\n[]"), shown
+
+
 def test_no_script_bears_a_standard_library_name():
     scripts = [path.stem for folder in ("launch", "benchmarks") for path in (ROOT / folder).glob("*.py")]
     assert scripts and not set(scripts) & set(sys.stdlib_module_names)

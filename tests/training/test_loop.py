@@ -15,7 +15,8 @@ import pytest
 from t5x_code.checkpoints.manager import CheckpointWriter, list_steps
 from t5x_code.checkpoints.model_directory import ModelDescription, read_model_directory
 from t5x_code.errors import RunAgain, UserError
-from t5x_code.training.loop import LoopConfig, RunData, RunFiles, train
+from t5x_code.training.loop import RunData, RunFiles, train
+from t5x_code.training.loop_config import LoopConfig
 from t5x_code.training.losses import LossConfig
 from t5x_code.training.metrics_writer import MetricsWriter
 from t5x_code.training.optimizer import OptimizerConfig

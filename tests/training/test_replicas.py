@@ -13,7 +13,8 @@ from t5x_code.checkpoints.manager import list_steps, newest_good_step
 from t5x_code.checkpoints.model_directory import ModelDescription, read_model_directory
 from t5x_code.checkpoints.replica import KEPT, UNFINISHED
 from t5x_code.errors import UserError
-from t5x_code.training.loop import LoopConfig, RunData, RunFiles, train
+from t5x_code.training.loop import RunData, RunFiles, train
+from t5x_code.training.loop_config import LoopConfig
 from t5x_code.training.losses import LossConfig
 from t5x_code.training.optimizer import OptimizerConfig
 

@@ -8,7 +8,8 @@ import numpy as np
 from t5x_code.checkpoints.model_directory import ModelDescription
 from t5x_code.models.config import TransformerConfig
 from t5x_code.parallel.mesh import MeshConfig, make_mesh
-from t5x_code.training.loop import LoopConfig, RunData, RunFiles, train
+from t5x_code.training.loop import RunData, RunFiles, train
+from t5x_code.training.loop_config import LoopConfig
 from t5x_code.training.losses import LossConfig
 from t5x_code.training.optimizer import OptimizerConfig
 
