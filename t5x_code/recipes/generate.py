@@ -37,20 +37,20 @@ class GenerateCommand:
     and `output_file` is given."""
 
     model_dir: str
-    prompt: str | None = None
-    prefix: str | None = None
-    suffix: str | None = None
-    input_file: str | None = None
-    output_file: str | None = None
-    max_new_tokens: int | None = None
-    temperature: float = 0.0
-    top_p: float = 1.0
-    top_k: int = 0
-    num_samples: int = 1
-    seed: int = 0
-    int8: bool = False
-    batch_size: int = 32
-    stop: Sequence[str] = ()
+    prompt: str | None
+    prefix: str | None
+    suffix: str | None
+    input_file: str | None
+    output_file: str | None
+    max_new_tokens: int | None
+    temperature: float
+    top_p: float
+    top_k: int
+    num_samples: int
+    seed: int
+    int8: bool
+    batch_size: int
+    stop: Sequence[str]
 
 
 def generate_command(command: GenerateCommand) -> list[Completion]:

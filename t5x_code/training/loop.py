@@ -117,11 +117,11 @@ def train(
             mesh=mesh,
         )
         run = _Run(config, steps, start, data)
-        if run.is_over and run.is_saved and run.unwritten is None:
+        if run.is_over and start.is_saved and run.unwritten is None:
             if is_writer():
                 say(f"nothing to do: {run.step} steps are done, TRAIN_STEPS is {config.train_steps}")
             return run.step
-        return run.go_on()
+        return run.go_on(is_saved=start.is_saved)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,12 +136,14 @@ class _Steps:
 
 
 class _Run:
-    """A run between two steps: the state, how far it is, and what is still to be written of its last step."""
+    """A run between two steps: the state, how far it is, and what is still to be written of its last step.
+
+    What goes along with the steps (`checkpoints`, `watchdog`, `stop`, ..) is there while `go_on` runs.
+    """
 
     def __init__(self, config: LoopConfig, steps: _Steps, start: Start, data: RunData):
         self.config, self.steps, self.data = config, steps, data
         self.state, self.step, self.rows_consumed = start.state, start.step, start.rows_consumed
-        self.is_saved = start.is_saved
         # Numbers of this step whose evaluation was asked to stop, and is to be made up for.
         self.unwritten: dict[str, float] | None = start.unwritten
         self.queued: Any = None  # metrics of the step before, which may still run
@@ -157,8 +159,11 @@ class _Run:
         """Whether the last step is taken."""
         return self.step >= self.config.train_steps
 
-    def go_on(self) -> int:
+    def go_on(self, *, is_saved: bool) -> int:
         """Takes the steps that are left, or those until asked to stop, and saves.
+
+        Args:
+            is_saved: whether the state is, as it is now.
 
         Returns:
             Steps done.
@@ -177,7 +182,7 @@ class _Run:
                 ProfilerWindow(folder / "profile", self.config.profile_steps) as self.profiler,
                 FreedMemory(self.steps.mesh) as self.freed,
             ):
-                stops = self.begin()
+                stops = self.begin(is_saved)
                 while not (self.is_over or stops):
                     self.take_step()
                     self.log_if_due()
@@ -195,9 +200,9 @@ class _Run:
                 self.writer.close()
         return self.num_done
 
-    def begin(self) -> bool:
+    def begin(self, is_saved: bool) -> bool:
         """Saves what a new run starts from, and makes up for an evaluation that was left. Whether to stop again."""
-        if not self.is_saved:
+        if not is_saved:
             self.save()
         if self.unwritten is not None:
             with contextlib.suppress(Stopped):
