@@ -74,16 +74,21 @@ def test_bad_input(script, whole_run, tmp_path):
 
 
 def gone_within(seconds: float, runner: int) -> bool:
-    """Whether the sandboxes of a runner that was killed end by themselves: no process of their users is left."""
+    """Whether the sandboxes of a runner that was killed end by themselves: no process of their users is left.
+
+    Those that have ended do not count (state Z): the machine's first process may take seconds to clear them away.
+    """
     users = {isolation.user_of(number, runner) for number in range(256)}
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         alive = set()
         for path in Path("/proc").glob("[0-9]*/status"):
             try:
-                alive.add(int(re.search(r"^Uid:\s+(\d+)", path.read_text(), re.MULTILINE)[1]))
-            except (OSError, TypeError):
+                found = re.search(r"^State:\s+[^Z].*^Uid:\s+(\d+)", path.read_text(), re.MULTILINE | re.DOTALL)
+            except OSError:
                 continue
+            if found:
+                alive.add(int(found[1]))
         if not alive & users:
             return True
         time.sleep(0.1)
