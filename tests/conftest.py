@@ -1,12 +1,15 @@
 """Fixtures that several rooms share."""
 
 import contextlib
+import functools
+import importlib
 import os
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,13 +18,39 @@ with contextlib.suppress(ImportError):
     import triton  # noqa: F401
 
 
+COMPILED = "JAX_COMPILATION_CACHE_DIR"
+own_cache = None if os.environ.get(COMPILED) else tempfile.mkdtemp()
+if own_cache:
+    # One cache of compiled programs for all tests, which workers and the programs that tests start inherit. It is set
+    # here, as the next file of fixtures may import JAX, which reads these once.
+    os.environ |= {COMPILED: own_cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1"}
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    """Gives the tests one cache of compiled programs, which workers and the programs that tests start inherit."""
-    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        folder = tempfile.mkdtemp()
-        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
-        os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
-        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+    """Removes the cache of compiled programs in the end."""
+    if own_cache:
+        config.add_cleanup(lambda: shutil.rmtree(own_cache, ignore_errors=True))
+
+
+@pytest.fixture(scope="module")
+def traced_once() -> Iterator[None]:
+    """Runs of one configuration in this process share their steps: tracing them is most of what a tiny run does."""
+    shared = (
+        ("t5x_code.training.loop", "step_parts"),
+        ("t5x_code.training.loop", "make_eval_step"),
+        ("t5x_code.training.assemble", "make_train_step"),
+    )
+    made: dict[str, Any] = {}
+
+    def made_once(make: Callable[..., Any], *arguments: Any) -> Any:
+        key = f"{make.__name__}{arguments}"  # functions by their addresses: what is made holds them
+        return made[key] if key in made else made.setdefault(key, make(*arguments))
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module, name in shared:
+            make = getattr(importlib.import_module(module), name)
+            patch.setattr(f"{module}.{name}", functools.partial(made_once, make))
+        yield
 
 
 @pytest.fixture(scope="session")

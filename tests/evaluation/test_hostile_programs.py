@@ -177,7 +177,7 @@ import datetime, sys
 sys.set_int_max_str_digits(0)
 def square(x):
     datetime.datetime.strptime("2020", "%Y")
-    str(7 ** 200_000)
+    str(7 ** 20_000)
     return x * x
 """
     with SandboxPool(Execution(True, True, "rlimits", workers=1, limits=LIMITS)) as pool:

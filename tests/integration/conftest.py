@@ -6,6 +6,7 @@ what is tested.
 
 import ast
 import contextlib
+import fcntl
 import io
 import os
 import runpy
@@ -19,6 +20,31 @@ from absl import flags
 from command_lines import ROOT, STEPS, Ended, free_port
 
 NUM_DOCUMENTS = 600
+# Runs on one device take so many steps that what launch/test.sh spares the compiler costs them more.
+COMPILED_WELL = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "0"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shared_steps(traced_once):
+    """Runs that tests of one file start in this process share their steps."""
+
+
+@pytest.fixture(scope="session")
+def of_all_workers(tmp_path_factory) -> Callable[[str, Callable[[Path], None]], Path]:
+    """A function that gives a folder which the first worker to ask for it makes, and the others wait for."""
+    folder = tmp_path_factory.getbasetemp()
+    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+    def made(name: str, make: Callable[[Path], None]) -> Path:
+        with open(folder / f"{name}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not (folder / f"{name}.made").exists():
+                (folder / name).mkdir(exist_ok=True)
+                make(folder / name)
+                (folder / f"{name}.made").touch()
+        return folder / name
+
+    return made
 
 
 @pytest.fixture(scope="session")
@@ -39,22 +65,23 @@ def environment(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def corpus(tmp_path_factory) -> Path:
+def corpus(of_all_workers) -> Path:
     """Functions and classes of the running interpreter's library, one file each."""
-    folder = tmp_path_factory.mktemp("corpus")
-    library = Path(os.__file__).parent
-    written = 0
-    for path in sorted(library.glob("[a-z]*.py")):
-        text = path.read_text(encoding="utf-8")
-        lines = text.splitlines(keepends=True)
-        for node in ast.parse(text).body:
-            if isinstance(node, ast.FunctionDef | ast.ClassDef) and written < NUM_DOCUMENTS:
-                source = "".join(lines[node.lineno - 1 : node.end_lineno])
-                if 300 < len(source) < 6000:
-                    (folder / f"{path.stem}_{node.name}_{node.lineno}.py").write_text(source, encoding="utf-8")
-                    written += 1
-    assert written > NUM_DOCUMENTS // 2
-    return folder
+
+    def write(folder: Path) -> None:
+        written = 0
+        for path in sorted(Path(os.__file__).parent.glob("[a-z]*.py")):
+            text = path.read_text(encoding="utf-8")
+            lines = text.splitlines(keepends=True)
+            for node in ast.parse(text).body:
+                if isinstance(node, ast.FunctionDef | ast.ClassDef) and written < NUM_DOCUMENTS:
+                    source = "".join(lines[node.lineno - 1 : node.end_lineno])
+                    if 300 < len(source) < 6000:
+                        (folder / f"{path.stem}_{node.name}_{node.lineno}.py").write_text(source, encoding="utf-8")
+                        written += 1
+        assert written > NUM_DOCUMENTS // 2
+
+    return of_all_workers("corpus", write)
 
 
 @pytest.fixture(scope="session")
@@ -62,7 +89,12 @@ def script(environment) -> Callable[..., Ended]:
     """A function that runs `launch/<name>` in this process as the command line would."""
 
     def run(name: str, *arguments: str) -> Ended:
+        import jax
+
         out, err = io.StringIO(), io.StringIO()
+        in_a_hurry = jax.config.read("jax_disable_most_optimizations")
+        if name == "train.py":
+            jax.config.update("jax_disable_most_optimizations", False)
         with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             patch.setattr(sys, "argv", [f"launch/{name}", *arguments])
             patch.chdir(ROOT)
@@ -71,7 +103,9 @@ def script(environment) -> Callable[..., Ended]:
                 code = 0
             except SystemExit as end:
                 code = end.code
-            finally:  # the next script may define flags of the same names
+            finally:
+                jax.config.update("jax_disable_most_optimizations", in_a_hurry)
+                # The next script may define flags of the same names.
                 for module, defined in flags.FLAGS.flags_by_module_dict().items():
                     if module.endswith(f"launch/{name}") or module.startswith("t5x_code."):
                         for flag in list(defined):
@@ -87,8 +121,11 @@ def start(environment) -> Callable[..., subprocess.Popen]:
 
     def run(name: str, *arguments: str, cwd: Path = ROOT, **variables: str) -> subprocess.Popen:
         command = [sys.executable, str(ROOT / "launch" / name), *arguments]
+        is_long = name == "train.py" and not variables.keys() & {"JAX_NUM_CPU_DEVICES", "JAX_NUM_PROCESSES"}
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        return subprocess.Popen(command, cwd=cwd, env={**environment, **variables}, **pipes)
+        return subprocess.Popen(
+            command, cwd=cwd, env={**environment, **(COMPILED_WELL if is_long else {}), **variables}, **pipes
+        )
 
     return run
 
@@ -143,10 +180,12 @@ def tiny(corpus) -> Callable[..., list[str]]:
 
 
 @pytest.fixture(scope="session")
-def whole_run(script, tiny, tmp_path_factory) -> Path:
+def whole_run(of_all_workers, script, tiny) -> Path:
     """A run that nothing disturbed. Tests read it, or work on a copy."""
-    folder = tmp_path_factory.mktemp("runs") / "whole"
-    ended = script("train.py", *tiny(folder))
-    assert ended.code == 0, ended.err
-    (folder.parent / "said.txt").write_text(ended.err)
-    return folder
+
+    def train(folder: Path) -> None:
+        ended = script("train.py", *tiny(folder / "whole"))
+        assert ended.code == 0, ended.err
+        (folder / "said.txt").write_text(ended.err)
+
+    return of_all_workers("runs", train) / "whole"

@@ -118,16 +118,19 @@ def test_a_source_without_a_readable_document(script, tiny, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_batch_that_the_mesh_does_not_divide(start, tiny, whole_run, tmp_path):
+def test_a_batch_that_the_mesh_does_not_divide(start, tiny, tmp_path):
     arguments = tiny(tmp_path / "run", "BATCH_SIZE=6")
     ended = finish(start("train.py", *arguments, JAX_NUM_CPU_DEVICES="4"))
     refused(ended, r"BATCH_SIZE 6 .*4")
     assert not (tmp_path / "run").exists()
 
 
-def test_a_store_of_another_tokenizer(script, tiny, whole_run, tmp_path):
+def test_a_store_of_another_tokenizer(script, tiny, corpus, tmp_path):
+    stores = tmp_path / "stores"
+    assert script("cache.py", f"--task=text_files:{corpus}", f"--output={stores}").code == 0
     train_bpe.train(["def other(): pass\n" * 50], 512, 100).save(tmp_path / "other")
-    ended = script("train.py", *tiny(tmp_path / "run", f"TOKENIZER='{tmp_path / 'other'}'"))
+    bindings = (f"DATA='{stores}'", f"TOKENIZER='{tmp_path / 'other'}'")
+    ended = script("train.py", *tiny(tmp_path / "run", *bindings))
     refused(ended, r"is stale: .*tokenizer.* changed since it was made\. Make it again: python launch/cache\.py")
     assert not (tmp_path / "run").exists()
 

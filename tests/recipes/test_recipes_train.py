@@ -72,7 +72,7 @@ def own_cache(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=marks_of(name)) for name in RECIPES])
-def test_two_steps_under_the_tiny_overlay(name, own_cache, tmp_path):
+def test_two_steps_under_the_tiny_overlay(name, own_cache, traced_once, tmp_path):
     bindings = [
         f"MIXTURE='{corpus_of(name, tmp_path)}'",
         f"MODEL_DIR='{tmp_path / 'run'}'",
@@ -88,7 +88,7 @@ def test_two_steps_under_the_tiny_overlay(name, own_cache, tmp_path):
     assert losses == pytest.approx([math.log(recipe.model.vocab_size) + variance / 2] * 2, rel=0.02)
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=marks_of(name)) for name in RECIPES])
 def test_a_step_at_full_size_keeps_the_shapes_of_the_state(name):
     recipe, _ = load_recipe([f"gin/{name}.gin"])
     mesh = make_mesh(recipe.mesh, jax.devices()[:1])

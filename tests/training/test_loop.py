@@ -27,6 +27,7 @@ from t5x_code.training.schedules import ScheduleConfig
 TIMINGS = {"tokens_per_second", "seconds_per_step", "input_wait_share"}
 OPTIMIZER = OptimizerConfig(ema_decay=0.9, schedule=ScheduleConfig("linear", peak=0.01, warmup_steps=2, decay_steps=20))
 RAMP = ((0, 2), (3, 4))
+pytestmark = pytest.mark.usefixtures("traced_once")
 
 
 @pytest.fixture

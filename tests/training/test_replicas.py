@@ -18,6 +18,8 @@ from t5x_code.training.loop_config import LoopConfig
 from t5x_code.training.losses import LossConfig
 from t5x_code.training.optimizer import OptimizerConfig
 
+pytestmark = pytest.mark.usefixtures("traced_once")
+
 
 @pytest.fixture
 def run(tiny_model, one_device, make_rows, tmp_path):
