@@ -86,14 +86,14 @@ def corpus(of_all_workers) -> Path:
 
 @pytest.fixture(scope="session")
 def script(environment) -> Callable[..., Ended]:
-    """A function that runs `launch/<name>` in this process as the command line would."""
+    """A function that runs `launch/<name>` in this process as the command line would; few steps are not long."""
 
-    def run(name: str, *arguments: str) -> Ended:
+    def run(name: str, *arguments: str, is_long: bool = True) -> Ended:
         import jax
 
         out, err = io.StringIO(), io.StringIO()
         in_a_hurry = jax.config.read("jax_disable_most_optimizations")
-        if name == "train.py":
+        if is_long and name == "train.py":
             jax.config.update("jax_disable_most_optimizations", False)
         with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             patch.setattr(sys, "argv", [f"launch/{name}", *arguments])

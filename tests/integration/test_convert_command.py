@@ -44,7 +44,7 @@ def arguments(form, pairs, model_dir, *bindings):
 @pytest.mark.parametrize("separation", ["partial", pytest.param("full", marks=pytest.mark.slow)])
 def test_a_separated_model_is_exported_as_a_plain_one(separation, script, pairs, tmp_path):
     more = ("TRAIN_STEPS=3", "LEARNING_RATE=1e-2", "TransformerConfig.vocab_size=1536")
-    trained = script("train.py", *arguments(f"code_clm_{separation}", pairs, tmp_path / "run", *more))
+    trained = script("train.py", *arguments(f"code_clm_{separation}", pairs, tmp_path / "run", *more), is_long=False)
     assert trained.code == 0, trained.err
     assert f"modality separation {separation}: " in trained.err and "of 1,536 rows doubled" in trained.err
     assert ("forms of Python's words that it lacks" in trained.err) == (separation == "partial")
@@ -99,7 +99,7 @@ def test_a_run_starts_from_an_imported_model_with_the_tokens_that_its_task_adds(
     too_small = script("train.py", *arguments("code_clm_none", pairs, tmp_path / "run", *more))
     assert too_small.code == 2 and f"has {OLD_TOKENS + 7} tokens" in too_small.error_lines[0]
     more[-1] = f"TransformerConfig.vocab_size={OLD_TOKENS + 7}"
-    trained = script("train.py", *arguments("code_clm_none", pairs, tmp_path / "run", *more))
+    trained = script("train.py", *arguments("code_clm_none", pairs, tmp_path / "run", *more), is_long=False)
     assert trained.code == 0, trained.err
     assert f"imported; 7 new tokens start as the mean of its {OLD_TOKENS}" in trained.err
 

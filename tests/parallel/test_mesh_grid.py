@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-IN_DEFAULT_RUN = ("2x2x1x2", "1x1x8x1")  # each of them with one case; all axes at once: test_sharded_step.py
+IN_DEFAULT_RUN = ("2x2x1x2",)  # with one case; all axes at once: test_sharded_step.py
 IN_SLOW_RUN = ("1x2x2x2", "1x8x1x1")
 IN_SOAK = (("1x1x1x8", "2x1x4x1", "2x2x1x2", "1x1x8x1"), ("8x1x1x1", "1x4x1x2", "2x2x2x1", "1x1x2x4"))
 BY_CASE = [
@@ -50,7 +50,7 @@ def check(figures: list[dict], num_cases: int) -> None:
         assert len(of_loss) == (mesh["mesh"][1] > 1), mesh  # once a step, where fsdp splits it
 
 
-def test_two_kinds_of_copies_and_sequence_alone():
+def test_two_kinds_of_copies():
     check(compare(IN_DEFAULT_RUN, 1), 1)
 
 

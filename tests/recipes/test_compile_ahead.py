@@ -33,7 +33,11 @@ def bytes_of_a_share(recipe, topology) -> int:
 
 
 @pytest.mark.parametrize(
-    ("topology", "mesh"), [("v5e:2x2", ["MeshConfig.fsdp=2", "MeshConfig.tensor=2"]), ("v4:2x2x1", [])]
+    ("topology", "mesh"),
+    [
+        ("v5e:2x2", ["MeshConfig.fsdp=2", "MeshConfig.tensor=2"]),
+        pytest.param("v4:2x2x1", [], marks=pytest.mark.slow),
+    ],
 )
 def test_a_tiny_step_for_four_chips(topology, mesh):
     recipe, _ = load_recipe(TINY, mesh)

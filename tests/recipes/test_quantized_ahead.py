@@ -63,6 +63,7 @@ def test_a_tpu_multiplies_int8():
     assert types["transpose"] == {("s8", "s8"), ("bf16", "bf16")}  # the kernels' gradients stay
 
 
+@pytest.mark.slow
 def test_the_bound_counts_8_bits_at_twice_the_rate():
     pytest.importorskip("libtpu", reason="the extra tpu is not installed")
     plain, rounded = (

@@ -74,7 +74,9 @@ def damage_all(checkpoints: Path) -> None:
         damage(checkpoints / str(step))
 
 
-@pytest.mark.parametrize("spoil", [lose_the_folder, damage_the_newest, damage_all])
+@pytest.mark.parametrize(
+    "spoil", [lose_the_folder, pytest.param(damage_the_newest, marks=pytest.mark.slow), damage_all]
+)
 def test_what_is_lost_in_the_shared_folder_is_taken_from_the_replica(run, replicas, tmp_path, capsys, spoil):
     assert run(8) == 8
     wanted = end_of(tmp_path / "run")

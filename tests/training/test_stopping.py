@@ -45,7 +45,7 @@ def finish(process: subprocess.Popen) -> str:
     return said
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_signal_saves_and_ends_well(start, tmp_path, number):
     process = start(tmp_path / "run", 100_000, pause=0.05)
     wait_for_step(process, 7)
