@@ -6,11 +6,13 @@ import importlib
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 with contextlib.suppress(ImportError):
@@ -34,7 +36,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="module")
 def traced_once() -> Iterator[None]:
-    """Runs of one configuration in this process share their steps: tracing them is most of what a tiny run does."""
+    """Runs of one configuration in this process share their steps: tracing them is most of what a tiny run does.
+
+    Meshes of one shape count as one: a file that takes this has them on the same devices.
+    """
     shared = (
         ("t5x_code.training.loop", "step_parts"),
         ("t5x_code.training.loop", "make_eval_step"),
@@ -43,7 +48,8 @@ def traced_once() -> Iterator[None]:
     made: dict[str, Any] = {}
 
     def made_once(make: Callable[..., Any], *arguments: Any) -> Any:
-        key = f"{make.__name__}{arguments}"  # functions by their addresses: what is made holds them
+        with np.printoptions(threshold=sys.maxsize):  # arrays entry by entry
+            key = f"{make.__name__}{arguments}"  # functions by their addresses: what is made holds them
         return made[key] if key in made else made.setdefault(key, make(*arguments))
 
     with pytest.MonkeyPatch.context() as patch:

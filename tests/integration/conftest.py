@@ -15,12 +15,14 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import jax
 import pytest
 from absl import flags
 from command_lines import ROOT, STEPS, Ended, free_port
 
 NUM_DOCUMENTS = 600
-# Runs on one device take so many steps that what launch/test.sh spares the compiler costs them more.
+# Runs on one device take so many steps that what launch/test.sh spares the compiler costs them more; those of several
+# devices or processes take longer to compile, and few steps.
 COMPILED_WELL = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "0"}
 
 
@@ -86,11 +88,12 @@ def corpus(of_all_workers) -> Path:
 
 @pytest.fixture(scope="session")
 def script(environment) -> Callable[..., Ended]:
-    """A function that runs `launch/<name>` in this process as the command line would; few steps are not long."""
+    """A function that runs `launch/<name>` in this process as the command line would.
+
+    `is_long`: of train.py, whether it takes so many steps that it is compiled well.
+    """
 
     def run(name: str, *arguments: str, is_long: bool = True) -> Ended:
-        import jax
-
         out, err = io.StringIO(), io.StringIO()
         in_a_hurry = jax.config.read("jax_disable_most_optimizations")
         if is_long and name == "train.py":

@@ -88,7 +88,9 @@ def test_two_steps_under_the_tiny_overlay(name, own_cache, traced_once, tmp_path
     assert losses == pytest.approx([math.log(recipe.model.vocab_size) + variance / 2] * 2, rel=0.02)
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=marks_of(name)) for name in RECIPES])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in DEFAULT else pytest.mark.slow) for name in RECIPES]
+)
 def test_a_step_at_full_size_keeps_the_shapes_of_the_state(name):
     recipe, _ = load_recipe([f"gin/{name}.gin"])
     mesh = make_mesh(recipe.mesh, jax.devices()[:1])
