@@ -3,7 +3,7 @@
 from etils import epath
 from isal import isal_zlib
 
-BLOCK_BYTES = 1 << 22
+BLOCK_BYTES = 1 << 18  # stays in a core's cache between its copy and its sum
 
 
 def crc_of(content: bytes | memoryview, before: int = 0) -> int:

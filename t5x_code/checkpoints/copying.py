@@ -12,7 +12,7 @@ import numpy as np
 
 THREADS = 4  # NumPy copies outside the interpreter's lock
 ALIGNMENT = 64  # bytes: JAX takes a NumPy array that is aligned so for its own on a CPU, and copies any other
-ROWS, COLUMNS = 64, 8192  # of a transposed block: a cache line of the result is full when its rows are
+ROWS, COLUMNS = 256, 256  # of a transposed block, which a core's cache holds, with rows long enough to be fetched ahead
 PADDING = 16  # entries behind a block's row: rows a power of two apart would share one set of the cache
 
 Item, Result = TypeVar("Item"), TypeVar("Result")
@@ -43,11 +43,11 @@ def copy_into(out: np.ndarray, array: np.ndarray) -> None:
     num_rows, num_columns = source.shape[-2:]
     between = np.empty((min(ROWS, num_rows), min(COLUMNS, num_columns) + PADDING), array.dtype)
     for index in np.ndindex(source.shape[:-2]):
-        for block in itertools.product(_blocks(num_rows, ROWS), _blocks(num_columns, COLUMNS)):
-            rows = source[index][block]
-            held = between[: rows.shape[0], : rows.shape[1]]
-            held[...] = rows
-            result[index][block] = held
+        for columns, rows in itertools.product(_blocks(num_columns, COLUMNS), _blocks(num_rows, ROWS)):
+            block = source[index][rows, columns]
+            held = between[: block.shape[0], : block.shape[1]]
+            held[...] = block
+            result[index][rows, columns] = held
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:

@@ -8,7 +8,7 @@ import contextlib
 import json
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
@@ -24,6 +24,7 @@ SINGLE_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
 SHARD_BYTES = 1 << 30
 ALIGNMENT = 8  # of the first tensor, as the library pads its header
 WRITE_BYTES = 4 << 20  # of a tensor that a thread brings into order and writes at a time
+PART_BYTES = 64 << 20  # of a tensor that one thread writes: the last one, often the largest, is written by all of them
 
 DTYPES = {
     "F64": np.float64,
@@ -97,16 +98,21 @@ def write_safetensors(
             place_of.update({name: (handle.fileno(), offset) for name, offset in offset_of.items()})
         pool = until_written.enter_context(ThreadPoolExecutor(THREADS))
 
-        def write(named: tuple[NamedShape, np.ndarray]) -> None:
-            (name, shape), tensor = named
-            if tensor.shape != shape:
-                raise ValueError(f"{name} has shape {tensor.shape}, {shape} was announced")
+        def parts() -> Iterator[tuple[str, int, np.ndarray]]:
+            for (name, shape), tensor in zip(shapes, tensors, strict=True):
+                if tensor.shape != shape:
+                    raise ValueError(f"{name} has shape {tensor.shape}, {shape} was announced")
+                yield from ((name, *part) for part in _rows_of(tensor.reshape(shape or (1,)), dtype, PART_BYTES))
+
+        def write(part: tuple[str, int, np.ndarray]) -> None:
+            name, start, rows = part
+            file, offset = place_of[name]
             try:
-                _write_tensor(*place_of[name], tensor.reshape(1) if not shape else tensor, dtype)
+                _write_rows(file, offset + start, rows, dtype)
             except FloatingPointError:
                 raise UserError(f"{name} has numbers that {dtype.name} cannot hold; take bfloat16") from None
 
-        for _ in ahead(write, zip(shapes, tensors, strict=True), number=THREADS - 1, pool=pool):
+        for _ in ahead(write, parts(), number=THREADS - 1, pool=pool):
             pass
     if len(shards) > 1:
         file_of = {name: file for file, shard in zip(files, shards, strict=True) for name, _ in shard}
@@ -141,17 +147,22 @@ def _write_header(handle: BinaryIO, shard: Sequence[NamedShape], dtype: np.dtype
     return {name: len(text) + header[name]["data_offsets"][0] for name, _ in shard}
 
 
-def _write_tensor(file: int, offset: int, tensor: np.ndarray, dtype: np.dtype) -> None:
-    """Writes a tensor at a place in a file, some rows at a time."""
+def _rows_of(tensor: np.ndarray, dtype: np.dtype, num_bytes: int) -> Iterator[tuple[int, np.ndarray]]:
+    """A tensor in parts of at most so many bytes, or of a row, each with the bytes that lie before it in a file."""
     row_bytes = _size(tensor.shape[1:], dtype)
-    rows = max(1, WRITE_BYTES // max(1, row_bytes))
-    for start in range(0, len(tensor), rows):
+    rows = max(1, num_bytes // max(1, row_bytes))
+    yield from ((start * row_bytes, tensor[start : start + rows]) for start in range(0, len(tensor), rows))
+
+
+def _write_rows(file: int, offset: int, tensor: np.ndarray, dtype: np.dtype) -> None:
+    """Writes a tensor at a place in a file, some rows at a time."""
+    for start, rows in _rows_of(tensor, dtype, WRITE_BYTES):
         with np.errstate(over="raise"):
-            piece = contiguous(tensor[start : start + rows], dtype)
-        left = memoryview(piece.reshape(-1).view(np.uint8))
+            piece = contiguous(rows, dtype)
+        left, position = memoryview(piece.reshape(-1).view(np.uint8)), offset + start
         while left:
-            written = os.pwrite(file, left, offset)
-            left, offset = left[written:], offset + written
+            written = os.pwrite(file, left, position)
+            left, position = left[written:], position + written
 
 
 def _total(shapes: Sequence[NamedShape], dtype: np.dtype) -> int:

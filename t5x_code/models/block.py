@@ -58,6 +58,8 @@ class SelfAttention(nn.Module):
             q_BxLxHxE = self._project_in("query", "heads", config.num_heads)(asking_BxLxD)
             k_BxLxKxE = self._project_in("key", "kv_heads", config.num_kv_heads)(h_BxLxD)
             v_BxLxKxE = self._project_in("value", "kv_heads", config.num_kv_heads)(h_BxLxD)
+        if self.is_initializing():  # only parameters are asked for; to trace the rest would take as long again
+            return self._project_out()(q_BxLxHxE), cache
         if context.rotation is not None:
             interleaved = config.position_encoding == "rope_interleaved"
             q_BxLxHxE = rotate(q_BxLxHxE, *context.rotation, interleaved)

@@ -121,6 +121,8 @@ class Decoder(nn.Module):
             # The parameters are stacked either way: they do not depend on how the layers are compiled.
             unroll=1 if config.layers_in_loop else config.num_layers,
             metadata_params={nn.PARTITION_NAME: "layers"},
+            # Traces a layer once more, for what this loop has not. What is drawn depends on it.
+            check_constancy_invariants=self.is_initializing(),
         )(config, name="layers")
 
 
@@ -156,7 +158,7 @@ def _of_each_box(read: Callable[[nn.LogicallyPartitioned], Any], config: Transfo
 @functools.cache
 def _boxed_shapes(config: TransformerConfig) -> Params:
     """Shapes and logical axes. Traced once: the start of a run asks for them half a dozen times."""
-    return jax.eval_shape(functools.partial(_init_boxed, config), jax.random.key(0))
+    return jax.eval_shape(lambda seed: _init_boxed(config, jax.random.key(seed)), jax.ShapeDtypeStruct((), jnp.uint32))
 
 
 def _init_boxed(config: TransformerConfig, key: jax.Array) -> Params:

@@ -69,7 +69,9 @@ class Projection(nn.Module):
             y = few_rows.product(x, weights, tuple(self.kernel_shape[-self.num_outputs :])).astype(x.dtype)
         else:
             kernel = self.param("kernel", init, tuple(self.kernel_shape))
-            if config.quantization == "none":
+            if self.is_initializing():
+                y = self._unprojected(x)
+            elif config.quantization == "none":
                 y = dot(self.spec, x, kernel, x.dtype)
             else:
                 y = quantized_dot(self.spec, x, kernel, x.dtype, config.quantization)
@@ -81,6 +83,11 @@ class Projection(nn.Module):
         if config.lora_rank:
             y += self._adapt(x)
         return checkpoint_name(y, PROJECTION)
+
+    def _unprojected(self, x: jax.Array) -> jax.Array:
+        """Zeros in the place of the projected x, for where parameters are drawn and nothing is computed."""
+        num_inputs = len(self.kernel_shape) - self.num_outputs
+        return jnp.zeros((*x.shape[: x.ndim - num_inputs], *self.kernel_shape[num_inputs:]), x.dtype)
 
     def _adapt(self, x: jax.Array) -> jax.Array:
         """What the adapter adds to y; its products are never quantized."""
