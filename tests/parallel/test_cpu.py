@@ -29,7 +29,7 @@ if sys.argv[1] == "kept":
     freed = FreedMemory(make_mesh(MeshConfig(), jax.devices()))
     freed.keep()
 faults = []
-for _ in range(8):
+for _ in range(16):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     program(x, y).block_until_ready()
     faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
@@ -56,7 +56,7 @@ def run_program(what):
 def test_a_program_gets_the_memory_that_it_had_before():
     assert min(run_program("as it is")["faults"]) > 10_000
     kept = run_program("kept")
-    assert statistics.median(kept["faults"]) < 1_000  # the first calls may find what lies between them taken
+    assert statistics.median(kept["faults"]) < 1_000  # up to five find what lies between them taken
     assert kept["after"] < 0.6 * kept["kept"]  # three times the usual memory, of which one is in use at most
 
 
