@@ -121,7 +121,8 @@ class Decoder(nn.Module):
             # The parameters are stacked either way: they do not depend on how the layers are compiled.
             unroll=1 if config.layers_in_loop else config.num_layers,
             metadata_params={nn.PARTITION_NAME: "layers"},
-            # Traces a layer once more, for what this loop has not. What is drawn depends on it.
+            # A second trace of the layer, for outputs that all layers share: there are none. But what is drawn depends
+            # on the number of traces, and stays what it was.
             check_constancy_invariants=self.is_initializing(),
         )(config, name="layers")
 
