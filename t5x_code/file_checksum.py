@@ -3,7 +3,7 @@
 from etils import epath
 from isal import isal_zlib
 
-BLOCK_BYTES = 1 << 18  # stays in a core's cache between its copy and its sum
+BLOCK_BYTES = 1 << 18  # stays in a core's cache between its copy and its sum; buckets' libraries read ahead themselves
 
 
 def crc_of(content: bytes | memoryview, before: int = 0) -> int:
