@@ -5,7 +5,11 @@ Here the number holds both ends of the query's interval, and the arrays are comp
 Prefixes, packed documents and windows thus skip the tiles that they do not see, as causal attention does, and memory is
 O(L).
 
-Legend: B batch, L queries, S keys, H heads, K key/value heads, E head dim, Q tiles of queries, T tiles of keys.
+All rows of a batch are one sequence for the kernel, whose queries visit the tiles of their own row alone: a kernel that
+is mapped over rows would be a loop with a copy of each row of its operands and results.
+
+Legend: B batch, L queries, S keys, H heads, K key/value heads, E head dim, Q tiles of a row's queries, T tiles of its
+keys.
 """
 
 import functools
@@ -30,19 +34,19 @@ def splash_attention(
     scale: float,
     interpret: bool = False,
 ) -> jax.Array:
-    """One kernel per row, over tiles of `tile_size(L, S)`.
+    """One kernel for all rows, over tiles of `tile_size(L, S)`.
 
     Args:
         interpret: run the kernel's steps as plain JAX, for tests without a TPU.
     """
     L, S = q_BxLxHxE.shape[1], k_BxSxKxE.shape[1]
     tile = tile_size(L, S)
-    seen_BxL = with_one_key(attend_from_BxL, attend_to_BxL)  # the kernel has no answer for a query without keys
+    seen_from_BxL, seen_to_BxL = with_one_key(attend_from_BxL, attend_to_BxL)  # the kernel needs a key for every query
     q_BxLxHxE = (q_BxLxHxE.astype(jnp.float32) * scale).astype(q_BxLxHxE.dtype)
-    one_row = functools.partial(_one_row, tile, interpret)
-    heads_first = (jnp.swapaxes(x, 1, 2) for x in (q_BxLxHxE, k_BxSxKxE, v_BxSxKxE))
-    out_BxHxLxE = jax.vmap(one_row)(*heads_first, *seen_BxL)
-    return zero_if_empty(jnp.swapaxes(out_BxHxLxE, 1, 2), attend_from_BxL, attend_to_BxL)
+    kernel = _kernel(tile, seen_from_BxL, seen_to_BxL, S, interpret)
+    out_HxBLxE = kernel(*map(_heads_first, (q_BxLxHxE, k_BxSxKxE, v_BxSxKxE)))
+    out_BxLxHxE = jnp.moveaxis(out_HxBLxE.reshape(-1, *q_BxLxHxE.shape[:2], out_HxBLxE.shape[-1]), 0, 2)
+    return zero_if_empty(out_BxLxHxE, attend_from_BxL, attend_to_BxL)
 
 
 def tile_size(queries: int, keys: int) -> int | None:
@@ -50,8 +54,13 @@ def tile_size(queries: int, keys: int) -> int | None:
     return next((tile for tile in TILES if queries % tile == 0 and keys % tile == 0), None)
 
 
-def _one_row(tile, interpret, q_HxLxE, k_KxSxE, v_KxSxE, attend_from_L, attend_to_L):
-    """Returns [H, L, E]."""
+def _heads_first(x_BxLxHxE: jax.Array) -> jax.Array:
+    """Returns [H, B * L, E]."""
+    B, L, H, E = x_BxLxHxE.shape
+    return jnp.moveaxis(x_BxLxHxE, 2, 0).reshape(H, B * L, E)
+
+
+def _kernel(tile, attend_from_BxL, attend_to_BxL, num_keys, interpret):
     blocks = splash_attention_kernel.BlockSizes(
         block_q=tile,
         block_kv=tile,
@@ -62,8 +71,8 @@ def _one_row(tile, interpret, q_HxLxE, k_KxSxE, v_KxSxE, attend_from_L, attend_t
         block_q_dq=tile,
         block_kv_dq=tile,
     )
-    by_queries, by_keys = _tiles_to_visit(tile, attend_from_L, attend_to_L, k_KxSxE.shape[1])
-    kernel = splash_attention_kernel.SplashAttentionKernel(
+    by_queries, by_keys = _tiles_to_visit(tile, attend_from_BxL, attend_to_BxL, num_keys)
+    return splash_attention_kernel.SplashAttentionKernel(
         by_queries,
         by_queries,
         by_keys,
@@ -73,41 +82,46 @@ def _one_row(tile, interpret, q_HxLxE, k_KxSxE, v_KxSxE, attend_from_L, attend_t
         mask_value=splash_attention_kernel.DEFAULT_MASK_VALUE,
         attn_logits_soft_cap=None,
         residual_checkpoint_name=RESULT,
-        mask_function=_sees,
+        mask_function=functools.partial(_sees, num_keys),
         interpret=interpret,
     )
-    return kernel(q_HxLxE, k_KxSxE, v_KxSxE)
 
 
-def _sees(interval, key):
-    """Whether a query sees a key, from the two ends in one number: `from << 16 | to - 1`."""
-    return (key >= interval >> 16) & (key <= interval & 0xFFFF)
+def _sees(num_keys, interval, key):
+    """Whether a query sees a key of its row, from the two ends in one number: `from << 16 | to - 1`."""
+    is_power_of_two = num_keys & (num_keys - 1) == 0
+    key_in_row = key & (num_keys - 1) if is_power_of_two else jax.lax.rem(key, num_keys)
+    return (key_in_row >= interval >> 16) & (key_in_row <= interval & 0xFFFF)
 
 
-def _tiles_to_visit(tile, attend_from_L, attend_to_L, num_keys):
+def _tiles_to_visit(tile, attend_from_BxL, attend_to_BxL, num_keys):
     """The mask info of the kernels: for those that loop over the keys of a tile of queries (forward, dq), and for the
     one that loops over the queries of a tile of keys (dk, dv).
 
     Both visit the same tiles. For a tile that is skipped, `data_next` names the nearest tile that is not, so that
-    nothing is fetched in vain.
+    nothing is fetched in vain. Tiles are numbered through all rows.
     """
-    first_Q = attend_from_L.reshape(-1, tile).min(1) // tile
-    last_Q = (attend_to_L.reshape(-1, tile).max(1) - 1) // tile
-    key_T, query_Q = jnp.arange(num_keys // tile), jnp.arange(first_Q.shape[0])
-    visited_QxT = (key_T >= first_Q[:, None]) & (key_T <= last_Q[:, None])
-    next_key_QxT = jnp.clip(key_T, first_Q[:, None], last_Q[:, None])
-    first_query_T = jnp.argmax(visited_QxT, axis=0)
-    last_query_T = query_Q.size - 1 - jnp.argmax(visited_QxT[::-1], axis=0)
-    next_query_QxT = jnp.clip(query_Q[:, None], first_query_T, last_query_T)
-    interval_L = attend_from_L << 16 | (attend_to_L - 1)
+    B = attend_from_BxL.shape[0]
+    first_BxQx1 = attend_from_BxL.reshape(B, -1, 1, tile).min(-1) // tile
+    last_BxQx1 = (attend_to_BxL.reshape(B, -1, 1, tile).max(-1) - 1) // tile
+    Q, T = first_BxQx1.shape[1], num_keys // tile
+    key_T, query_Qx1, row_Bx1x1 = jnp.arange(T), jnp.arange(Q)[:, None], jnp.arange(B)[:, None, None]
+    visited_BxQxT = (key_T >= first_BxQx1) & (key_T <= last_BxQx1)
+    next_key_BxQxT = row_Bx1x1 * T + jnp.clip(key_T, first_BxQx1, last_BxQx1)
+    first_query_Bx1xT = jnp.argmax(visited_BxQxT, axis=1, keepdims=True)
+    last_query_Bx1xT = Q - 1 - jnp.argmax(visited_BxQxT[:, ::-1], axis=1, keepdims=True)
+    next_query_BxQxT = row_Bx1x1 * Q + jnp.clip(query_Qx1, first_query_Bx1xT, last_query_Bx1xT)
+    interval_BL = (attend_from_BxL << 16 | (attend_to_BxL - 1)).reshape(-1)
 
-    def info(next_tile_QxT):
+    def info(next_tile, visited):
         return splash_attention_mask_info.MaskInfo(
-            data_next=next_tile_QxT[None].astype(jnp.int32),
+            data_next=next_tile[None].astype(jnp.int32),
             mask_next=None,
-            block_mask=visited_QxT[None].astype(jnp.int32),
+            block_mask=visited[None].astype(jnp.int32),
             partial_mask_blocks=None,
-            q_sequence=interval_L,
+            q_sequence=interval_BL,
         )
 
-    return info(next_key_QxT), info(next_query_QxT)
+    by_queries = (x_BxQxT.reshape(B * Q, T) for x_BxQxT in (next_key_BxQxT, visited_BxQxT))
+    by_keys = (jnp.moveaxis(x_BxQxT, 1, 0).reshape(Q, B * T) for x_BxQxT in (next_query_BxQxT, visited_BxQxT))
+    return info(*by_queries), info(*by_keys)
