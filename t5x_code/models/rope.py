@@ -49,6 +49,17 @@ def rotate(x_BxLxHxE: jax.Array, cos: jax.Array, sin: jax.Array, interleaved: bo
         sin: [B, L, R / 2].
         interleaved: pairs are dims (2i, 2i + 1), as in GPT-J and CodeGen; else (i, i + R / 2), as in Llama.
     """
+    return jax.lax.platform_dependent(
+        x_BxLxHxE,
+        cos,
+        sin,
+        tpu=functools.partial(_rotate_by_product, interleaved=interleaved),
+        default=functools.partial(_rotate_by_flip, interleaved=interleaved),
+    )
+
+
+def _rotate_by_flip(x_BxLxHxE, cos, sin, interleaved):
+    """Each pair times the cosines, and the pair the other way round times the sines."""
     half = cos.shape[-1]
     x = x_BxLxHxE[..., : 2 * half].astype(jnp.float32)
     pairs, pair_axis = ((half, 2), -1) if interleaved else ((2, half), -2)
@@ -57,6 +68,31 @@ def rotate(x_BxLxHxE: jax.Array, cos: jax.Array, sin: jax.Array, interleaved: bo
     sines = jnp.concatenate([-sin, sin], pair_axis)
     rotated = (paired * cos + jnp.flip(paired, pair_axis) * sines).reshape(x.shape)
     return jnp.concatenate([rotated.astype(x_BxLxHxE.dtype), x_BxLxHxE[..., 2 * half :]], -1)
+
+
+def _rotate_by_product(x_BxLxHxE, cos, sin, interleaved):
+    """The same, where neighbouring entries are dear to exchange: by a product with a permutation, which is exact."""
+    half, E = cos.shape[-1], x_BxLxHxE.shape[-1]
+    places = np.arange(2 * half).reshape((half, 2) if interleaved else (2, half))
+    pair_axis = 1 if interleaved else 0
+    permutation_ExE = np.zeros((E, E), np.float32)
+    permutation_ExE[np.flip(places, pair_axis).ravel(), places.ravel()] = 1
+    cos_BxLx1xE, sin_BxLx1xE = (
+        jnp.pad(
+            jnp.stack(of_pair, pair_axis - 2).reshape(*cos.shape[:-1], 1, 2 * half),
+            [(0, 0), (0, 0), (0, 0), (0, E - 2 * half)],
+            constant_values=beyond,
+        )
+        for of_pair, beyond in (((cos, cos), 1), ((-sin, sin), 0))
+    )
+    exchanged_BxLxHxE = jnp.einsum(
+        "blhe,ef->blhf",
+        x_BxLxHxE,
+        permutation_ExE.astype(x_BxLxHxE.dtype),
+        precision=jax.lax.Precision.HIGHEST,
+        preferred_element_type=jnp.float32,
+    )
+    return (x_BxLxHxE * cos_BxLx1xE + exchanged_BxLxHxE * sin_BxLx1xE).astype(x_BxLxHxE.dtype)
 
 
 def _rotate_forward(x_BxLxHxE, cos, sin, interleaved):

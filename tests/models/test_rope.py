@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from t5x_code.models.rope import rotary_angles, rotate
+from t5x_code.models.rope import _rotate_by_flip, _rotate_by_product, rotary_angles, rotate
 
 
 def test_rotation_keeps_relative_positions():
@@ -37,3 +37,16 @@ def test_the_gradient_is_that_of_a_linear_map(interleaved):
     assert np.abs(gradient[..., :8] - cotangent[..., :8]).max() > 0.1
     np.testing.assert_array_equal(gradient[..., 8:], cotangent[..., 8:])
     assert not any(np.any(gradient) for gradient in of_angles)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("interleaved", [True, False])
+def test_what_tpus_compute_is_what_the_others_do(interleaved, dtype):
+    x = jax.random.normal(jax.random.key(0), (2, 3, 4, 12), dtype)
+    angles = rotary_angles(jnp.arange(6).reshape(2, 3), 8, 10_000.0)
+    by_product, by_flip = (
+        jax.jit(rotation, static_argnums=3)(x, *angles, interleaved)
+        for rotation in (_rotate_by_product, _rotate_by_flip)
+    )
+    assert by_product.dtype == dtype
+    np.testing.assert_allclose(by_product.astype("float32"), by_flip.astype("float32"), rtol=1e-6, atol=1e-6)
