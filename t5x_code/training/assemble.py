@@ -10,7 +10,7 @@ from t5x_code.models.config import TransformerConfig
 from t5x_code.models.decoder import logical_axes
 from t5x_code.models.lora import trained
 from t5x_code.models.modality import VocabularySplit
-from t5x_code.parallel.cpu import is_one_cpu
+from t5x_code.parallel.compiler_options import compiler_options
 from t5x_code.training.layer_loop import settle_layer_loop
 from t5x_code.training.losses import LossConfig, make_loss
 from t5x_code.training.optimizer import OptimizerConfig, make_optimizer
@@ -52,13 +52,3 @@ def jit_train_step(parts: StepParts, state: TrainState) -> Callable[[Any, Any], 
         out_shardings=(shardings_of(state), None),
         compiler_options=compiler_options(parts.mesh),
     )
-
-
-def compiler_options(mesh: Mesh) -> dict[str, str] | None:
-    """What the step is compiled with: for one CPU, an order that takes little memory.
-
-    The usual one, for many small operations, makes first whatever depends on nothing: the zeros that gradients are
-    added to are there for the whole forward pass. But processes must start their collectives in the same order, which
-    under the usual one they do and under this one they did not.
-    """
-    return {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"} if is_one_cpu(mesh) else None
