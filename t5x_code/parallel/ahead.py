@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from t5x_code.errors import one_line
 from t5x_code.parallel.chips import Chip
 from t5x_code.parallel.collectives import Collective, read_operations, summarise
+from t5x_code.parallel.estimate import count_cycles
 from t5x_code.parallel.rules import logical_axes_on
 
 OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"
@@ -46,6 +47,8 @@ class CompiledStep:
     refusal: str | None  # the compiler's own words where it ran out of memory
     memory: DeviceMemory | None
     collectives: tuple[Collective, ...] = ()
+    waited_for: tuple[Collective, ...] = ()  # those of them that nothing runs beside
+    cycles: int = 0  # that a TPU's compiler expects; see `estimate.py`
 
     @property
     def fits(self) -> bool:
@@ -82,8 +85,13 @@ def compile_step(step: Callable[..., Any], state: Any, batch: Any, mesh: Mesh, c
         peak=stats.peak_memory_in_bytes,
         available=available_bytes(chip),
     )
-    operations = read_operations(compiled.as_text(), mesh.size)
-    return CompiledStep(None, memory, tuple(summarise(operations, mesh, islands_of(mesh))))
+    text = compiled.as_text()
+    operations = read_operations(text, mesh.size)
+    of_all, of_waited_for = (
+        tuple(summarise(some, mesh, islands_of(mesh)))
+        for some in (operations, [operation for operation in operations if operation.is_waited_for])
+    )
+    return CompiledStep(None, memory, of_all, of_waited_for, count_cycles(text))
 
 
 def available_bytes(chip: Chip) -> int:

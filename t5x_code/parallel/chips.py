@@ -18,7 +18,7 @@ Sources, links in one direction:
 
 import dataclasses
 
-GB, TERA, GIB = 1e9, 1e12, 1 << 30
+GB, GIGA, TERA, GIB = 1e9, 1e9, 1e12, 1 << 30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +32,7 @@ class Chip:
     memory_bandwidth: float  # bytes/s
     interconnect: float  # bytes/s that a device can send within its slice or node, over all its links together
     network: float  # bytes/s that a device can send to other slices or nodes
+    clock: float | None = None  # cycles/s of a TPU's cores
 
     @property
     def is_tpu(self) -> bool:
@@ -41,12 +42,12 @@ class Chip:
 
 # Where one kind's name begins like another's, the longer stands first.
 CHIPS = (
-    Chip("v2", ("TPU v2",), 22.5 * TERA, 8 * GIB, 350 * GB, 124 * GB, 3.125 * GB),
-    Chip("v3", ("TPU v3",), 61.5 * TERA, 16 * GIB, 450 * GB, 200 * GB, 3.125 * GB),
-    Chip("v4", ("TPU v4",), 275 * TERA, 32 * GIB, 1228 * GB, 300 * GB, 6.25 * GB),
-    Chip("v5e", ("TPU v5 lite", "TPU v5e"), 197 * TERA, 16 * GIB, 819 * GB, 200 * GB, 3.125 * GB),
-    Chip("v5p", ("TPU v5",), 459 * TERA, 95 * GIB, 2765 * GB, 600 * GB, 6.25 * GB),
-    Chip("v6e", ("TPU v6 lite", "TPU v6e"), 918 * TERA, 32 * GIB, 1640 * GB, 400 * GB, 12.5 * GB),
+    Chip("v2", ("TPU v2",), 22.5 * TERA, 8 * GIB, 350 * GB, 124 * GB, 3.125 * GB, 0.7 * GIGA),
+    Chip("v3", ("TPU v3",), 61.5 * TERA, 16 * GIB, 450 * GB, 200 * GB, 3.125 * GB, 0.94 * GIGA),
+    Chip("v4", ("TPU v4",), 275 * TERA, 32 * GIB, 1228 * GB, 300 * GB, 6.25 * GB, 1.05 * GIGA),
+    Chip("v5e", ("TPU v5 lite", "TPU v5e"), 197 * TERA, 16 * GIB, 819 * GB, 200 * GB, 3.125 * GB, 1.5 * GIGA),
+    Chip("v5p", ("TPU v5",), 459 * TERA, 95 * GIB, 2765 * GB, 600 * GB, 6.25 * GB, 1.75 * GIGA),
+    Chip("v6e", ("TPU v6 lite", "TPU v6e"), 918 * TERA, 32 * GIB, 1640 * GB, 400 * GB, 12.5 * GB, 1.75 * GIGA),
     Chip("a100", ("NVIDIA A100",), 312 * TERA, 80 * GIB, 2039 * GB, 300 * GB, 25 * GB),
     Chip("h100", ("NVIDIA H100",), 989 * TERA, 80 * GIB, 3350 * GB, 450 * GB, 50 * GB),
     Chip("h200", ("NVIDIA H200",), 989 * TERA, 141 * 10**9, 4800 * GB, 450 * GB, 50 * GB),

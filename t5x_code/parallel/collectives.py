@@ -1,7 +1,6 @@
 """Reads a compiled program's text: which collectives it runs, over which axes of the mesh, how often, how many bytes.
 
-The text is XLA's optimized HLO of one device. What stands in a loop counts once per iteration, or once in all where the
-text does not tell the number of iterations.
+The text is XLA's optimized HLO of one device.
 
 Bytes are what one device must send at least, whatever the algorithm. For a group of n devices, each of which ends up
 with R bytes, that is (n - 1) / n x R for all-gather and all-to-all, twice as much for all-reduce, and R for a
@@ -16,17 +15,12 @@ from collections import Counter
 import numpy as np
 from jax.sharding import Mesh
 
+from t5x_code.parallel.program_text import INSTRUCTION, count_runs, split_computations
+
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 ITEM_BYTES = {"pred": 1, "bf16": 2, "f16": 2, "f8e4m3fn": 1, "f8e5m2": 1}  # the others end with their bits
 
-_COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.-]+) \(.*\{$")
-_END = re.compile(r"^\}(, execution_thread=.*)?$")
-_INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.-]+) = (.*?) ([a-z][\w-]*)\((.*)$")
-_CALLED = re.compile(r"\b(calls|body|to_apply|branch_computations|true_computation|false_computation)=\{?([^,}]*)")
-_CONDITION = re.compile(r"\bcondition=%?([\w.-]+)")
 _SHAPE = re.compile(r"\b([a-z]+\d*\w*)\[([\d,]*)\]")
-_CONSTANT = re.compile(r"%([\w.-]+) = [su](?:32|64)\[\](?:\{[^}]*\})? constant\((\d+)\)")
-_TRIP_COUNT = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 _CHANNEL = re.compile(r"channel_id=(\d+)")
 # Between slices of TPUs a collective is a send and a receive of each device: {slices}x{devices of a slice}.
 _MEGASCALE = re.compile(r'_xla_megascale_target="\{([\d,]+)\}x.*_xla_megascale_transfer_type="(\w+)"')
@@ -54,17 +48,18 @@ class Operation:
     times: int  # how often it runs
     result_shapes: tuple[tuple[int, ...], ...]
     source: str  # the name of the operation that it was made for
+    is_waited_for: bool  # nothing runs beside it
 
 
 def read_operations(text: str, num_devices: int) -> list[Operation]:
     """Every collective of a compiled program."""
-    computations, entry = _split(text)
-    times = _times(computations, entry)
+    computations, entry = split_computations(text)
+    times = count_runs(computations, entry)
     operations = []
     seen_chains = set()
     for name, lines in computations.items():
         for line in lines if times[name] else ():
-            match = _INSTRUCTION.match(line)
+            match = INSTRUCTION.match(line)
             kind = _kind(match.group(3)) if match else None
             if match and match.group(3) == "send" and (between := _MEGASCALE.search(line)):
                 operations.append(_between_slices(match.group(2), between, num_devices, times[name]))
@@ -84,7 +79,9 @@ def read_operations(text: str, num_devices: int) -> list[Operation]:
                 num_bytes *= len(groups[0])  # its result is a share of what went in
             source = re.search(r'op_name="([^"]*)"', line)
             dims = tuple(shape for _, shape in shapes)
-            operations.append(Operation(kind, groups, num_bytes, times[name], dims, source.group(1) if source else ""))
+            name_of_source = source.group(1) if source else ""
+            waits = not (_CHAIN.search(line) or match.group(3).endswith("-start"))
+            operations.append(Operation(kind, groups, num_bytes, times[name], dims, name_of_source, waits))
     return operations
 
 
@@ -94,7 +91,7 @@ def _between_slices(shape: str, between: re.Match, num_devices: int, times: int)
     size = num_devices // num_slices
     groups = tuple(tuple(range(place, num_devices, size)) for place in range(size))
     (num_bytes, dims), *_ = _result(shape, "send")
-    return Operation(between.group(2).lower().replace("_", "-"), groups, num_bytes, times, (dims,), "")
+    return Operation(between.group(2).lower().replace("_", "-"), groups, num_bytes, times, (dims,), "", False)
 
 
 def summarise(operations: list[Operation], mesh: Mesh, island_of: list[int]) -> list[Collective]:
@@ -116,65 +113,6 @@ def summarise(operations: list[Operation], mesh: Mesh, island_of: list[int]) -> 
         across[key] += operation.times * sent_across
     rows = [Collective(*key, counts[key], round(inside[key]), round(across[key])) for key in counts]
     return sorted(rows, key=lambda row: -(row.bytes_inside + row.bytes_across))
-
-
-def _split(text: str) -> tuple[dict[str, list[str]], str]:
-    """Lines of each computation by its name, and the name of the one that the program starts with."""
-    computations: dict[str, list[str]] = {}
-    entry = current = ""
-    for line in text.splitlines():
-        if match := _COMPUTATION.match(line):
-            current = match.group(2)
-            computations[current] = []
-            entry = current if match.group(1) else entry
-        elif _END.match(line):  # no line of a kernel's attributes, some of which begin with a bracket too
-            current = ""
-        elif current:
-            computations[current].append(line)
-    return computations, entry
-
-
-def _times(computations: dict[str, list[str]], entry: str) -> Counter:
-    """How often each computation runs."""
-    calls: dict[str, list[tuple[str, int]]] = {}
-    for name, lines in computations.items():
-        calls[name] = []
-        for line in lines:
-            for attribute, callees in _CALLED.findall(line):
-                turns = _turns(line, computations) if attribute == "body" else 1
-                calls[name] += [(callee.strip(" %"), turns) for callee in callees.split(",")]
-    times: Counter = Counter({entry: 1})
-    for name in reversed(computations):  # a computation stands before those that call it
-        for callee, turns in calls[name]:
-            if callee in computations:
-                times[callee] += times[name] * turns
-    return times
-
-
-def _turns(line: str, computations: dict[str, list[str]]) -> int:
-    """Of a loop: its known trip count; else the one constant that its condition compares with, over the step of the
-    counter (the compiler unrolls some loops twice); else 1."""
-    if match := _TRIP_COUNT.search(line):
-        return int(match.group(1))
-    condition = computations.get(_CONDITION.search(line).group(1), [])
-    limits = [int(limit) for _, limit in _CONSTANT.findall("\n".join(condition))]
-    counters = re.findall(r"get-tuple-element\(\S+\), index=(\d+)", "\n".join(condition))
-    if len(limits) != 1 or len(counters) != 1:
-        return 1
-    body = next(callees for attribute, callees in _CALLED.findall(line) if attribute == "body")
-    return -(-limits[0] // _step(computations[body.strip(" %")], int(counters[0])))
-
-
-def _step(body: list[str], counter: int) -> int:
-    """What a loop's body adds to its counter, the element of that number of its state; 1 where it cannot be read."""
-    text = "\n".join(body)
-    state = re.search(r"ROOT \S+ = .* tuple\((.*?)\)(?:,|$)", text)
-    names = re.findall(r"%([\w.-]+)", state.group(1)) if state else []
-    if counter >= len(names):
-        return 1
-    addition = re.search(rf"%{re.escape(names[counter])} = \S+ add\(%\S+, %([\w.-]+)\)", text)
-    constants = dict(_CONSTANT.findall(text))
-    return int(constants.get(addition.group(1), 1)) if addition else 1
 
 
 def _kind(opcode: str) -> str | None:

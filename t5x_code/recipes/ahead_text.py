@@ -43,9 +43,21 @@ def describe_report(report: AheadReport) -> str:
         f"lower bounds    compute {bounds.compute * MS:.1f} ms, memory {bounds.memory * MS:.1f}, "
         f"interconnect {bounds.interconnect * MS:.1f}{network}: no step under {bounds.step * MS:.1f} ms "
         f"({bounds.limit}), no MFU over {report.mfu_at_most:.0%}",
+        *_describe_estimate(report),
         "fits" if report.fits else "does not fit    it needs more than is available",
     ]
     return "\n".join(lines)
+
+
+def _describe_estimate(report: AheadReport) -> list[str]:
+    if report.estimate is None:
+        return []
+    estimate = report.estimate
+    return [
+        f"estimate        {estimate.step * MS:.1f} ms, MFU {report.mfu_estimated:.0%}: by the compiler's cycles "
+        f"{estimate.operations * MS:.1f}, attention kernels at peak {estimate.kernels * MS:.1f}, waiting for "
+        f"collectives {estimate.waiting * MS:.1f}"
+    ]
 
 
 def describe_search(reports: Sequence[AheadReport]) -> str:
@@ -54,11 +66,12 @@ def describe_search(reports: Sequence[AheadReport]) -> str:
         return (
             "nothing fits: one row per device is too much under every remat policy; take more devices or a tensor axis"
         )
-    lines = [f"{'remat':<8}{'MICROBATCH_SIZE':>16}{'headroom GiB':>14}{'bound ms':>10}{'MFU at most':>13}"]
+    lines = [f"{'remat':<8}{'MICROBATCH_SIZE':>16}{'headroom GiB':>14}{'at least ms':>13}{'estimate ms':>13}"]
     for report in reports:
-        bound = f"{report.bounds.step * MS:>10.1f}{report.mfu_at_most:>13.0%}"
-        lines.append(f"{report.remat:<8}{report.microbatch_size:>16}{report.memory.headroom / GIB:>14.2f}{bound}")
+        seconds = report.bounds.step, report.estimate and report.estimate.step
+        times = "".join(f"{'' if time is None else f'{time * MS:.1f}':>13}" for time in seconds)
+        lines.append(f"{report.remat:<8}{report.microbatch_size:>16}{report.memory.headroom / GIB:>14.2f}{times}")
     best = reports[0]
     return "\n".join(
-        [*lines, f"best by its bound: --gin.REMAT=\"'{best.remat}'\" --gin.MICROBATCH_SIZE={best.microbatch_size}"]
+        [*lines, f"the shortest step: --gin.REMAT=\"'{best.remat}'\" --gin.MICROBATCH_SIZE={best.microbatch_size}"]
     )

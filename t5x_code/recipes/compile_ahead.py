@@ -17,6 +17,7 @@ from t5x_code.parallel.ahead import CompiledStep, DeviceMemory, available_bytes,
 from t5x_code.parallel.bounds import StepBounds, step_bounds
 from t5x_code.parallel.chips import Chip
 from t5x_code.parallel.collectives import Collective
+from t5x_code.parallel.estimate import StepEstimate, estimate_step
 from t5x_code.parallel.mesh import MESH_AXES, MeshShape, make_mesh
 from t5x_code.parallel.rules import num_batch_shards
 from t5x_code.parallel.topology import described_devices
@@ -30,7 +31,12 @@ from t5x_code.recipes.recipe import Recipe
 from t5x_code.recipes.vocabulary import split_without_data
 from t5x_code.training.assemble import jit_train_step, step_parts
 from t5x_code.training.batch_size import batch_sizes_of
-from t5x_code.training.flops import eight_bit_flops_per_token, recomputed_flops_per_token, train_flops_per_token
+from t5x_code.training.flops import (
+    attention_flops_per_token,
+    eight_bit_flops_per_token,
+    recomputed_flops_per_token,
+    train_flops_per_token,
+)
 from t5x_code.training.state import abstract_state
 from t5x_code.training.step import num_microbatches
 
@@ -58,7 +64,14 @@ class AheadReport:
     recomputed_flops_per_token: float
     bounds: StepBounds | None
     mfu_at_most: float | None  # the model's FLOPs over bfloat16's peak, at the step's lower bound
+    estimate: StepEstimate | None  # by a TPU's compiler
+    mfu_estimated: float | None
     compile_seconds: float
+
+    @property
+    def expected(self) -> float:
+        """Seconds of a step: the estimate, or the bound where there is none."""
+        return self.estimate.step if self.estimate is not None else self.bounds.step
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON, the derived figures included."""
@@ -66,6 +79,8 @@ class AheadReport:
         if self.memory is not None and self.bounds is not None:
             fields["memory"] |= {"needed": self.memory.needed, "headroom": self.memory.headroom}
             fields["bounds"] |= {"step": self.bounds.step, "limit": self.bounds.limit}
+        if self.estimate is not None:
+            fields["estimate"] |= {"step": self.estimate.step}
         return fields
 
 
@@ -104,10 +119,11 @@ def _compile_recipe(recipe: Recipe, split: VocabularySplit | None, topology: str
     length = recipe.data.length
     flops = train_flops_per_token(recipe.model, split, length)
     recomputed_flops = recomputed_flops_per_token(recipe.model, length)
-    bounds = None
+    bounds = estimate = None
     if compiled.memory is not None:
         bounds = _bounds(recipe, compiled, chip, mesh, rows, microbatches, flops + recomputed_flops)
-    tokens = rows * length
+        estimate = _estimate(recipe, compiled, chip, mesh, rows)
+    flops_at_peak = flops * rows * length / mesh.size / chip.peak_flops  # the model's work, in seconds
     return AheadReport(
         topology=topology,
         num_slices=num_slices,
@@ -127,16 +143,18 @@ def _compile_recipe(recipe: Recipe, split: VocabularySplit | None, topology: str
         flops_per_token=flops,
         recomputed_flops_per_token=recomputed_flops,
         bounds=bounds,
-        mfu_at_most=flops * tokens / mesh.size / chip.peak_flops / bounds.step if bounds else None,
+        mfu_at_most=flops_at_peak / bounds.step if bounds else None,
+        estimate=estimate,
+        mfu_estimated=flops_at_peak / estimate.step if estimate else None,
         compile_seconds=time.perf_counter() - began,
     )
 
 
 def search(recipe: Recipe, topology: str, num_slices: int = 1) -> list[AheadReport]:
-    """The largest microbatch that fits under each remat policy, the lowest bound of the step's time first.
+    """The largest microbatch that fits under each remat policy, the shortest step first.
 
-    Every policy's work and every microbatch's gathering of parameters is in that bound, so that it weighs the one
-    against the other. Policies under which nothing fits are left out.
+    Every policy's work and every microbatch's gathering of parameters is in the estimate and in the bound, so that
+    they weigh the one against the other. Policies under which nothing fits are left out.
 
     Raises:
         UserError: as `compile_recipe`.
@@ -153,7 +171,7 @@ def search(recipe: Recipe, topology: str, num_slices: int = 1) -> list[AheadRepo
             report = _largest_fitting(recipe, split, topology, num_slices, remat, sizes)
             found += [report] if report else []
             bar.update()
-    return sorted(found, key=lambda report: report.bounds.step)
+    return sorted(found, key=lambda report: report.expected)
 
 
 def _largest_fitting(
@@ -208,3 +226,12 @@ def _bounds(
         bytes_inside=sum(collective.bytes_inside for collective in compiled.collectives),
         bytes_across=sum(collective.bytes_across for collective in compiled.collectives),
     )
+
+
+def _estimate(recipe: Recipe, compiled: CompiledStep, chip: Chip, mesh: Mesh, rows: int) -> StepEstimate | None:
+    products = 0
+    if recipe.model.attention == "splash":
+        products = 9 + 2 * (recipe.model.remat == "full")  # forward 2, queries' gradient 3, keys' and values' 4
+    tokens = rows * recipe.data.length / mesh.size
+    per_product = attention_flops_per_token(recipe.model, recipe.data.length) / 6
+    return estimate_step(chip, compiled.cycles, products * per_product * tokens, compiled.waited_for)

@@ -31,6 +31,7 @@ def test_the_report(tmp_path, topology, compiler, attention):
     assert ended.returncode == 0 and ended.stdout.splitlines()[-1] == "fits", ended.stderr[-2000:]
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["fits"] and report["num_devices"] == 8 and report["attention"] == (attention or report["attention"])
+    assert (report["estimate"] is not None) == (compiler == "libtpu")  # GPUs' compiler estimates nothing
     crossing = sum(row["bytes_across"] for row in report["collectives"])
     assert (crossing > 0) == topology.startswith("h100")  # two nodes against one slice
 

@@ -17,6 +17,7 @@ def test_loops_kernels_groups_and_fusions_as_the_tpu_compiler_writes_them():
     assert (scatter.kind, scatter.times, scatter.num_bytes) == ("reduce-scatter", 1, 8 * 128 * 4)
     assert scatter.groups == ((0, 2), (1, 3))
     assert (gather.kind, gather.num_bytes, gather.source) == ("all-gather", 16 * 128 * 2, "jit(f)/gather")
+    assert [permute.is_waited_for, scatter.is_waited_for, gather.is_waited_for] == [False, True, True]
     assert gather.groups == ((0, 2), (1, 3)) and gather.result_shapes == ((16, 128),)
 
 

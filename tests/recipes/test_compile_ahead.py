@@ -49,8 +49,10 @@ def test_a_tiny_step_for_four_chips(topology, mesh):
     assert {("all-gather", "fsdp"), ("reduce-scatter", "fsdp")} <= {(row.kind, row.axes) for row in report.collectives}
     assert all(row.bytes_across == 0 for row in report.collectives)
     assert report.bounds.step >= report.flops_per_token * 8 * 128 / 4 / 459e12 > 0
+    assert report.estimate.step > report.bounds.compute and report.mfu_estimated < report.mfu_at_most
     written = json.loads(json.dumps(report.to_json()))
     assert written["fits"] and written["memory"]["headroom"] == report.memory.headroom > 0
+    assert written["estimate"]["step"] == report.estimate.step
 
 
 def test_what_does_not_fit_says_so():
@@ -89,11 +91,11 @@ def test_the_search_halves_the_sizes_that_are_left(monkeypatch):
         size, remat = recipe.loop.microbatch_size, recipe.model.remat
         tried.append((remat, size))
         fits = size <= largest[remat]
-        return SimpleNamespace(remat=remat, microbatch_size=size, fits=fits, bounds=SimpleNamespace(step=1 / size))
+        return SimpleNamespace(remat=remat, microbatch_size=size, fits=fits, expected=1 / size)
 
     monkeypatch.setattr(compile_ahead, "_compile_recipe", compile_recipe_of_sizes)
     found = [(report.remat, report.microbatch_size) for report in search(recipe, "v5e:2x2")]
-    assert found == [("full", 24), ("dots", 4)]  # of the divisors of 24 rows a device; the lowest bound first
+    assert found == [("full", 24), ("dots", 4)]  # of the divisors of 24 rows a device; the shortest step first
     assert len(tried) == len(set(tried)) <= 3 * 4
 
 
@@ -103,4 +105,4 @@ def test_the_search_finds_what_fits():
     reports = search(recipe, "v5e:2x2")
     assert {report.remat for report in reports} == {"none", "dots", "full"}
     assert all(report.fits and report.microbatch_size == 2 for report in reports)  # all rows of a device at once
-    assert [report.bounds.step for report in reports] == sorted(report.bounds.step for report in reports)
+    assert [report.estimate.step for report in reports] == sorted(report.estimate.step for report in reports)
