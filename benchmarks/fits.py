@@ -31,7 +31,7 @@ COLUMNS = (
     "step at least",
     "bound by",
     "estimate",
-    "MFU",
+    "its MFU",
 )
 
 _ONLY = flags.DEFINE_string("only", "", "Compile only targets whose line matches this regular expression.")

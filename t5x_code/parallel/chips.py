@@ -11,6 +11,8 @@ Sources, links in one direction:
 - "How to Scale Your Model" (jax-ml.github.io/scaling-book/tpus): the network of v4, and of v2 and v3 as the book's
   6.25 GB/s of a TPU in general, which nobody states for them. v2's four links of 62 GB/s: "The Design Process for
   Google's Training Chips: TPUv2 and TPUv3" (IEEE Micro 41, 2021). A core of v2 and v3 has half of its chip's.
+- The clock of a TPU is the one by which its peak is what its matrix units multiply: one unit of 128 x 128 of a core of
+  v2 and two of v3, four of each of the two cores of v4 and v5p and of v5e's one, and four of 256 x 256 of v6e.
 - NVIDIA's data sheets of A100 SXM 80 GB, H100 SXM, H200 SXM and B200: dense figures, without sparsity; NVLink is half
   of the quoted sum of both directions; the network is that of a DGX node, one adapter per GPU: 200 Gbit/s for A100,
   400 for the others.
