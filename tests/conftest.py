@@ -42,7 +42,7 @@ def traced_once() -> Iterator[None]:
     """
     shared = (
         ("t5x_code.training.loop", "step_parts"),
-        ("t5x_code.training.loop", "make_eval_step"),
+        ("t5x_code.training.assemble", "make_eval_step"),
         ("t5x_code.training.assemble", "make_train_step"),
     )
     made: dict[str, Any] = {}

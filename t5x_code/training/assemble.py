@@ -16,7 +16,7 @@ from t5x_code.training.losses import LossConfig, make_loss
 from t5x_code.training.optimizer import OptimizerConfig, make_optimizer
 from t5x_code.training.schedules import make_schedule
 from t5x_code.training.state import TrainState, shardings_of
-from t5x_code.training.step import StepParts, make_train_step
+from t5x_code.training.step import StepParts, make_eval_step, make_train_step
 
 
 def step_parts(
@@ -52,3 +52,9 @@ def jit_train_step(parts: StepParts, state: TrainState) -> Callable[[Any, Any], 
         out_shardings=(shardings_of(state), None),
         compiler_options=compiler_options(parts.mesh),
     )
+
+
+def jit_eval_step(parts: StepParts) -> Callable[[Any, Any], tuple[Any, Any]]:
+    """The evaluation step as a run compiles it."""
+    eval_step = make_eval_step(parts.loss, parts.mesh, parts.microbatch_size)
+    return jax.jit(eval_step, compiler_options=compiler_options(parts.mesh))

@@ -27,7 +27,7 @@ from t5x_code.parallel.cpu import FreedMemory
 from t5x_code.parallel.hosts import global_batch, is_writer
 from t5x_code.parallel.rules import logical_axes_on
 from t5x_code.terminal import say
-from t5x_code.training.assemble import jit_train_step, step_parts
+from t5x_code.training.assemble import jit_eval_step, jit_train_step, step_parts
 from t5x_code.training.batch_size import batch_size_at, batch_sizes_from, batch_sizes_of
 from t5x_code.training.evaluation import evaluate
 from t5x_code.training.loop_config import LoopConfig
@@ -38,7 +38,7 @@ from t5x_code.training.profiling import ProfilerWindow
 from t5x_code.training.resume import Start, checkpoint_of, find_start, model_facts
 from t5x_code.training.run_lock import RunLock
 from t5x_code.training.speedometer import Speedometer
-from t5x_code.training.step import make_eval_step, num_microbatches
+from t5x_code.training.step import num_microbatches
 from t5x_code.training.stopping import Stopped, StopRequest
 from t5x_code.training.watchdog import Watchdog
 
@@ -111,7 +111,7 @@ def train(
             say(start.origin)
         steps = _Steps(
             train=jit_train_step(parts, start.state),
-            evaluate=jax.jit(make_eval_step(parts.loss, mesh, config.microbatch_size)),
+            evaluate=jit_eval_step(parts),
             with_ema=with_ema,
             model=model,
             mesh=mesh,

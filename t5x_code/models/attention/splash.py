@@ -23,6 +23,7 @@ from t5x_code.models.attention.empty_intervals import with_one_key, zero_if_empt
 
 MAX_KEYS = 1 << 15  # both ends of an interval share one int32
 TILES = (512, 256, 128)  # sizes that the kernel takes, the best first
+MAX_QUERY_TILES = 512  # of a kernel: which tiles of keys each visits takes 1 KiB of a TPU's 1 MiB of scalar memory
 
 
 def splash_attention(
@@ -34,24 +35,41 @@ def splash_attention(
     scale: float,
     interpret: bool = False,
 ) -> jax.Array:
-    """One kernel for all rows, over tiles of `tile_size(L, S)`.
+    """One kernel for all rows, or as many as it has room for, over tiles of `tile_size(L, S)`.
 
     Args:
         interpret: run the kernel's steps as plain JAX, for tests without a TPU.
     """
-    L, S = q_BxLxHxE.shape[1], k_BxSxKxE.shape[1]
-    tile = tile_size(L, S)
-    seen_from_BxL, seen_to_BxL = with_one_key(attend_from_BxL, attend_to_BxL)  # the kernel needs a key for every query
+    B, L, H, _ = q_BxLxHxE.shape
+    tile = tile_size(L, k_BxSxKxE.shape[1])
     q_BxLxHxE = (q_BxLxHxE.astype(jnp.float32) * scale).astype(q_BxLxHxE.dtype)
-    kernel = _kernel(tile, seen_from_BxL, seen_to_BxL, S, interpret)
-    out_HxBLxE = kernel(*map(_heads_first, (q_BxLxHxE, k_BxSxKxE, v_BxSxKxE)))
-    out_BxLxHxE = jnp.moveaxis(out_HxBLxE.reshape(-1, *q_BxLxHxE.shape[:2], out_HxBLxE.shape[-1]), 0, 2)
+    seen = with_one_key(attend_from_BxL, attend_to_BxL)  # the kernel has no answer for a query without keys
+    arrays = (q_BxLxHxE, k_BxSxKxE, v_BxSxKxE, *seen)
+    compute = functools.partial(_attend, tile, interpret)
+    if (rows := _rows_at_once(B, L // tile)) < B:
+        arrays = (x.reshape(-1, rows, *x.shape[1:]) for x in arrays)
+        compute = jax.vmap(compute)
+    out_BxLxHxE = compute(*arrays).reshape(B, L, H, -1)
     return zero_if_empty(out_BxLxHxE, attend_from_BxL, attend_to_BxL)
 
 
 def tile_size(queries: int, keys: int) -> int | None:
     """The largest tile that divides both; None where there is none."""
     return next((tile for tile in TILES if queries % tile == 0 and keys % tile == 0), None)
+
+
+def _rows_at_once(rows: int, tiles_of_row: int) -> int:
+    """The most rows, of those that divide all, whose tiles of queries are not too many for a kernel; at least one."""
+    fitting = (size for size in range(rows, 1, -1) if rows % size == 0 and size * tiles_of_row <= MAX_QUERY_TILES)
+    return next(fitting, 1)
+
+
+def _attend(tile, interpret, q_BxLxHxE, k_BxSxKxE, v_BxSxKxE, attend_from_BxL, attend_to_BxL):
+    """Returns [B, L, H, E]."""
+    B, L = q_BxLxHxE.shape[:2]
+    kernel = _kernel(tile, attend_from_BxL, attend_to_BxL, k_BxSxKxE.shape[1], interpret)
+    out_HxBLxE = kernel(*map(_heads_first, (q_BxLxHxE, k_BxSxKxE, v_BxSxKxE)))
+    return jnp.moveaxis(out_HxBLxE.reshape(-1, B, L, out_HxBLxE.shape[-1]), 0, 2)
 
 
 def _heads_first(x_BxLxHxE: jax.Array) -> jax.Array:

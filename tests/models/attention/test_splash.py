@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from intervals import KINDS, intervals
 
+from t5x_code.models.attention import splash
 from t5x_code.models.attention.dense import dense_attention
 from t5x_code.models.attention.splash import splash_attention, tile_size
 
@@ -61,6 +62,14 @@ def test_some_queries_of_longer_rows():
     shares = (q[:, part], k, v, *(end[:, part] for end in ends))
     out = splash_attention(*shares, 0.2, interpret=True)
     np.testing.assert_allclose(out, dense_attention(*shares, 0.2), atol=2e-5)
+
+
+def test_rows_that_are_too_many_for_a_kernel_take_turns(monkeypatch):
+    arrays, ends = random_heads(4, 256, 256), intervals("packed prefixes", 4, 256)
+    at_once = splash_attention(*arrays, *ends, 0.2, interpret=True)
+    monkeypatch.setattr(splash, "MAX_QUERY_TILES", 3)
+    assert [splash._rows_at_once(*sizes) for sizes in ((4, 1), (3, 1), (4, 2), (4, 9))] == [2, 3, 1, 1]
+    np.testing.assert_array_equal(splash_attention(*arrays, *ends, 0.2, interpret=True), at_once)
 
 
 def test_tiles():
