@@ -2,10 +2,10 @@
 
     python benchmarks/fits.py --output=fits.json [--only=codegen2_1b] [--readme=README.md]
 
-Takes about a minute per line and no accelerator; needs the extras tpu and gpu-aot. With --only the other lines are kept
-as --output has them, so that the two compilers may live in two environments. Times are lower bounds: no step of that
-recipe is faster, however it is scheduled; and the estimate of TPUs' compiler (`parallel/estimate.py`), the one that MFU
-is of.
+Takes one to two minutes per line and no accelerator; needs the extras tpu and gpu-aot. With --only the other lines are
+kept as --output has them, so that the two compilers may live in two environments. Times are lower bounds: no step of
+that recipe is faster, however it is scheduled; and the estimate of TPUs' compiler (`parallel/estimate.py`), the one
+that MFU is of.
 """
 
 import dataclasses
