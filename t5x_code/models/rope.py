@@ -73,13 +73,13 @@ def _rotate_by_flip(x_BxLxHxE, cos, sin, interleaved):
 def _rotate_by_product(x_BxLxHxE, cos, sin, interleaved):
     """The same, where neighbouring entries are dear to exchange: by a product with a permutation, which is exact."""
     half, E = cos.shape[-1], x_BxLxHxE.shape[-1]
-    places = np.arange(2 * half).reshape((half, 2) if interleaved else (2, half))
-    pair_axis = 1 if interleaved else 0
-    permutation_ExE = np.zeros((E, E), np.float32)
-    permutation_ExE[np.flip(places, pair_axis).ravel(), places.ravel()] = 1
+    pair_axis = -1 if interleaved else -2
+    dim_E = jnp.arange(E)
+    partner_E = dim_E ^ 1 if interleaved else jnp.where(dim_E < half, dim_E + half, dim_E - half)
+    permutation_ExE = (dim_E[:, None] == partner_E) & (dim_E < 2 * half)
     cos_BxLx1xE, sin_BxLx1xE = (
         jnp.pad(
-            jnp.stack(of_pair, pair_axis - 2).reshape(*cos.shape[:-1], 1, 2 * half),
+            jnp.stack(of_pair, pair_axis).reshape(*cos.shape[:-1], 1, 2 * half),
             [(0, 0), (0, 0), (0, 0), (0, E - 2 * half)],
             constant_values=beyond,
         )
