@@ -67,7 +67,7 @@ def compile_step(step: Callable[..., Any], state: Any, batch: Any, mesh: Mesh, c
         chip: what these devices are.
 
     Returns:
-        Its memory and collectives, or the compiler's message where it ran out of memory.
+        Its memory, collectives and expected cycles, or the compiler's message where it ran out of memory.
     """
     with logical_axes_on(mesh):
         lowered = step.lower(state, batch)
@@ -85,13 +85,16 @@ def compile_step(step: Callable[..., Any], state: Any, batch: Any, mesh: Mesh, c
         peak=stats.peak_memory_in_bytes,
         available=available_bytes(chip),
     )
-    text = compiled.as_text()
+    text, islands = compiled.as_text(), islands_of(mesh)
     operations = read_operations(text, mesh.size)
-    of_all, of_waited_for = (
-        tuple(summarise(some, mesh, islands_of(mesh)))
-        for some in (operations, [operation for operation in operations if operation.is_waited_for])
+    waited_for = [operation for operation in operations if operation.is_waited_for]
+    return CompiledStep(
+        refusal=None,
+        memory=memory,
+        collectives=tuple(summarise(operations, mesh, islands)),
+        waited_for=tuple(summarise(waited_for, mesh, islands)),
+        cycles=count_cycles(text),
     )
-    return CompiledStep(None, memory, of_all, of_waited_for, count_cycles(text))
 
 
 def available_bytes(chip: Chip) -> int:

@@ -5,8 +5,8 @@ It has none for kernels of Pallas, attention's, which count here by their work a
 collectives: those that nothing runs beside count by what they send at the peak of the chip's links.
 
 Neither a bound nor a measurement: it serves to compare programs, and shows what takes the time. Large products are
-expected to run at 60 (v6e) to 93 % of the peak, but what memory bounds at a fourth to 40 % of the memory's rate, which
-is less than chips are known to reach. So a step is most likely shorter.
+expected to run at 61 (v6e) to 93 % (v4) of the peak, but what memory bounds at a fourth to 40 % of the memory's rate,
+which is less than chips are known to reach. So a step is most likely shorter.
 """
 
 import dataclasses

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 
 from t5x_code.models.attention.chunked import KEY_TILE, QUERY_CHUNK
-from t5x_code.models.config import TransformerConfig
+from t5x_code.models.config import AUTO, TransformerConfig
 from t5x_code.models.cross_entropy import default_chunk
 from t5x_code.models.decoder import logical_axes, param_shapes
 from t5x_code.models.lora import trained
@@ -73,9 +73,10 @@ def estimate_memory(
     activation_bytes = 2 if config.dtype == "bfloat16" else FLOAT32_BYTES
     tokens = microbatch_size * length // mesh.sequence
     of_layer, of_backward = _activations(config, mesh.tensor, platform)
-    tile = min(length, QUERY_CHUNK) * min(length, KEY_TILE)
-    scores = 3 * FLOAT32_BYTES * microbatch_size * config.num_heads * tile / mesh.tensor
-    backward = activation_bytes * tokens * of_backward + scores
+    backward = activation_bytes * tokens * of_backward
+    if platform != "tpu" or config.attention not in (AUTO, "splash"):  # which keeps its scores on the chip
+        tile = min(length, QUERY_CHUNK) * min(length, KEY_TILE)
+        backward += 3 * FLOAT32_BYTES * microbatch_size * config.num_heads * tile / mesh.tensor
     chunk = min(config.loss_chunk or default_chunk(platform), tokens)
     head = 3 * FLOAT32_BYTES * chunk * config.vocab_size / mesh.tensor
     if mesh.fsdp > 1:

@@ -11,6 +11,7 @@ from t5x_code.errors import UserError
 from t5x_code.parallel.mesh import make_mesh
 from t5x_code.parallel.topology import described_devices
 from t5x_code.recipes import compile_ahead
+from t5x_code.recipes.ahead_text import describe_search
 from t5x_code.recipes.compile_ahead import compile_recipe, search
 from t5x_code.recipes.gin_files import load_recipe
 from t5x_code.training.assemble import step_parts
@@ -105,4 +106,6 @@ def test_the_search_finds_what_fits():
     reports = search(recipe, "v5e:2x2")
     assert {report.remat for report in reports} == {"none", "dots", "full"}
     assert all(report.fits and report.microbatch_size == 2 for report in reports)  # all rows of a device at once
+    first, *_ = (line.split()[0] for line in describe_search(reports).splitlines()[1:])
+    assert first == reports[0].remat
     assert [report.estimate.step for report in reports] == sorted(report.estimate.step for report in reports)

@@ -83,27 +83,27 @@ def test_devices_of_unknown_memory_recompute_all():
     ("recipe", "model", "platform", "mesh", "remat", "rows", "compiled_gib"),
     [
         ("codegen2_1b", None, "tpu", (1, 16, 1, 1), "none", 4, 10.79),  # v5e:4x4
-        ("codegen2_1b", None, "tpu", (1, 16, 1, 1), "dots", 4, 8.08),
-        ("codegen2_1b", None, "tpu", (1, 16, 1, 1), "full", 16, 8.23),
+        ("codegen2_1b", None, "tpu", (1, 16, 1, 1), "dots", 4, 7.90),
+        ("codegen2_1b", None, "tpu", (1, 16, 1, 1), "full", 16, 7.21),
         ("codegen2_1b", None, "gpu", (1, 1, 1, 1), "none", 16, 50.43),  # h100:1x1
         ("codegen2_1b", None, "gpu", (1, 1, 1, 1), "dots", 16, 38.77),
         ("codegen2_1b", None, "gpu", (1, 1, 1, 1), "full", 32, 27.60),
         ("codegen2_1b", None, "gpu", (1, 8, 1, 1), "none", 16, 34.99),  # h100:1x8
         ("codegen2_3_7b", None, "tpu", (1, 64, 1, 1), "none", 4, 20.57),  # v6e:8x8
         ("codegen2_7b", None, "tpu", (1, 64, 1, 1), "none", 8, 67.37),  # v5p:4x4x4
-        ("codegen2_7b", None, "tpu", (1, 64, 1, 1), "dots", 8, 43.36),
+        ("codegen2_7b", None, "tpu", (1, 64, 1, 1), "dots", 8, 43.61),
         ("codegen2_7b", None, "gpu", (1, 8, 1, 1), "none", 4, 49.40),
         ("codegen2_7b", None, "gpu", (1, 8, 1, 1), "dots", 4, 38.42),
         ("codegen2_7b", "codellama_7b", "tpu", (1, 64, 1, 1), "none", 8, 75.97),
-        ("codegen2_7b", "codellama_7b", "tpu", (1, 64, 1, 1), "none", 2, 22.71),
+        ("codegen2_7b", "codellama_7b", "tpu", (1, 64, 1, 1), "none", 2, 22.83),
         ("codegen2_16b", None, "tpu", (1, 128, 1, 4), "none", 4, 19.29),  # v4:8x8x8
         ("codegen2_16b", None, "tpu", (1, 512, 1, 1), "none", 1, 18.62),  # v5p:8x8x8
         ("codegen2_16b", "starcoderbase_15_5b", "tpu", (1, 128, 1, 4), "none", 4, 27.93),
         ("codegen2_16b", "starcoderbase_15_5b", "tpu", (1, 512, 1, 1), "none", 1, 20.57),
         ("codegen2_16b", "starcoderbase_15_5b", "tpu", (2, 256, 1, 1), "full", 1, 8.32),  # 2 x v5e:16x16
         ("ntp_plus_starcoder_1b", None, "tpu", (1, 8, 1, 1), "dots", 4, 11.28),  # v5e:2x4
-        ("ntp_plus_codellama_7b", None, "tpu", (1, 8, 1, 1), "full", 8, 15.68),
-        ("modality_prefix_code_clm_full", None, "tpu", (1, 1, 1, 1), "none", 32, 14.86),  # v5e:1x1
+        ("ntp_plus_codellama_7b", None, "tpu", (1, 8, 1, 1), "full", 8, 15.23),
+        ("modality_prefix_code_clm_full", None, "tpu", (1, 1, 1, 1), "none", 32, 15.09),  # v5e:1x1
     ],
 )
 def test_the_estimate_is_what_compilers_say(recipe, model, platform, mesh, remat, rows, compiled_gib):
