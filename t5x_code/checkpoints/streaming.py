@@ -25,7 +25,7 @@ from t5x_code.checkpoints.checksums import write_checksums
 from t5x_code.checkpoints.copying import THREADS, ahead, aligned_empty, copy_into
 from t5x_code.checkpoints.manager import METADATA, PARAMS, absolute_path
 from t5x_code.errors import UserError
-from t5x_code.file_checksum import crc_of
+from t5x_code.file_checksum import write_summed
 
 PIECE_BYTES = 16 << 20  # of a chunk on the disk
 
@@ -97,9 +97,7 @@ def _write_arrays(
             raise UserError(f"{path} has numbers that {dtype.name} cannot hold; take bfloat16") from None
         else:
             name = f"{_stored_name(path)}/{'.'.join(map(str, number)) or '0'}"
-            with (folder / name).open("wb") as handle:
-                handle.write(content)
-            return name, len(content), crc_of(content)
+            return name, len(content), write_summed(folder / name, content)
         finally:
             buffers.put(buffer)
 
