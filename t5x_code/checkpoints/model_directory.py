@@ -19,16 +19,8 @@ from etils import epath
 from jax.sharding import Mesh, SingleDeviceSharding
 
 from t5x_code.buckets import in_bucket
-from t5x_code.checkpoints.checksums import find_damage
-from t5x_code.checkpoints.manager import (
-    EMA_PARAMS,
-    MODEL_ITEMS,
-    PARAMS,
-    has_item,
-    list_steps,
-    newest_good_step,
-    read_item,
-)
+from t5x_code.checkpoints.manager import read_item
+from t5x_code.checkpoints.model_step import CHECKPOINTS_FOLDER, find_params
 from t5x_code.checkpoints.streaming import LazyArray, write_step
 from t5x_code.errors import UserError
 from t5x_code.models.config import RopeScaling, TransformerConfig
@@ -37,7 +29,7 @@ from t5x_code.models.modality import VocabularySplit, split_params
 from t5x_code.models.vocabulary import resize_vocabulary
 from t5x_code.parallel.rules import param_shardings
 
-MODEL_FILE, TOKENIZER_FOLDER, CHECKPOINTS_FOLDER = "model.json", "tokenizer", "checkpoints"
+MODEL_FILE, TOKENIZER_FOLDER = "model.json", "tokenizer"
 MODALITY = "modality"  # in a description's `extra`: the tables of a vocabulary that is split by modality
 
 
@@ -176,25 +168,6 @@ def read_model_directory(
     step, item = find_params(folder, step)
     abstract = abstract_params(description.config, mesh)
     return description, read_item(epath.Path(folder) / CHECKPOINTS_FOLDER, step, item, abstract)
-
-
-def find_params(folder: epath.PathLike, step: int | None = None) -> tuple[int, str]:
-    """The step and the item of it that `read_model_directory` takes for a model's parameters.
-
-    Raises:
-        UserError: there is no such step, it is damaged, or none is whole.
-    """
-    checkpoints = epath.Path(folder) / CHECKPOINTS_FOLDER
-    if step is not None and step not in list_steps(checkpoints):
-        raise UserError(f"{checkpoints} has no step {step}; it has {list_steps(checkpoints)}")
-    damage = find_damage(checkpoints / str(step), MODEL_ITEMS) if step is not None else None
-    if damage:
-        raise UserError(f"checkpoint {checkpoints / str(step)} is damaged: {damage}; choose another --step")
-    if step is None:
-        step = newest_good_step(checkpoints, MODEL_ITEMS)
-    if step is None:
-        raise UserError(f"{checkpoints} has no checkpoint yet")
-    return step, EMA_PARAMS if has_item(checkpoints, step, EMA_PARAMS) else PARAMS
 
 
 def load_initial_params(

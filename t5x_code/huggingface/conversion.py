@@ -16,14 +16,13 @@ from jax.sharding import Mesh
 
 from t5x_code.buckets import in_bucket
 from t5x_code.checkpoints.model_directory import (
-    CHECKPOINTS_FOLDER,
     TOKENIZER_FOLDER,
     ModelDescription,
     abstract_params,
-    find_params,
     read_description,
     write_model_directory,
 )
+from t5x_code.checkpoints.model_step import with_params
 from t5x_code.checkpoints.streaming import LazyArray, place, read_arrays
 from t5x_code.errors import UserError
 from t5x_code.huggingface.families import family_by_name, family_of_config, family_of_hf_config
@@ -144,18 +143,22 @@ def export_model(
             raise UserError(f"--mp_num is CodeGen's, the model is {found.name}; leave it out")
         hf["mp_num"] = mp_num
     shapes = their_shapes(found, merged, hf)
-    arrays = read_arrays(epath.Path(source) / CHECKPOINTS_FOLDER, *find_params(source, step))
     unfinished = folder.parent / f"{folder.name}.unfinished"
-    try:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir(parents=True)
-        hf |= _copy_tokenizer(epath.Path(source) / TOKENIZER_FOLDER, unfinished, description)
-        (unfinished / CONFIG_FILE).write_text(json.dumps(hf, indent=2) + "\n")
+
+    def write(checkpoints: epath.Path, step: int, item: str) -> None:
+        arrays = read_arrays(checkpoints, step, item)
         total = sum(int(np.prod(shape)) for _, shape in shapes) * np.dtype(dtype).itemsize
         with progress_bar(total=total, desc="export", unit="B") as bar:
             tensors = their_tensors(found, description.config, hf, arrays)
             counted = _counted(tensors, np.dtype(dtype).itemsize, bar.update)
             write_safetensors(unfinished, shapes, counted, np.dtype(dtype))
+
+    try:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+        hf |= _copy_tokenizer(epath.Path(source) / TOKENIZER_FOLDER, unfinished, description)
+        (unfinished / CONFIG_FILE).write_text(json.dumps(hf, indent=2) + "\n")
+        with_params(source, step, write)
         unfinished.rename(folder)
     except OSError as error:
         raise UserError(f"cannot export {source} to {target}: {error.strerror or error}") from error

@@ -16,13 +16,12 @@ from etils import epath
 import t5x_code
 from t5x_code.checkpoints.manager import absolute_path, read_item
 from t5x_code.checkpoints.model_directory import (
-    CHECKPOINTS_FOLDER,
     MODEL_FILE,
     TOKENIZER_FOLDER,
     abstract_params,
-    find_params,
     read_description,
 )
+from t5x_code.checkpoints.model_step import CHECKPOINTS_FOLDER, find_params
 from t5x_code.data.declarations import VALIDATION
 from t5x_code.data.document_texts import held_out_texts
 from t5x_code.errors import UserError

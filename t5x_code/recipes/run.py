@@ -15,11 +15,11 @@ from etils import epath
 import t5x_code
 from t5x_code.checkpoints.manager import absolute_path, list_steps
 from t5x_code.checkpoints.model_directory import (
-    CHECKPOINTS_FOLDER,
     TOKENIZER_FOLDER,
     ModelDescription,
     refuse_other_model,
 )
+from t5x_code.checkpoints.model_step import CHECKPOINTS_FOLDER
 from t5x_code.errors import RunAgain, UserError, one_line
 from t5x_code.models.config import AUTO
 from t5x_code.models.modality import split_config

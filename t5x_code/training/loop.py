@@ -18,7 +18,8 @@ from jax.sharding import Mesh
 
 import t5x_code
 from t5x_code.checkpoints.manager import CheckpointWriter
-from t5x_code.checkpoints.model_directory import CHECKPOINTS_FOLDER, ModelDescription, start_run_directory
+from t5x_code.checkpoints.model_directory import ModelDescription, start_run_directory
+from t5x_code.checkpoints.model_step import CHECKPOINTS_FOLDER
 from t5x_code.checkpoints.replica import ReplicaWriter, replica_folder
 from t5x_code.errors import UserError
 from t5x_code.models.config import TransformerConfig

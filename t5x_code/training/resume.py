@@ -22,11 +22,11 @@ from t5x_code.checkpoints.manager import (
     set_aside_newer,
 )
 from t5x_code.checkpoints.model_directory import (
-    CHECKPOINTS_FOLDER,
     is_split_here,
     load_initial_params,
     read_description,
 )
+from t5x_code.checkpoints.model_step import CHECKPOINTS_FOLDER
 from t5x_code.checkpoints.replica import newest_replica, read_replica, replica_folder
 from t5x_code.errors import UserError
 from t5x_code.models.config import TransformerConfig

@@ -240,6 +240,33 @@ def test_exporting_what_is_no_model_leaves_nothing_behind(tmp_path):
     assert not any(tmp_path.iterdir())
 
 
+def flip_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-4])
+
+
+@pytest.mark.parametrize("break_it", [flip_bit, cut, Path.unlink])
+def test_a_damaged_step_is_left_out_of_an_export(hf_folder, tmp_path, capsys, break_it):
+    import_model(str(hf_folder), str(tmp_path / "ours"))
+    checkpoints = tmp_path / "ours" / "checkpoints"
+    shutil.copytree(checkpoints / "0", checkpoints / "1")
+    break_it(checkpoints / "1" / "params" / "layers.mlp.in.kernel" / "1.0.0")
+    export_model(str(tmp_path / "ours"), str(tmp_path / "out"))
+    assert "1 is left out: file params/layers.mlp.in.kernel/1.0.0" in capsys.readouterr().err
+    assert_same_bits(hf_folder, tmp_path / "out")
+    with pytest.raises(UserError, match=r"checkpoint .*1 is damaged: file params/layers.mlp.in.kernel/1.0.0"):
+        export_model(str(tmp_path / "ours"), str(tmp_path / "no"), step=1)
+    shutil.rmtree(checkpoints / "0")
+    with pytest.raises(UserError, match=r"no checkpoint in .* is whole"):
+        export_model(str(tmp_path / "ours"), str(tmp_path / "no"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ours", "out"]
+
+
 def test_a_model_of_no_family_is_exported_as_one_and_says_which(hf_folder, tmp_path):
     imported = import_model(str(hf_folder), str(tmp_path / "ours"))
     _, params = read_model_directory(tmp_path / "ours")
