@@ -1,23 +1,16 @@
 """CRC-32 of a file, local or in a bucket, and of bytes that become one."""
 
-import ctypes
-import errno
-import mmap
-import os
 from collections.abc import Iterator
 from typing import BinaryIO
 
-import numpy as np
 from etils import epath
 from isal import isal_zlib
 
 from t5x_code.buckets import in_bucket
+from t5x_code.mapped_files import bring_in, give_back, map_file
 
 BLOCK_BYTES = 1 << 18  # stays in a core's cache between its copy and its sum; buckets' libraries read ahead themselves
 MAPPED_BYTES = 1 << 24  # of a local file at a time; a multiple of every system's pages
-MADV_POPULATE_READ = 22  # Linux 5.14; `mmap` does not name it, and would hold the interpreter's lock meanwhile
-
-_SYSTEM = ctypes.CDLL(None, use_errno=True)
 
 
 def crc_of(content: bytes | memoryview, before: int = 0) -> int:
@@ -59,24 +52,19 @@ def _blocks(handle: BinaryIO) -> Iterator[bytes]:
 def _mapped_blocks(handle: BinaryIO) -> Iterator[bytes | memoryview]:
     """The content of a local file as it lies in memory, half as dear as copies of it; those where it cannot be mapped.
 
-    Who comes upon a disk's error in a mapped file is killed. So each part is brought in by a call that tells of errors.
-
     Raises:
         OSError: the disk cannot read it, or it has been cut meanwhile.
     """
     try:
-        whole_N = np.frombuffer(mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
-    except (ValueError, OSError):  # an empty file, or a file system that maps none
+        whole_N = map_file(handle.fileno())
+    except (ValueError, OSError):
         yield from _blocks(handle)
         return
     for start in range(0, len(whole_N), MAPPED_BYTES):
         part = whole_N[start : start + MAPPED_BYTES]
-        address, length = ctypes.c_void_p(part.ctypes.data), ctypes.c_size_t(part.nbytes)
-        if _SYSTEM.madvise(address, length, MADV_POPULATE_READ):
-            if ctypes.get_errno() != errno.EINVAL:
-                raise OSError(errno.EIO, os.strerror(errno.EIO))
-            handle.seek(start)  # an older system
+        if not bring_in(part):
+            handle.seek(start)
             yield from _blocks(handle)
             return
         yield part.data
-        _SYSTEM.madvise(address, length, mmap.MADV_DONTNEED)
+        give_back(part)

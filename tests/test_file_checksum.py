@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from t5x_code import file_checksum
+from t5x_code import file_checksum, mapped_files
 from t5x_code.file_checksum import size_and_crc, write_summed
 
 PAGE = 4096
@@ -26,7 +26,7 @@ def small_blocks(monkeypatch):
 @pytest.mark.parametrize("is_old_system", [False, True])
 def test_blocks_sum_up_to_the_whole(size, is_old_system, small_blocks, tmp_path, monkeypatch):
     if is_old_system:
-        monkeypatch.setattr(file_checksum, "MADV_POPULATE_READ", -1)
+        monkeypatch.setattr(mapped_files, "MADV_POPULATE_READ", -1)
     path, data = tmp_path / "file", content(size)
     assert write_summed(path, memoryview(data)) == zlib.crc32(data)
     assert path.read_bytes() == data
@@ -35,13 +35,13 @@ def test_blocks_sum_up_to_the_whole(size, is_old_system, small_blocks, tmp_path,
 
 def test_a_file_that_is_cut_while_it_is_read_is_an_error(small_blocks, tmp_path, monkeypatch):
     """What is gone from a mapped file is met like a disk's error: by a signal, where it is not asked for first."""
-    path, system = tmp_path / "file", file_checksum._SYSTEM
+    path, system = tmp_path / "file", mapped_files._SYSTEM
     path.write_bytes(content(3 * PAGE))
 
     def cut_then_advise(*arguments: object) -> int:
         os.truncate(path, PAGE)
         return system.madvise(*arguments)
 
-    monkeypatch.setattr(file_checksum, "_SYSTEM", SimpleNamespace(madvise=cut_then_advise))
+    monkeypatch.setattr(mapped_files, "_SYSTEM", SimpleNamespace(madvise=cut_then_advise))
     with pytest.raises(OSError, match="Input/output error"):
         size_and_crc(path)

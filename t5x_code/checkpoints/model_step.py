@@ -26,7 +26,10 @@ def find_params(folder: epath.PathLike, step: int | None = None) -> tuple[int, s
     return _params_of(checkpoints, step)
 
 
-def with_params(folder: epath.PathLike, step: int | None, use: Callable[[epath.Path, int, str], None]) -> None:
+Damage = Callable[[], str | None]  # waits until a step is verified; None: it is whole
+
+
+def with_params(folder: epath.PathLike, step: int | None, use: Callable[[epath.Path, int, str, Damage], None]) -> None:
     """Calls a function with what `find_params` finds, while the step is verified beside it.
 
     Where it turns out to be damaged, `use` is called once more, if an older step serves.
@@ -34,8 +37,8 @@ def with_params(folder: epath.PathLike, step: int | None, use: Callable[[epath.P
     Args:
         folder: a model directory.
         step: a checkpoint; None: the newest that is whole.
-        use: of the checkpoints' folder, a step and its item, which may be damaged: what it does must not last, and is
-            begun anew by the next call.
+        use: of the checkpoints' folder, a step and its item, which may be damaged, and of what tells whether it is:
+            what it does must not last, and is begun anew by the next call.
 
     Raises:
         UserError: as `find_params`.
@@ -45,12 +48,12 @@ def with_params(folder: epath.PathLike, step: int | None, use: Callable[[epath.P
     with ThreadPoolExecutor(1) as pool:
         damage = pool.submit(find_damage, checkpoints / str(likely), MODEL_ITEMS)
         try:
-            use(checkpoints, likely, item)
+            use(checkpoints, likely, item, damage.result)
         except Exception:
             if not damage.result():
                 raise
     if damage.result():
-        use(checkpoints, *find_params(folder, step))
+        use(checkpoints, *find_params(folder, step), lambda: None)
 
 
 def _listed_step(checkpoints: epath.Path, step: int | None) -> int | None:

@@ -22,6 +22,7 @@ from etils import epath
 
 from t5x_code.buckets import in_bucket
 from t5x_code.checkpoints.checksums import write_checksums
+from t5x_code.checkpoints.chunk_files import is_plain, map_rows
 from t5x_code.checkpoints.copying import THREADS, ahead, aligned_empty, copy_into
 from t5x_code.checkpoints.manager import METADATA, PARAMS, absolute_path
 from t5x_code.errors import UserError
@@ -142,19 +143,30 @@ def read_arrays(folder: epath.PathLike, step: int, item: str) -> dict[str, ts.Te
     return {path: ts.open(_spec(folder, path, **layout), open=True, context=context).result() for path in paths}
 
 
-def read_whole(array: ts.TensorStore) -> np.ndarray:
-    """An array in memory that NumPy asks for, in huge pages: TensorStore's own costs more than what is read into it."""
-    out = np.empty(array.shape, array.dtype.numpy_dtype)
-    ts.array(out).write(array).result()
+def read_whole(array: ts.TensorStore, shape: tuple[int, ...]) -> np.ndarray:
+    """The first entries of an array along each axis; to be read, not to be written to.
+
+    What is not mapped is read into memory that NumPy asks for, in huge pages: TensorStore's own costs more than what is
+    read into it.
+    """
+    first = tuple(map(slice, shape))
+    if is_plain(array, layered=False):
+        return map_rows(array)[first]
+    out = np.empty(shape, array.dtype.numpy_dtype)
+    ts.array(out).write(array[first]).result()
     return out
 
 
 def read_layers(array: ts.TensorStore) -> Iterator[np.ndarray]:
-    """The layers of a stacked parameter, each a view that holds while `THREADS` - 1 more are asked for.
+    """The layers of a stacked parameter, to be read: each is mapped, or a view that holds while `THREADS` - 1 more are
+    asked for.
 
-    What the disk holds in one chunk is read at once. Buffers take turns, as memory that a process has not had before
-    costs more than what is read into it: one per layer that is held, one for the next, one that is read ahead.
+    What is not mapped is read chunk by chunk. Buffers take turns, as memory that a process has not had before costs
+    more than what is read into it: one per layer that is held, one for the next, one that is read ahead.
     """
+    if is_plain(array, layered=True):
+        yield from ahead(lambda layer: map_rows(array, layer), range(array.shape[0]), number=1)
+        return
     per_chunk = array.chunk_layout.read_chunk.shape[0]
     starts = range(0, array.shape[0], per_chunk)
     shape, dtype = (per_chunk, *array.shape[1:]), array.dtype.numpy_dtype

@@ -22,12 +22,12 @@ from t5x_code.checkpoints.model_directory import (
     read_description,
     write_model_directory,
 )
-from t5x_code.checkpoints.model_step import with_params
+from t5x_code.checkpoints.model_step import Damage, with_params
 from t5x_code.checkpoints.streaming import LazyArray, place, read_arrays
 from t5x_code.errors import UserError
 from t5x_code.huggingface.families import family_by_name, family_of_config, family_of_hf_config
 from t5x_code.huggingface.family import Family, HfConfig, read_config, write_config
-from t5x_code.huggingface.parameters import lazy_params, their_shapes, their_tensors
+from t5x_code.huggingface.parameters import are_plain, lazy_params, their_shapes, their_tensors
 from t5x_code.huggingface.safetensors_file import write_safetensors
 from t5x_code.huggingface.token_ids import read_token_ids, written_token_ids
 from t5x_code.huggingface.weights_folder import WeightsFolder
@@ -145,8 +145,10 @@ def export_model(
     shapes = their_shapes(found, merged, hf)
     unfinished = folder.parent / f"{folder.name}.unfinished"
 
-    def write(checkpoints: epath.Path, step: int, item: str) -> None:
+    def write(checkpoints: epath.Path, step: int, item: str, damage: Damage) -> None:
         arrays = read_arrays(checkpoints, step, item)
+        if not are_plain(arrays) and damage():  # TensorStore maps files too, but a disk's error would end the process
+            return
         total = sum(int(np.prod(shape)) for _, shape in shapes) * np.dtype(dtype).itemsize
         with progress_bar(total=total, desc="export", unit="B") as bar:
             tensors = their_tensors(found, description.config, hf, arrays)

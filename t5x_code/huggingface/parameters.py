@@ -11,6 +11,7 @@ import flax.traverse_util
 import numpy as np
 import tensorstore as ts
 
+from t5x_code.checkpoints.chunk_files import is_plain
 from t5x_code.checkpoints.streaming import Index, LazyArray, read_layers, read_whole
 from t5x_code.errors import UserError
 from t5x_code.huggingface.family import Family, HfConfig
@@ -85,6 +86,11 @@ def their_tensors(
             yield join_tensor(rule, [_read(arrays, path, shapes[path], config) for path in rule.ours])
 
 
+def are_plain(arrays: Mapping[str, ts.TensorStore]) -> bool:
+    """Whether all that `their_tensors` reads lies in plain files."""
+    return all(is_plain(array, layered=path.startswith(LAYERED)) for path, array in arrays.items())
+
+
 def _read_layers(arrays: Mapping[str, ts.TensorStore], path: str, config: TransformerConfig) -> Iterator[np.ndarray]:
     """The layers of one of our parameters, one by one."""
     adapters = adapter_paths(path)
@@ -97,7 +103,7 @@ def _read_layers(arrays: Mapping[str, ts.TensorStore], path: str, config: Transf
 
 def _read(arrays: Mapping[str, ts.TensorStore], path: str, shape: Shape, config: TransformerConfig) -> np.ndarray:
     """One of our parameters that is not stacked, without the vocabulary's padding."""
-    array = read_whole(arrays[path][tuple(slice(size) for size in shape)])
+    array = read_whole(arrays[path], shape)
     adapters = adapter_paths(path)
     if adapters and set(adapters) <= arrays.keys():
         array = merge_kernel(config, array, *(arrays[name].read().result() for name in adapters))
