@@ -83,9 +83,12 @@ def _write_arrays(
     for _ in range(THREADS):
         buffers.put(aligned_empty((max(map(math.prod, shapes.values())),), dtype))
 
+    # All at once, before the disk is busy: it answers late then, and what stood in for the arrays is removed from it.
+    for created in [_create(folder, path, params[path].shape, chunk, dtype) for path, chunk in shapes.items()]:
+        created.result()
+
     def chunks() -> Iterator[tuple[str, tuple[int, ...]]]:
         for path, array in params.items():
-            _create(folder, path, array.shape, shapes[path], dtype)
             counts = [-(-size // length) for size, length in zip(array.shape, shapes[path], strict=True)]
             yield from ((path, number) for number in np.ndindex(*counts))
 
@@ -124,12 +127,12 @@ def _chunk_of(array: LazyArray, shape: Sequence[int], number: tuple[int, ...], b
     return chunk
 
 
-def _create(folder: epath.Path, path: str, shape: tuple[int, ...], chunk: list[int], dtype: np.dtype) -> None:
-    """Makes an array on the disk that nothing has been written to."""
+def _create(folder: epath.Path, path: str, shape: tuple[int, ...], chunk: list[int], dtype: np.dtype) -> ts.Future:
+    """Begins to make an array on the disk that nothing has been written to."""
     spec = _spec(folder, path, use_ocdbt=False, use_zarr3=False)
     spec["metadata"] = {"chunks": chunk, "compressor": None}
     options = {"create": True, "delete_existing": True, "dtype": dtype.name, "shape": shape, "context": _context()}
-    ts.open(spec, **options).result()
+    return ts.open(spec, **options)
 
 
 def read_arrays(folder: epath.PathLike, step: int, item: str) -> dict[str, ts.TensorStore]:
