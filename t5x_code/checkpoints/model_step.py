@@ -11,6 +11,8 @@ from t5x_code.errors import UserError
 
 CHECKPOINTS_FOLDER = "checkpoints"
 
+Damage = Callable[[], str | None]  # waits until a step is verified; None: it is whole
+
 
 def find_params(folder: epath.PathLike, step: int | None = None) -> tuple[int, str]:
     """The step and the item of it that `read_model_directory` takes for a model's parameters.
@@ -24,9 +26,6 @@ def find_params(folder: epath.PathLike, step: int | None = None) -> tuple[int, s
     elif damage := find_damage(checkpoints / str(_listed_step(checkpoints, step)), MODEL_ITEMS):
         raise UserError(f"checkpoint {checkpoints / str(step)} is damaged: {damage}; choose another --step")
     return _params_of(checkpoints, step)
-
-
-Damage = Callable[[], str | None]  # waits until a step is verified; None: it is whole
 
 
 def with_params(folder: epath.PathLike, step: int | None, use: Callable[[epath.Path, int, str, Damage], None]) -> None:

@@ -23,6 +23,7 @@ IN_NO_ROOM = [
     "errors",
     "file_checksum",
     "lines_file",
+    "mapped_files",
     "output_file",
     "progress",
     "randomness",
