@@ -1,4 +1,5 @@
-"""CRC-32 of a file, local or in a bucket, and of bytes that become one."""
+"""CRC-32 of a file, local or in a bucket, and of bytes that become one: zlib's, by isal, which is ten times as fast and
+outside the interpreter's lock."""
 
 from collections.abc import Iterator
 from typing import BinaryIO
@@ -13,25 +14,19 @@ BLOCK_BYTES = 1 << 18  # stays in a core's cache between its copy and its sum; b
 MAPPED_BYTES = 1 << 24  # of a local file at a time; a multiple of every system's pages
 
 
-def crc_of(content: bytes | memoryview, before: int = 0) -> int:
-    """zlib's CRC-32 of bytes that follow others, whose own is `before`; ten times as fast, outside the interpreter's
-    lock."""
-    return isal_zlib.crc32(content, before)
-
-
 def write_summed(path: epath.PathLike, content: memoryview) -> int:
-    """Writes a file; returns the `crc_of` its content, summed up while it is in the core's cache."""
+    """Writes a file; returns the CRC-32 of its content, summed up while it is in the core's cache."""
     crc = 0
     with epath.Path(path).open("wb") as handle:
         for start in range(0, len(content), BLOCK_BYTES):
             block = content[start : start + BLOCK_BYTES]
-            crc = crc_of(block, crc)
+            crc = isal_zlib.crc32(block, crc)
             handle.write(block)
     return crc
 
 
 def size_and_crc(path: epath.PathLike) -> tuple[int, int]:
-    """Bytes of a file and their `crc_of`.
+    """Bytes of a file and their CRC-32.
 
     Raises:
         OSError: it cannot be read.
@@ -40,7 +35,7 @@ def size_and_crc(path: epath.PathLike) -> tuple[int, int]:
     size, crc = 0, 0
     with path.open("rb") as handle:
         for block in _blocks(handle) if in_bucket(path) else _mapped_blocks(handle):
-            size, crc = size + len(block), crc_of(block, crc)
+            size, crc = size + len(block), isal_zlib.crc32(block, crc)
     return size, crc
 
 

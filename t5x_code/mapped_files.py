@@ -14,6 +14,7 @@ import numpy as np
 
 MADV_POPULATE_READ = 22  # Linux 5.14; `mmap` does not name it, and would hold the interpreter's lock meanwhile
 MAP_FIXED = 0x10
+READ_BYTES = 1 << 20
 FAILED = ctypes.c_void_p(-1).value
 
 _SYSTEM = ctypes.CDLL(None, use_errno=True)
@@ -50,7 +51,9 @@ def map_in_a_row(paths: Sequence[Path], num_bytes: int) -> np.ndarray:
             address = ctypes.c_void_p(part.ctypes.data)
             if _SYSTEM.mmap(address, size, protection, flags, handle.fileno(), offset) == FAILED:
                 raise OSError(ctypes.get_errno(), f"{path} cannot be mapped")
-        bring_in(part)
+            if not bring_in(part):
+                while handle.read(READ_BYTES):  # tells of errors, too
+                    pass
     whole_N.flags.writeable = False
     return whole_N
 

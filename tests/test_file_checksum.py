@@ -1,5 +1,6 @@
 """Sizes and checksums of files equal zlib's; a file that cannot be read is an error, not the end of the process."""
 
+import mmap
 import os
 import zlib
 from types import SimpleNamespace
@@ -9,7 +10,7 @@ import pytest
 from t5x_code import file_checksum, mapped_files
 from t5x_code.file_checksum import size_and_crc, write_summed
 
-PAGE = 4096
+PAGE = mmap.PAGESIZE
 
 
 def content(size: int) -> bytes:

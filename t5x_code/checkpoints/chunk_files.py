@@ -46,10 +46,15 @@ def map_rows(array: ts.TensorStore, layer: int | None = None) -> np.ndarray:
     rows = _chunk(array)[len(from_layers) :][:1]
     numbers = [(n,) + (0,) * (len(shape) - 1) for n in range(-(-shape[0] // rows[0]))] if shape else [()]
     folder = Path(array.kvstore.path)
-    paths = [folder / (".".join(map(str, (*from_layers, *number))) or "0") for number in numbers]
+    paths = [folder / file_name((*from_layers, *number)) for number in numbers]
     bytes_N = map_in_a_row(paths, _chunk_bytes(array))
     entries = bytes_N.view(array.dtype.numpy_dtype)
     return entries[: math.prod(shape)].reshape(shape)
+
+
+def file_name(number: tuple[int, ...]) -> str:
+    """Of a chunk, by its number along each axis, in the folder of its array."""
+    return ".".join(map(str, number)) or "0"
 
 
 def _chunk(array: ts.TensorStore) -> tuple[int, ...]:

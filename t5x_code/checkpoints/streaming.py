@@ -22,7 +22,7 @@ from etils import epath
 
 from t5x_code.buckets import in_bucket
 from t5x_code.checkpoints.checksums import write_checksums
-from t5x_code.checkpoints.chunk_files import is_plain, map_rows
+from t5x_code.checkpoints.chunk_files import file_name, is_plain, map_rows
 from t5x_code.checkpoints.copying import THREADS, ahead, aligned_empty, copy_into
 from t5x_code.checkpoints.manager import METADATA, PARAMS, absolute_path
 from t5x_code.errors import UserError
@@ -100,7 +100,7 @@ def _write_arrays(
         except FloatingPointError:
             raise UserError(f"{path} has numbers that {dtype.name} cannot hold; take bfloat16") from None
         else:
-            name = f"{_stored_name(path)}/{'.'.join(map(str, number)) or '0'}"
+            name = f"{_stored_name(path)}/{file_name(number)}"
             return name, len(content), write_summed(folder / name, content)
         finally:
             buffers.put(buffer)

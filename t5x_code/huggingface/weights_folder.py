@@ -1,7 +1,6 @@
 """The tensors of a Hugging Face folder, whatever files they lie in; read when they are used."""
 
 import json
-import mmap
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 from t5x_code.errors import UserError
 from t5x_code.huggingface.safetensors_file import read_safetensors_file
 from t5x_code.huggingface.torch_pickle import read_torch_file
+from t5x_code.mapped_files import give_back, map_file
 
 # Of a file's path and of its bytes: its tensors, as views of the bytes.
 Reader = Callable[[Path, np.ndarray], dict[str, np.ndarray]]
@@ -37,11 +37,11 @@ class WeightsFolder(Mapping[str, np.ndarray]):
         if not folder.is_dir():
             raise UserError(f"{folder} is not a folder; give the folder of a Hugging Face checkpoint")
         self._tensors: dict[str, np.ndarray] = {}
-        self._maps: list[mmap.mmap] = []
+        self._maps: list[np.ndarray] = []  # bytes of each file
         files, read = _find_files(folder)
         for file in files:
             self._maps.append(_map(folder / file))
-            tensors = read(folder / file, np.frombuffer(self._maps[-1], np.uint8))
+            tensors = read(folder / file, self._maps[-1])
             for name in tensors.keys() & self._tensors.keys():
                 if not np.array_equal(tensors[name], self._tensors[name]):
                     raise UserError(
@@ -53,7 +53,7 @@ class WeightsFolder(Mapping[str, np.ndarray]):
     def release(self) -> None:
         """Gives back the memory of what has been read so far; it is read again where it is used again."""
         for mapped in self._maps:
-            mapped.madvise(mmap.MADV_DONTNEED)
+            give_back(mapped)
 
     def __getitem__(self, name: str) -> np.ndarray:
         """A tensor; KeyError if there is none of that name."""
@@ -68,10 +68,10 @@ class WeightsFolder(Mapping[str, np.ndarray]):
         return len(self._tensors)
 
 
-def _map(path: Path) -> mmap.mmap:
+def _map(path: Path) -> np.ndarray:
     with path.open("rb") as handle:
         try:
-            return mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
+            return map_file(handle.fileno())
         except ValueError as error:
             raise UserError(f"{path} is damaged (it is empty); download it again") from error
 

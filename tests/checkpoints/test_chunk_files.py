@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorstore as ts
 
+from t5x_code import mapped_files
 from t5x_code.checkpoints.chunk_files import is_plain, map_rows
 
 ROW = mmap.PAGESIZE // 4  # float32 entries of a page
@@ -36,7 +37,10 @@ def test_a_whole_array(shape, chunk, stored_as, tmp_path):
 @pytest.mark.parametrize(
     ("shape", "chunk"), [([3], [1]), ([3, 5], [1, 5]), ([3, 5, ROW], [1, 2, ROW]), ([3, 4, 5, 6], [1, 4, 5, 6])]
 )
-def test_layers_one_by_one(shape, chunk, tmp_path):
+@pytest.mark.parametrize("is_old_system", [False, True])
+def test_layers_one_by_one(shape, chunk, is_old_system, tmp_path, monkeypatch):
+    if is_old_system:
+        monkeypatch.setattr(mapped_files, "MADV_POPULATE_READ", -1)
     array, entries = stored(tmp_path, shape, chunk)
     assert is_plain(array, layered=True)
     layers = [map_rows(array, layer) for layer in range(3)]
