@@ -151,8 +151,9 @@ def count_params(config: TransformerConfig) -> int:
 
 def _of_each_box(read: Callable[[nn.LogicallyPartitioned], Any], config: TransformerConfig) -> Params:
     """A tree of what is read from each parameter's shape and axes."""
-    # Parameters do not depend on how they are computed with.
-    plain = dataclasses.replace(config, attention=AUTO, remat="none", scan_layers=None, quantization="none")
+    # Parameters depend neither on how they are computed with, nor on how many of the vocabulary's entries are padding.
+    computed = {"attention": AUTO, "remat": "none", "scan_layers": None, "quantization": "none"}
+    plain = dataclasses.replace(config, **computed, vocab_size=config.padded_vocab_size, vocab_multiple=1)
     return jax.tree.map(read, _boxed_shapes(plain), is_leaf=lambda box: isinstance(box, nn.LogicallyPartitioned))
 
 
