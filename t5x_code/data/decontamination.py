@@ -93,13 +93,11 @@ def _humaneval_texts() -> list[str]:
 
 def _mbpp_texts(path: str) -> list[str]:
     try:
-        problems = [json.loads(line) for line in epath.Path(path).read_text().splitlines() if line.strip()]
+        problems = [json.loads(line) for line in epath.Path(path).read_text().split("\n") if line.strip()]
         texts = []
         for problem in problems:
-            texts += [
-                problem["code"].replace("\r\n", "\n"),
-                problem["text"] if "text" in problem else problem["prompt"],
-            ]
+            description = problem["text"] if "text" in problem else problem["prompt"]
+            texts += [text.replace("\r\n", "\n") for text in (problem["code"], description)]
     except OSError as error:
         reason = error.strerror or error
         raise UserError(

@@ -44,7 +44,8 @@ def build_rows(streams: Sequence[Stream], layout: Layout, seed: int) -> MixtureR
     """The endless mixture: element r is row r's arrays, named as `Example.arrays` names them.
 
     Raises:
-      UserError: there is no stream, two have one name, a store is empty or a rate is unusable.
+      UserError: there is no stream, two have one name, a store is empty, a rate is unusable, or the rows of two have
+        a field of different sizes.
     """
     names = [stream.name for stream in streams]
     if not names:
@@ -54,9 +55,23 @@ def build_rows(streams: Sequence[Stream], layout: Layout, seed: int) -> MixtureR
     mixing = plan_mixing(names, [stream.rate for stream in streams])
     planned = tuple(plan_rows(stream, layout, seed) for stream in streams)
     firsts = [rows.example(0).arrays() for rows in planned]
+    _refuse_other_shapes(names, firsts)
     shared = set.intersection(*map(set, firsts))
     empty = {name: _empty(name, array) for first in firsts for name, array in first.items() if name not in shared}
     return MixtureRows(planned, mixing, empty)
+
+
+def _refuse_other_shapes(names: Sequence[str], firsts: Sequence[Arrays]) -> None:
+    """Raises a UserError where rows cannot be stacked, as those of two NTP+ objectives with other numbers of codes."""
+    made_by: dict[str, tuple[str, tuple[int, ...]]] = {}
+    for name, first in zip(names, firsts, strict=True):
+        for field, array in first.items():
+            other, shape = made_by.setdefault(field, (name, array.shape))
+            if shape != array.shape:
+                sizes = f"{shape} of {other}, {array.shape} of {name}"
+                raise UserError(
+                    f"{field} has other sizes in two streams: {sizes}; give their objectives the same settings"
+                )
 
 
 def iterate_batches(

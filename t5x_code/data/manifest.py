@@ -61,7 +61,7 @@ class Manifest:
         file = folder / MANIFEST_FILE
         if not folder.exists():
             raise UserError(f"token store {folder} does not exist; make it with python launch/cache.py")
-        if not file.exists():
+        if not file.is_file():
             raise UserError(f"token store {folder} is not finished: it has no {MANIFEST_FILE}; make it again")
         try:
             fields = json.loads(file.read_text())
@@ -74,7 +74,7 @@ class Manifest:
                 fields[name] = tuple(fields.get(name, ()))
             fields["checksums"] = {name: tuple(check) for name, check in fields["checksums"].items()}
             return cls(**fields)
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise UserError(f"{file} is damaged ({error}); make the token store again") from error
 
 

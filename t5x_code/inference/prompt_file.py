@@ -21,6 +21,7 @@ from t5x_code.inference.infilling import (
 )
 from t5x_code.inference.prefill import check_fits
 from t5x_code.output_file import write_whole
+from t5x_code.surrogates import holds_surrogates
 
 LEFT_TO_RIGHT = {"prompt"}
 INFILL = {"prefix", "suffix"}
@@ -66,11 +67,6 @@ def _parse(name: str, line: str) -> PromptLine:
     if any(holds_surrogates(record[field]) for field in fields):
         raise UserError(f"{name} holds half of a surrogate pair (\\ud800 to \\udfff), which is no character; remove it")
     return PromptLine(name, record)
-
-
-def holds_surrogates(text: str) -> bool:
-    """Whether a text has what no tokenizer takes: half a pair, or a byte of a command line that is not UTF-8."""
-    return any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def check_lines_fit(model: TextModel, lines: Sequence[PromptLine], max_new_tokens: int) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from t5x_code.errors import UserError
 from t5x_code.objectives.text_to_code import TextToCode
 from t5x_code.source_code.linearisation import linearise, linearise_function, restore_lines
 from t5x_code.tokens.modality import CODE_MODALITY, TEXT_MODALITY, ModalityTables
@@ -46,7 +47,12 @@ class PairCodec:
         return tuple(np.flatnonzero(~self.tables.allowed[CODE_MODALITY]).tolist())
 
     def encode(self, text: str) -> np.ndarray:
-        """Final ids [N] int32 of a code, its docstrings among it."""
+        """Final ids [N] int32 of a code, its docstrings among it.
+
+        Raises:
+            UserError: the text holds a mark.
+        """
+        _refuse_marks(text)
         return self._ids(text, CODE_MODALITY)
 
     # A prompt is no more than its function.
@@ -61,7 +67,11 @@ class PairCodec:
         """Final ids [N] int32 of what is to be gone on with, laid out as a pair where it is a function's beginning.
 
         The indentation of a line that it only begins is left to the model, which writes it as marks.
+
+        Raises:
+            UserError: as `encode`.
         """
+        _refuse_marks(text)
         if not _last_line(text).strip(" "):
             text = text.rstrip(" ")
         function = split_prompt(text)
@@ -132,6 +142,11 @@ def split_prompt(prompt: str) -> tuple[str, str, str] | None:
     return None
 
 
+def _refuse_marks(text: str) -> None:
+    if any(mark in text for mark in MARKS):
+        raise UserError("a text holds one of the control characters \\x1c, \\x1d and \\x1e; remove them")
+
+
 def _last_line(text: str) -> str:
     return text.rpartition("\n")[2]
 
@@ -148,12 +163,22 @@ def _possible_ends(lines: list[str]) -> list[int]:
 
 def _function_without_body(text: str) -> ast.FunctionDef | ast.AsyncFunctionDef | None:
     """The function that a text ends with, where a docstring is all that it holds so far."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # invalid escapes
-            body = ast.parse(text.rstrip() + "\n    pass\n").body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
-    function = body[-1] if body else None
-    is_function = isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
-    return function if is_function and len(function.body) == 2 and ast.get_docstring(function) is not None else None
+    for indentation in _indentations(text.split("\n")):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # invalid escapes
+                body = ast.parse(f"{text.rstrip()}\n{indentation}pass\n").body
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            continue
+        function = body[-1] if body else None
+        is_function = isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+        if is_function and len(function.body) == 2 and ast.get_docstring(function) is not None:
+            return function
+    return None
+
+
+def _indentations(lines: list[str]) -> list[str]:
+    """What the lines of a body may begin with whose docstring is one of the texts that begin a line."""
+    stripped = [(line, line.lstrip()) for line in lines]
+    found = [line[: len(line) - len(rest)] for line, rest in stripped if rest.lstrip("rRuU")[:1] in ('"', "'")]
+    return list(dict.fromkeys(reversed(found)))

@@ -87,7 +87,8 @@ class TextToCode:
 
     def __call__(self, row: Row, layout: Layout, rng: np.random.Generator) -> Example:
         """Lays the row's pairs out; only corrupt_code_clm draws from `rng`."""
-        return lay_out([self._segment(piece, layout, rng) for piece in row.pieces], layout)
+        segments = [self._segment(piece, layout, rng) for piece in row.pieces]
+        return lay_out(segments, dataclasses.replace(layout, isolate_documents=True))
 
     def prompt(
         self, docstring_N: np.ndarray, signature_N: np.ndarray, body_N: np.ndarray, tokens: SpecialTokens

@@ -18,7 +18,6 @@ from t5x_code.inference.prompt_file import (
     PromptLine,
     check_lines_fit,
     complete_lines,
-    holds_surrogates,
     read_prompt_file,
     write_completions,
 )
@@ -26,6 +25,7 @@ from t5x_code.inference.sampling import Sampling
 from t5x_code.output_file import check_writable
 from t5x_code.progress import progress_bar
 from t5x_code.recipes.text_model import text_model
+from t5x_code.surrogates import holds_surrogates
 from t5x_code.tokens.tokenizer import Tokenizer
 
 MAX_NEW_TOKENS = 128  # where the command says nothing

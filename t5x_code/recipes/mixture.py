@@ -66,5 +66,5 @@ def stores_root(config: DataConfig) -> epath.Path:
 
 def cache_folder() -> Path:
     """T5X_CODE_CACHE, or t5x_code in the user's cache folder."""
-    folder = os.environ.get("T5X_CODE_CACHE") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "t5x_code"
+    folder = os.environ.get("T5X_CODE_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "t5x_code"
     return Path(folder).expanduser()

@@ -114,4 +114,9 @@ def _next_statement(end: int, statement_start: int, text: _Text) -> int:
 
 
 def _decorator_start(node: FunctionNode, text: _Text) -> int:
-    return text.source.rindex("@", 0, text.start(node.decorator_list[0]))
+    """The last `@` before the expression that begins a line: between the two there may be a bracket and comments."""
+    expression = text.start(node.decorator_list[0])
+    at = text.source.rindex("@", 0, expression)
+    while text.source[max(text.source.rfind("\n", 0, at), text.source.rfind("\r", 0, at)) + 1 : at].strip():
+        at = text.source.rindex("@", 0, at)
+    return at

@@ -7,7 +7,7 @@ where something outside the scoping rules may refer to it. Kept are
 * parameters that a call may name as a keyword, unless the call is of a plain function of the program: then both change;
 * module-level names that hide a builtin or stand in a string (`__all__`, annotations in quotes);
 * functions and classes where the program reads a `__name__`, and everything where `eval`, `globals`, `vars`, `inspect`,
-  a star import or the like may look names up.
+  `sys.modules`, a text such as `__main__.name`, a star import or the like may look names up.
 
 What only a class' or function's `repr` shows does change.
 """
@@ -25,10 +25,13 @@ from t5x_code.source_code.scopes import FUNCTIONS, IMPORTS, Scopes, Variable, pa
 
 BUILTINS = frozenset(dir(builtins))
 LOOKS_UP_NAMES = frozenset(
-    """eval exec globals locals vars dir compile __import__ inspect get_type_hints _getframe __annotations__ __code__
-    __kwdefaults__""".split()  # noqa: SIM905
+    """__import__ get_type_hints _getframe __annotations__ __code__ __kwdefaults__ __builtins__""".split()  # noqa: SIM905
 )
-READS_DOCSTRINGS = frozenset({"__doc__", "getdoc", "doctest"})
+# Builtins that do so; as attributes they are others' (`re.compile`), but for those of the module `builtins`.
+LOOKING_BUILTINS = frozenset({"eval", "exec", "globals", "locals", "vars", "dir", "compile"})
+# Modules that look up names of programs, or run code that is written in a string.
+LOOKING_MODULES = frozenset({"inspect", "builtins", "__main__", "cProfile", "profile", "timeit", "runpy", "code"})
+READS_DOCSTRINGS = frozenset({"__doc__", "getdoc", "doctest", "pydoc"})
 # These call what they are given without keywords of the program's; `dict` and `type` make something that is passed on.
 SAFE_CALLEES = BUILTINS - {"dict", "type"}
 QUOTES = ("'", '"', '"""', "'''")  # of f-strings, the first that fits is taken
@@ -138,10 +141,7 @@ def _kept_variables(tree: ast.Module, scopes: Scopes) -> set[Variable]:
     type_parameters = {
         parameter.name for node in ast.walk(tree) for parameter in getattr(node, "type_params", [])
     }  # Python 3.12
-    looked_up = bool(identifiers & LOOKS_UP_NAMES) or any(
-        isinstance(node, ast.ImportFrom) and (node.names[0].name == "*" or node.module == "inspect")
-        for node in ast.walk(tree)
-    )
+    looked_up = _looks_up_names(tree)
 
     def is_kept(variable: Variable) -> bool:
         name = variable.name
@@ -172,6 +172,24 @@ def _kept_variables(tree: ast.Module, scopes: Scopes) -> set[Variable]:
     return kept
 
 
+def _looks_up_names(tree: ast.Module) -> bool:
+    """Whether a program may find its own names otherwise than by the scoping rules."""
+    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    if _identifiers(tree) & LOOKS_UP_NAMES or names & LOOKING_BUILTINS:
+        return True
+    for node in ast.walk(tree):
+        imported = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        imported += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        if LOOKING_MODULES & {name.partition(".")[0] for name in imported}:
+            return True
+        if isinstance(node, ast.ImportFrom) and node.names[0].name == "*":
+            return True
+        if isinstance(node, ast.Attribute) and node.attr == "modules":  # of `sys`
+            return True
+    # `if __name__ == "__main__"` looks up nothing, as "__main__.f" does.
+    return any("__main__" in text and text != "__main__" for text in _strings(tree))
+
+
 def _keywords_of_unknown_calls(tree: ast.Module, scopes: Scopes) -> set[str]:
     """Keywords by which a call, whose callee is not known, may reach any function; so may one that a plain function
     takes as `**mapping`."""
@@ -186,14 +204,19 @@ def _keywords_of_unknown_calls(tree: ast.Module, scopes: Scopes) -> set[str]:
 def _has_unseen_keywords(tree: ast.Module, scopes: Scopes) -> bool:
     """Whether some call gives a mapping, whose keys are not seen here, to what may pass them to any function."""
     functions = [node for node in ast.walk(tree) if isinstance(node, (*FUNCTIONS, ast.Lambda))]
-    passed_on = {function.args.kwarg for function in functions if function.args.kwarg}  # calls show the keys of these
+    # Calls show the keys of a function's `**mapping`, unless it is used for more than to be passed on.
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    passed = {id(keyword.value) for call in calls for keyword in call.keywords if keyword.arg is None}
+    others = [node for node in ast.walk(tree) if isinstance(node, ast.Name) and id(node) not in passed]
+    used_otherwise = {scopes.variable_of(node, node.id) for node in others}
+    passed_on = {function.args.kwarg for function in functions if function.args.kwarg}
 
     def is_seen(mapping: ast.expr) -> bool:
         if isinstance(mapping, ast.Dict):
             pairs = zip(mapping.keys, mapping.values, strict=True)
             return all(isinstance(key, ast.Constant) or (key is None and is_seen(value)) for key, value in pairs)
         variable = scopes.variable_of(mapping, mapping.id) if isinstance(mapping, ast.Name) else None
-        return variable is not None and set(variable.bindings) <= passed_on
+        return variable is not None and variable not in used_otherwise and set(variable.bindings) <= passed_on
 
     return any(
         keyword.arg is None and not is_seen(keyword.value)
@@ -294,7 +317,7 @@ def _words_of_annotations(tree: ast.AST) -> set[str]:
 
 def _remove_docstrings(tree: ast.Module) -> None:
     """Takes docstrings out, unless the program reads one."""
-    if READS_DOCSTRINGS & _identifiers(tree):
+    if READS_DOCSTRINGS & (_identifiers(tree) | _strings(tree)):
         return
     for node in ast.walk(tree):
         if isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:

@@ -2,11 +2,17 @@
 
 import ast
 import dataclasses
+import io
+import re
+import tokenize
 import warnings
 from collections import Counter
 from collections.abc import Iterator
 
 from t5x_code.source_code.functions import extract_functions
+from t5x_code.source_code.scopes import FUNCTIONS
+
+_BLANK_LINES = re.compile(r"\ufeff?(?:[ \t\f]*\n)*")
 
 # Of a function that is taken [ours; the release filters by parsing, line length and presence of a docstring].
 MAX_LINE = 200  # characters
@@ -39,7 +45,7 @@ def extract_pairs(source: str, skipped: Counter) -> Iterator[FunctionPair]:
         signature = _dedent(source[span.start : span.header_end], indentation)
         statement = _dedent(source[span.header_end : span.body_start], indentation)
         body = _dedent(source[span.body_start : span.body_end], indentation)
-        if statement and indentation and any(quotes in body for quotes in ('"""', "'''")):
+        if statement and indentation and _holds_long_text(signature, body):
             skipped["method with a text over several lines"] += 1  # its lines are not ours to dedent
             continue
         whole = _function(signature + statement + body)
@@ -57,23 +63,48 @@ def extract_pairs(source: str, skipped: Counter) -> Iterator[FunctionPair]:
 
 
 def split_code(code: str) -> tuple[str, str]:
-    """Signature and body of a text that is one function, without its docstring; else no signature and all of it."""
-    spans = extract_functions(code)
-    if not spans or spans[0].start or spans[0].body_end < len(code.rstrip()):
+    """Signature and body of a text that is one function, without its docstring; else no signature and all of it.
+
+    Comments and imports before the function are part of its signature. One that is indented, as a method may be, is
+    dedented, blank lines before it are left out.
+    """
+    text = code[_BLANK_LINES.match(code).end() :]
+    text = _dedent(text, text[: len(text) - len(text.lstrip(" \t"))])
+    *before, last = _statements(text) or [None]
+    if not isinstance(last, FUNCTIONS) or not all(isinstance(node, ast.Import | ast.ImportFrom) for node in before):
         return "", code
-    span = spans[0]
-    return code[: span.header_end], code[span.body_start :]
+    span = extract_functions(text)[0]
+    return text[: span.header_end], text[span.body_start :]
+
+
+def _holds_long_text(signature: str, body: str) -> bool:
+    """Whether a string of a function may go on in another line."""
+    if any(quotes in body for quotes in ('"""', "'''")):
+        return True
+    if not any(mark in signature + body for mark in ('"""', "'''", "\\\n")):
+        return False
+    parts = (tokenize.STRING, getattr(tokenize, "FSTRING_MIDDLE", tokenize.STRING))  # the latter: Python 3.12
+    try:
+        tokens = list(tokenize.generate_tokens(io.StringIO(signature + body).readline))
+    except (tokenize.TokenError, SyntaxError):
+        return True
+    return any(token.type in parts and token.start[0] < token.end[0] for token in tokens)
 
 
 def _function(source: str) -> ast.FunctionDef | ast.AsyncFunctionDef | None:
     """The one function that a source consists of."""
+    statements = _statements(source)
+    return statements[0] if len(statements) == 1 and isinstance(statements[0], FUNCTIONS) else None
+
+
+def _statements(source: str) -> list[ast.stmt]:
+    """Those of a source; none where Python cannot read it."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            body = ast.parse(source).body
+            return ast.parse(source).body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
-    return body[0] if len(body) == 1 and isinstance(body[0], ast.FunctionDef | ast.AsyncFunctionDef) else None
+        return []
 
 
 def _dedent(text: str, indentation: str) -> str:

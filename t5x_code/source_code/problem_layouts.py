@@ -9,12 +9,14 @@ apps       APPS (arXiv 2105.09938): `{train,test}/NNNN/solutions.json`, a list o
 import csv
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from t5x_code.errors import UserError
 from t5x_code.source_code.problems import GROUP_END, Problem
+from t5x_code.surrogates import holds_surrogates
 
 # CodeNet's names of languages, as they are called here.
 CODENET_LANGUAGES: Mapping[str, str] = MappingProxyType(
@@ -86,9 +88,10 @@ LAYOUTS: Mapping[str, Callable[[Path], Iterator[Problem]]] = MappingProxyType(
 )
 
 
-def _texts(solutions: Iterable[str | None]) -> tuple[str, ...]:
-    """The solutions of an APPS problem that are there."""
-    return tuple(solution for solution in solutions if isinstance(solution, str))
+def _texts(solutions: Any) -> tuple[str, ...]:
+    """The solutions of an APPS problem that are there, and are text: JSON can spell what UTF-8 cannot."""
+    listed = solutions if isinstance(solutions, list) else []
+    return tuple(solution for solution in listed if isinstance(solution, str) and not holds_surrogates(solution))
 
 
 def _text(path: Path) -> str | None:

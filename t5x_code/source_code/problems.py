@@ -69,6 +69,8 @@ def _parse(line: bytes, where: str) -> Problem:
             raise TypeError("the solutions must be a list")
         if not all(isinstance(text, str) for text in (problem_id, language, *solutions)):
             raise TypeError("problem_id, language and the solutions must be strings")
+        if not problem_id.partition(GROUP_END)[0]:
+            raise TypeError(f"problem_id must begin with a name, before any {GROUP_END}")
         "".join((problem_id, *solutions)).encode()  # JSON can spell half characters, which no file can hold
         return Problem(problem_id, language, tuple(map(_unified, solutions)))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

@@ -13,7 +13,7 @@ def reindent(source: str) -> str:
 
     Lines that go on a statement, inside brackets or strings, stay as they are. A comment is indented as what follows.
     """
-    lines = source.splitlines(keepends=True)
+    lines = list(io.StringIO(source))  # as `tokenize` counts them: a form feed ends none
     try:
         for number, level in _levels(source).items():
             lines[number - 1] = LEVEL * level + lines[number - 1].lstrip()

@@ -23,7 +23,7 @@ class TokenCharacters:
         """Two points uniform over the characters of a text, ends included.
 
         A token that a point lies in is replaced by the tokens of its two halves; where those are more than three, the
-        point moves before the token.
+        point moves before the token, as where a tokenizer leads every text with a space.
 
         Returns:
             The text's tokens, which decode to the same text, and the points between two of them, ascending.
@@ -61,4 +61,5 @@ class TokenCharacters:
     def _encode_halves(self, token: int, offset: int) -> tuple[np.ndarray, np.ndarray] | None:
         text = self._texts[token]
         left, right = self._tokenizer.encode(text[:offset]), self._tokenizer.encode(text[offset:])
-        return (left, right) if len(left) + len(right) <= 3 else None
+        is_short = len(left) + len(right) <= 3
+        return (left, right) if is_short and self._tokenizer.decode(np.concatenate([left, right])) == text else None

@@ -57,7 +57,18 @@ class Tokenizer:
         self.special_tokens = _find_special_tokens(locked, origin)
         self.eod_text = self._tokenizer.id_to_token(self.special_tokens.eod)
         self.vocab_size = 1 + max(self._tokenizer.get_vocab(with_added_tokens=True).values())
+        self._refuse_unlocked(origin)
         self.fingerprint = hashlib.sha256(json.dumps(locked, sort_keys=True).encode()).hexdigest()
+
+    def _refuse_unlocked(self, origin: str) -> None:
+        """Raises a UserError where a text is taken for a control token, as by a model that has it as a word, too."""
+        for token in self.special_tokens.all_ids:
+            text = self._tokenizer.id_to_token(token)
+            if np.isin(self.encode(text), self.special_tokens.all_ids).any():
+                raise UserError(
+                    f"{origin} takes the text {text} for that token, which must not come out of a text; choose a "
+                    "tokenizer that cuts it into parts, such as a byte-level BPE"
+                )
 
     @classmethod
     def from_json(cls, text: str, origin: str) -> "Tokenizer":
@@ -66,6 +77,9 @@ class Tokenizer:
             description = json.loads(text)
         except ValueError as error:
             raise UserError(f"{origin}: not JSON ({error}); take the tokenizer.json of a fast tokenizer") from error
+        added = description.get("added_tokens", []) if isinstance(description, dict) else None
+        if not isinstance(added, list) or not all(isinstance(token, dict) and _is_named(token) for token in added):
+            raise UserError(f"{origin}: not a Hugging Face fast tokenizer (its added_tokens are no list of tokens)")
         return cls(description, origin)
 
     @classmethod
@@ -80,7 +94,10 @@ class Tokenizer:
             file = folder / TOKENIZER_FILE
             if not file.is_file():
                 raise UserError(f"{folder} holds no {TOKENIZER_FILE}; pass a fast tokenizer's folder or hub name")
-            return cls.from_json(file.read_text(), str(file))
+            try:
+                return cls.from_json(file.read_text(), str(file))
+            except (OSError, UnicodeDecodeError) as error:
+                raise UserError(f"{file} cannot be read ({getattr(error, 'strerror', None) or error})") from error
         if len(folder.parts) > 2 or folder.is_absolute():
             raise UserError(f"tokenizer folder {folder} does not exist")
         try:
@@ -224,15 +241,10 @@ class Tokenizer:
         description, num_missing = with_forms(description) if takes_forms(description) else (description, 0)
         if not num_missing:
             return self
-        extended = Tokenizer(description, "the tokenizer with Python's words")
-        control_texts = [extended._tokenizer.id_to_token(token) for token in self.special_tokens.all_ids]
-        for text, ids in zip(control_texts, extended.encode_batch(control_texts), strict=True):
-            if np.isin(ids, self.special_tokens.all_ids).any():
-                raise UserError(
-                    f"this tokenizer does not cut {text} into parts, so that it cannot be given Python's words; use "
-                    "MODALITY_SEPARATION='full' or 'none'"
-                )
-        return extended
+        try:
+            return Tokenizer(description, "the tokenizer with Python's words")
+        except UserError as error:
+            raise UserError(f"this tokenizer cannot be given Python's words: {error}, or 'full' separation") from error
 
     def _extended(self, texts: Sequence[str]) -> "Tokenizer":
         """This tokenizer with those of some control tokens that it lacks, appended to its vocabulary."""
@@ -275,6 +287,10 @@ def _lock_control_tokens(description: dict) -> dict:
         for token in description.get("added_tokens", [])
     ]
     return {**description, "added_tokens": added_tokens}
+
+
+def _is_named(token: dict) -> bool:
+    return isinstance(token.get("content"), str) and isinstance(token.get("id"), int)
 
 
 def _find_special_tokens(description: dict, origin: str) -> SpecialTokens:

@@ -57,9 +57,10 @@ def test_bad_lines_are_counted_by_reason(tmp_path):
         b'{"text": "\xff"}\n',
         b'{"text": "\\ud800"}\n',
     ]
-    (tmp_path / "a.jsonl").write_bytes(b"".join(bad) + lines_of(["good\r\n"]))
+    long_number = b'{"text": "good", "number": ' + b"9" * 5000 + b"}\n"
+    (tmp_path / "a.jsonl").write_bytes(b"".join(bad) + lines_of(["good\r\n"]) + long_number)
     texts, skipped = read(f"jsonl:{tmp_path}")
-    assert texts == ["good\n"]
+    assert texts == ["good\n", "good"]
     assert skipped == {
         "not JSON": 2,
         "no field text": 2,
@@ -155,10 +156,21 @@ def test_parquet_filters_by_language(tmp_path):
         read(f"parquet:{tmp_path}")
 
 
+def test_parquet_of_another_encoding_is_counted(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    texts = pyarrow.array([b"x = 1", b"\xff", b"y = 2"]).view(pyarrow.string())
+    parquet.write_table(pyarrow.table({"content": texts, "lang": [3, 3, 4]}), tmp_path / "a.parquet")
+    assert read(f"parquet:{tmp_path}") == (["x = 1", "y = 2"], Counter({"not UTF-8": 1}))
+    assert read(f"parquet:{tmp_path}?lang=4")[0] == ["y = 2"]
+
+
 def test_missing_and_empty_sources_are_refused(tmp_path):
     for name in (f"jsonl:{tmp_path}/none/*.jsonl", f"text_files:{tmp_path}/none", f"parquet:{tmp_path}"):
         with pytest.raises(UserError, match="no file at"):
             read(name)
+    with pytest.raises(UserError, match=r"no file at|no pattern for files"):  # the latter before Python 3.13
+        read(f"text_files:{tmp_path}/**.py")
     (tmp_path / "a.py").write_bytes(b"\xff")
     with pytest.raises(UserError, match=r"no readable document \(1 not UTF-8\)"):
         read(f"text_files:{tmp_path}")

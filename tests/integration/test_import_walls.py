@@ -27,6 +27,7 @@ IN_NO_ROOM = [
     "output_file",
     "progress",
     "randomness",
+    "surrogates",
     "terminal",
     "__version__",
 ]

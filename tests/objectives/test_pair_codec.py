@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from t5x_code.data.sources import pairs
+from t5x_code.errors import UserError
 from t5x_code.evaluation.teacher_forced import count_bytes
 from t5x_code.objectives.pair_codec import PairCodec, split_prompt
 from t5x_code.source_code.pairs import FunctionPair
@@ -98,6 +99,18 @@ def test_a_prompt_is_split_at_its_last_functions_docstring(end):
     before = f"import re\n\n\ndef other():\n    '''Not this.'''\n    return 1\n\n\n{signature}"
     assert split_prompt(f'{before}    """Doc."""{end}') == (signature, "Doc.", "")
     assert split_prompt(f'{before}    """Doc."""{end or chr(10)}    x = [\n')[2].endswith("    x = [\n")
+
+
+@pytest.mark.parametrize("indentation", ["  ", "\t", "      "])
+def test_a_docstring_may_be_indented_in_any_way(indentation):
+    docstring = "".join(f"{indentation}{line}\n" for line in ('"""Doc', "here.", '"""'))
+    assert split_prompt(f"def f(\n  x):\n{docstring}") == ("def f(\n  x):\n", "Doc\nhere.", "")
+
+
+def test_a_text_with_marks_is_refused(tokenizer):
+    for encode in (PairCodec(tokenizer, "pangu", None).encode, PairCodec(tokenizer, "pangu", None).encode_prompt):
+        with pytest.raises(UserError, match="control characters"):
+            encode("x = '\x1d'\n")
 
 
 @pytest.mark.parametrize(

@@ -140,6 +140,18 @@ def test_packed_lengths_are_those_of_the_segments(pair_rows, layout):
             np.testing.assert_array_equal(objective.packed_lengths(layout, table), used)
 
 
+def test_pairs_never_see_each_other(pair_rows, layout):
+    for form in FORMS:
+        rows = [
+            TextToCode(form)(
+                pair_rows[0], dataclasses.replace(layout, isolate_documents=isolate), np.random.default_rng(0)
+            )
+            for isolate in (True, False)
+        ]
+        for name, isolated in rows[0].arrays().items():
+            np.testing.assert_array_equal(isolated, rows[1].arrays()[name], err_msg=name)
+
+
 def test_empty_parts_are_pairs_too():
     for form in FORMS:
         for name in LAYOUTS:

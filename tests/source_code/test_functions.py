@@ -66,6 +66,11 @@ def test_every_style_of_function_gives_its_exact_body():
     assert STYLES[first.header_end :].startswith('    """A docstring."""')
 
 
+def test_a_decorator_begins_at_its_line():
+    source = "@(\n # mail a@b.c\n cache\n)\ndef f(): pass\n"
+    assert [span.start for span in extract_functions(source)] == [0]
+
+
 @pytest.mark.parametrize("newline", ["\r\n", "\r"])
 def test_other_newlines_are_kept(newline):
     source = "x = 'ä'\ndef f(a):\n    b = 'ö'\n    return b\ny = 1\n".replace("\n", newline)

@@ -67,6 +67,20 @@ FEATURES = {
         row = dict(zip("name age".split(), (1, 2)))
         print(Person(**row).both, build(Person, **row).both)
     """,
+    "keywords that are made before they are passed on": """
+        class Pair:
+            def __init__(self, first, second): self.both = (first, second)
+        def make(kind, names, **fields):
+            for number, name in enumerate(names.split()): fields[name] = number
+            return kind(**fields)
+        print(make(Pair, "first second").both)
+    """,
+    "code in a text": """
+        import cProfile
+        def main(): print("run")
+        profile = cProfile.Profile()
+        profile.runctx("main()", globals(), {})
+    """,
     "f-string": """
         name, width = "x", 6
         print(f"{name!r:>{width}} {name=} {'|'.join(letter for letter in name)}")
@@ -172,6 +186,11 @@ FEATURES = {
             """Text."""
         print(text_of(documented))
     ''',
+    "docstring that is looked up": '''
+        def documented():
+            """Text."""
+        print(getattr(documented, "__doc__"))
+    ''',
     "default and annotation": """
         size = 3
         def scaled(values: "list[int]", by: int = size) -> int:
@@ -207,6 +226,28 @@ def dedent(source: str) -> str:
 def test_a_program_does_the_same(feature):
     source = dedent(FEATURES[feature])
     assert run(obfuscate(source).text) == run(source) != ""
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "cProfile.run('main()')",
+        "timeit.timeit('main()', 'from __main__ import main')",
+        "mock.patch('__main__.main', print)",
+        "getattr(sys.modules[__name__], 'ma' + 'in')()",
+        "builtins.eval('main()')",
+    ],
+)
+def test_a_program_that_looks_its_names_up_keeps_them(line):
+    module = line.partition(".")[0].removeprefix("getattr(")
+    assert obfuscate(f"import {module}\ndef main(): pass\n{line}\n").num_renamed == 0
+
+
+def test_methods_that_are_called_as_a_builtin_are_keep_no_names():
+    text = obfuscate(
+        "import re\ndef find(text): return re.compile('a').search(text)\nif __name__ == '__main__': find('')\n"
+    ).text
+    assert "def FUNC_0(VAR_0):" in text
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="type parameters came with Python 3.12")

@@ -61,8 +61,34 @@ def test_pairs_by_hand():
 
 def test_code_of_one_function_is_split_and_other_code_is_not():
     assert split_code('def f(x):\n    """Says."""\n    return x\n') == ("def f(x):\n", "    return x\n")
-    for code in ("x = 1\n", "def f():\n    pass\nx = 1\n", "def ("):
+    for code in ("x = 1\n", "def f():\n    pass\nx = 1\n", "def (", "def g(): pass\ndef f():\n    'Says.'\n    pass\n"):
         assert split_code(code) == ("", code)
+
+
+@pytest.mark.parametrize(
+    ("before", "signature"),
+    [
+        ("\n", "def f(x):\n"),
+        ("\ufeff \n\n", "def f(x):\n"),
+        ("# of mine\n", "# of mine\ndef f(x):\n"),
+        ("import os\nfrom a import b\n\n", "import os\nfrom a import b\n\ndef f(x):\n"),
+    ],
+)
+def test_a_docstring_is_taken_out_whatever_stands_around_its_function(before, signature):
+    code = before + 'def f(x):\n    """Says."""\n    return x\n# end\n'
+    assert split_code(code) == (signature, "    return x\n# end\n")
+
+
+def test_code_that_is_an_indented_method_is_dedented():
+    assert split_code('\n    def f(x):\n        """Says."""\n        return x\n') == ("def f(x):\n", "    return x\n")
+
+
+def test_a_method_whose_texts_go_on_in_another_line_is_left_out():
+    for body in ("return 'abc\\\n        def'", "return 1 + \\\n            2"):
+        source = f'class A:\n    def f(self):\n        """Says something."""\n        {body}\n'
+        assert len(list(extract_pairs(source, skipped := Counter()))) == ("abc" not in body), skipped
+    source = 'class A:\n    def f(self, x="""a\n    b"""):\n        """Says something."""\n        return x\n'
+    assert not list(extract_pairs(source, Counter()))
 
 
 @pytest.fixture(scope="module")

@@ -55,13 +55,15 @@ def test_codenet(codenet):
 def test_apps_both_ways(tmp_path):
     folder = tmp_path / "train" / "0007"
     folder.mkdir(parents=True)
-    (folder / "solutions.json").write_text(json.dumps(["a = 1", "b = 2"]))
+    (folder / "solutions.json").write_text(json.dumps(["a = 1", "b = 2", "\ud800"]))
     rows = [{"problem_id": 3, "solutions": json.dumps(["c = 3", None])}, {"problem_id": 4, "solutions": ""}]
+    rows += [{"problem_id": 5, "solutions": {"x = 1": 2}}]
     (tmp_path / "test.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n\n")
     assert list(LAYOUTS["apps"](tmp_path)) == [
         Problem("apps_train_0007", "python", ("a = 1", "b = 2")),
         Problem("apps_test_3", "python", ("c = 3",)),
         Problem("apps_test_4", "python", ()),
+        Problem("apps_test_5", "python", ()),
     ]
 
 

@@ -15,6 +15,12 @@ def test_a_program_of_tabs_and_others_of_two_spaces_have_four():
         assert reindent("".join(lines)) == wanted.replace("        # after", "    # after")
 
 
+def test_a_form_feed_or_line_separator_ends_no_line():
+    assert reindent("def f():\n  return 1\n\x0c\ndef g():\n  return '\u2028'\n") == (
+        "def f():\n    return 1\n\x0c\ndef g():\n    return '\u2028'\n"
+    )
+
+
 def test_what_python_cannot_read_stays():
     for text in ("def f(:\n\treturn 1\n", "if x:\n\ty = 1\n  z = 2\n", "x = '''open\n", ""):
         assert reindent(text) == text

@@ -1,5 +1,7 @@
 """A text cut inside tokens stays the text, with the released CodeGen2 tokenizer."""
 
+import json
+
 import numpy as np
 
 from t5x_code.tokens.characters import TokenCharacters
@@ -21,3 +23,14 @@ def test_two_cuts_in_one_token_keep_the_text(shared_data):
             assert 0 <= first <= second <= len(cut)
             parts = [tokenizer.decode(part) for part in np.split(cut, (first, second))]
             assert tokenizer.decode(cut) == "".join(parts) == text
+
+
+def test_a_tokenizer_that_leads_with_a_space_cuts_no_word(shared_data):
+    description = json.loads((shared_data / "codegen2_tokenizer" / "tokenizer.json").read_text())
+    description["pre_tokenizer"]["add_prefix_space"] = True
+    tokenizer = Tokenizer.from_json(json.dumps(description), "a test")
+    characters = TokenCharacters(tokenizer)
+    ids = tokenizer.encode("return first_value")
+    for seed in range(40):
+        cut, _ = characters.draw_cuts(ids, np.random.default_rng(seed))
+        assert tokenizer.decode(cut) == tokenizer.decode(ids)

@@ -123,7 +123,7 @@ def test_other_kinds_of_tokenizers(plain):
     whole = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     uncut = tokenizers.Tokenizer.from_str(plain._json)
     uncut.pre_tokenizer = whole
-    with pytest.raises(UserError, match="does not cut <"):
+    with pytest.raises(UserError, match="takes the text <"):
         Tokenizer.from_json(uncut.to_str(), "uncut").with_python_words()
     metaspace = description | {"decoder": {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first"}}
     other = Tokenizer.from_json(json.dumps(metaspace), "other")

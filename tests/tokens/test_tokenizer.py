@@ -134,6 +134,15 @@ def test_another_familys_tokenizer_is_taken_and_extended(tmp_path, eod_text):
         extended.with_infill_tokens(4)
 
 
+def test_a_tokenizer_whose_model_has_a_control_token_for_a_word_is_refused(tmp_path):
+    words = [("<unk>", 0.0), ("</s>", -1.0), ("a", -1.0), (" ", -1.0)]
+    plain = tokenizers.Tokenizer(tokenizers.models.Unigram(words, 0))
+    plain.add_special_tokens(["</s>"])
+    plain.save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(UserError, match="takes the text </s> for that token"):
+        Tokenizer.load(str(tmp_path))
+
+
 def test_unreadable_tokenizers_are_refused(tmp_path):
     with pytest.raises(UserError, match="does not exist"):
         Tokenizer.load(str(tmp_path / "absent"))
@@ -141,6 +150,13 @@ def test_unreadable_tokenizers_are_refused(tmp_path):
         Tokenizer.load(str(tmp_path))
     (tmp_path / "tokenizer.json").write_text("{")
     with pytest.raises(UserError, match="not JSON"):
+        Tokenizer.load(str(tmp_path))
+    for text in ("[]", "null", '{"added_tokens": null}', '{"added_tokens": [{"id": 1}]}'):
+        (tmp_path / "tokenizer.json").write_text(text)
+        with pytest.raises(UserError, match="no list of tokens"):
+            Tokenizer.load(str(tmp_path))
+    (tmp_path / "tokenizer.json").write_bytes(b"\xff")
+    with pytest.raises(UserError, match="cannot be read"):
         Tokenizer.load(str(tmp_path))
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(UserError, match="not a Hugging Face fast tokenizer"):

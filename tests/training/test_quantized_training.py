@@ -61,4 +61,5 @@ def test_what_is_made_again_rounds_the_same(losses_of):
     pytest.importorskip("qwix", reason="the extra quantized is not installed")
     kept, remade, exact = (losses_of(*run, 3) for run in (("int8", "none"), ("int8", "full"), ("none", "full")))
     np.testing.assert_allclose(kept, remade, rtol=1e-5)
-    assert np.abs(kept / exact - 1).max() > 1e-4, "to round or not makes no difference that this would see"
+    # Not to round what is made again would show: it differs by more than the above allows.
+    assert np.abs(kept / exact - 1).max() > 2e-5, "to round or not makes no difference that this would see"

@@ -42,6 +42,8 @@ def find_files(pattern: str, suffixes: Sequence[str]) -> list[SourceFile]:
         return _find_files(pattern, suffixes)
     except OSError as error:
         raise UserError(f"{error.filename or pattern} cannot be read ({error.strerror or error})") from error
+    except (ValueError, NotImplementedError) as error:  # pathlib's, of ** beside other characters
+        raise UserError(f"{pattern} is no pattern for files ({error})") from error
 
 
 def _find_files(pattern: str, suffixes: Sequence[str]) -> list[SourceFile]:

@@ -32,7 +32,7 @@ def fields(source: SourceDeclaration, names: Sequence[str], skipped: Counter) ->
     for file in files(source):
         for line in _lines(file.path):
             try:
-                record = json.loads(line)
+                record = json.loads(line, parse_int=float)  # int refuses what has thousands of digits
                 texts = tuple(record[name] for name in names)
             except UnicodeDecodeError:
                 skipped["not UTF-8"] += 1
@@ -82,9 +82,13 @@ def _zstd_blocks(raw: BinaryIO, path: epath.Path) -> Iterator[bytes]:
 
 
 def _split_lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
-    rest = b""
+    begun: list[bytes] = []  # of a line that may go on for many blocks
     for block in blocks:
-        *lines, rest = (rest + block).split(b"\n")
-        yield from lines
-    if rest:
+        first, *others = block.split(b"\n")
+        begun.append(first)
+        if others:
+            yield b"".join(begun)
+            yield from others[:-1]
+            begun = others[-1:]
+    if rest := b"".join(begun):
         yield rest

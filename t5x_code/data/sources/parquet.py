@@ -1,7 +1,8 @@
 """Parquet files in the layout of The Stack: `parquet:PATTERN?lang=python,c-sharp`, streamed by row group."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 from t5x_code.data.declarations import SourceDeclaration
 from t5x_code.data.sources.files import SourceFile, find_files
@@ -45,17 +46,25 @@ def _file_documents(file: SourceFile, text_field: str, wanted: set[str], skipped
             if absent:
                 raise UserError(f"{file.path} has no column {absent[0]}; it has {', '.join(table.schema_arrow.names)}")
             for batch in table.iter_batches(ROWS_PER_BATCH, columns=columns):
-                yield from _batch_documents(batch.to_pydict(), text_field, wanted, skipped)
+                languages = batch.column(LANGUAGE_COLUMN) if wanted else None
+                yield from _batch_documents(batch.column(text_field), languages, text_field, wanted, skipped)
     except (pyarrow.ArrowException, OSError) as error:
         raise UserError(f"{file.path} cannot be read to its end ({error}); repair or remove it") from error
 
 
-def _batch_documents(columns: dict[str, list], text_field: str, wanted: set[str], skipped: Counter) -> Iterator[str]:
-    languages = columns[LANGUAGE_COLUMN] if wanted else [None] * len(columns[text_field])
-    for text, language in zip(columns[text_field], languages, strict=True):
-        if wanted and language_key(language or "") not in wanted:
+def _batch_documents(
+    texts: Iterable[Any], languages: Iterable[Any] | None, text_field: str, wanted: set[str], skipped: Counter
+) -> Iterator[str]:
+    """The texts whose languages are wanted; both are pyarrow's scalars, of which a file's writer checks no encoding."""
+    for text, language in zip(texts, texts if languages is None else languages, strict=True):
+        try:
+            if languages is not None and language_key(str(language.as_py() or "")) not in wanted:
+                continue
+            document = text.as_py()
+        except UnicodeDecodeError:
+            skipped["not UTF-8"] += 1
             continue
-        if isinstance(text, str):
-            yield text
+        if isinstance(document, str):
+            yield document
         else:
             skipped[f"column {text_field} is not text"] += 1

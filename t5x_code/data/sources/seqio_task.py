@@ -84,6 +84,8 @@ def _find(module: str) -> importlib.machinery.ModuleSpec:
         spec = importlib.util.find_spec(module)
     except (ImportError, ValueError):
         spec = None
+    except Exception as error:  # whatever the package does that the module is part of: it is imported
+        raise UserError(f"module {module} does not import ({type(error).__name__}: {error})") from error
     if spec is None or spec.origin is None:
         raise UserError(f"module {module} is not on the Python path nor in the working folder")
     return spec

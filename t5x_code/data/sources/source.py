@@ -27,6 +27,7 @@ from t5x_code.data.sources.files import WILDCARDS, SourceFile, of_each
 from t5x_code.errors import UserError
 from t5x_code.objectives.ntp_plus import CODE_KINDS
 from t5x_code.objectives.text_to_code import PAIR_KINDS
+from t5x_code.surrogates import holds_surrogates
 
 HASHED_BYTES = 256 << 20  # larger sources are known by their files' sizes and times
 
@@ -135,7 +136,7 @@ def readable_documents(task: TaskDeclaration, skipped: Counter) -> Iterator[Docu
         text = text_of(document)
         if not text.strip():
             skipped["empty"] += 1
-        elif not _is_unicode(text):
+        elif holds_surrogates(text):
             skipped["not UTF-8"] += 1
         else:
             yield document
@@ -168,12 +169,3 @@ def parts_of(source: SourceDeclaration) -> list[SourceDeclaration]:
 def source_fingerprint(source: SourceDeclaration) -> str:
     """Hex digest of what the documents come from: kind, options and files, but not where the files lie."""
     return fingerprint_of([source.kind, source.options, source_kind(source).state(source)])
-
-
-def _is_unicode(text: str) -> bool:
-    """False for half surrogate pairs, which JSON can spell and UTF-8 cannot."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
