@@ -2,7 +2,7 @@
 # What an active environment lacks is installed there; without one .venv is made. PYTHON chooses its interpreter (3.11 to
 # 3.13).
 if [ -z "${VIRTUAL_ENV:-}" ]; then
-  if [ ! -x .venv/bin/python ]; then
+  if [ ! -f .venv/bin/activate ]; then  # which is written last: what was interrupted is made again
     echo "making a virtual environment in .venv"
     "${PYTHON:-python3}" -m venv .venv
     pwd -P > .venv/t5x_code.checkout

@@ -21,7 +21,7 @@ for argument in "$@"; do
 done
 source launch/environment.sh data
 if $fresh; then rm -rf "$model_dir"; fi
-python launch/train.py --gin_file=gin/quickstart.gin --gin.MODEL_DIR="'$model_dir'" "${overrides[@]}"
+python launch/train.py --gin_file=gin/quickstart.gin --gin.MODEL_DIR="'$model_dir'" ${overrides[@]+"${overrides[@]}"}
 echo
 python launch/show_run.py --model_dir="$model_dir"
 python launch/show_samples.py --model_dir="$model_dir"

@@ -64,6 +64,7 @@ create() {
   local output
   until output="$(tpu create "$name" "--accelerator-type=$type" "--version=$version" $spot 2>&1)"; do
     case "$output" in
+      *ALREADY_EXISTS*) say "$name is there after all"; return ;;
       *[Qq]uota*|*PERMISSION_DENIED*|*INVALID_ARGUMENT*|*NOT_FOUND*) echo "error: ${output##*ERROR: }" >&2; exit 2 ;;
       *) say "no slice yet (${output:0:200}); trying again in $poll_seconds s"; sleep "$poll_seconds" ;;
     esac
@@ -87,7 +88,7 @@ have_slice() {  # returns when the slice is ready, with this checkout installed
 folder="$(mktemp -d)"
 trap 'rm -rf "$folder"' EXIT
 archive="$folder/t5x_code.tar.gz"
-git ls-files -z | tar -czf "$archive" --null -T -
+git ls-files -z --cached --others --exclude-standard | tar -czf "$archive" --null -T -
 
 if [ -n "$dry_run" ]; then have_slice; on all "$start"; on 0 "$follow"; exit 0; fi
 failures=0

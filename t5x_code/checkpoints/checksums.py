@@ -16,7 +16,7 @@ from t5x_code.file_checksum import size_and_crc
 CHECKSUMS_FILE = "checksums.json"
 # Orbax completes these two after the list is written. They hold times and hints, and are not read when restoring.
 NOT_LISTED = (CHECKSUMS_FILE, "_CHECKPOINT_METADATA", "commit_success.txt")
-TEMPORARY = ".orbax-checkpoint-tmp"  # after the name of an item that Orbax has not finalized
+TEMPORARY = ".orbax-checkpoint-tmp"  # after the name of a step or an item that Orbax has not finalized
 THREADS = 8  # CRC-32 runs outside the interpreter's lock
 
 
@@ -67,6 +67,8 @@ def find_damage(
         expected = {str(name): (int(size), int(crc)) for name, (size, crc) in listed.items()}
     except FileNotFoundError:
         return "it has no list of checksums" if any(folder.iterdir()) else "the folder is empty"
+    except OSError as error:
+        return f"its {CHECKSUMS_FILE} cannot be read ({error.strerror or error})"
     except (ValueError, TypeError, AttributeError):
         return f"its {CHECKSUMS_FILE} is damaged"
     wanted = [name for name in sorted(expected) if items is None or name.split("/")[0] in items]

@@ -21,7 +21,7 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from t5x_code.buckets import in_bucket
-from t5x_code.checkpoints.checksums import CHECKSUMS_FILE, find_damage, sums_of_process, write_checksums
+from t5x_code.checkpoints.checksums import CHECKSUMS_FILE, TEMPORARY, find_damage, sums_of_process, write_checksums
 from t5x_code.errors import UserError, one_line
 from t5x_code.parallel.meeting import barrier, in_every_process, leave, take_all
 from t5x_code.terminal import warn
@@ -165,9 +165,8 @@ class CheckpointWriter:
     def _unfinished_step(self) -> epath.Path:
         """The folder of the step whose save goes on."""
         step = self._folder / str(self._saving)
-        names = [path for path in self._folder.iterdir() if path.name.startswith(f"{step.name}.")]
-        unfinished = [path for path in names if path.suffix != DAMAGED]
-        return unfinished[0] if unfinished else step
+        begun = f"{step.name}{TEMPORARY}"  # a copy of an earlier save, such as 10.bak, is another's
+        return next((path for path in self._folder.iterdir() if path.name.startswith(begun)), step)
 
 
 def list_steps(folder: epath.PathLike) -> list[int]:

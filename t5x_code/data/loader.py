@@ -8,7 +8,8 @@ Shape legend: B rows of a batch, L sequence length.
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 import grain
 import numpy as np
@@ -124,6 +125,7 @@ def evaluation_batches(
     num_batches: int | None = None,
     process_index: int = 0,
     process_count: int = 1,
+    absent: Mapping[str, np.ndarray] = MappingProxyType({}),
 ) -> Iterator[Arrays]:
     """The same rows at every call: those of epoch 0, not shuffled (the store itself is in random order).
 
@@ -133,17 +135,17 @@ def evaluation_batches(
       num_batches: at most so many; None takes the whole split.
       process_index: this process, whose part of each batch is given, [B / process_count, L].
       process_count: processes that share each batch.
+      absent: fields of the mixture's other rows, as `MixtureRows.empty` has them.
     """
     check_batch_size(batch_size, process_count)
-    empty = {name: _empty(name, array) for name, array in rows.epoch_example(0, 0).arrays().items()}
+    empty = absent | {name: _empty(name, array) for name, array in rows.epoch_example(0, 0).arrays().items()}
     part = batch_size // process_count
     available = -(-rows.rows_per_epoch // batch_size)
     for batch in range(available if num_batches is None else min(num_batches, available)):
         start = batch * batch_size + process_index * part
         numbers = range(start, start + part)
-        yield stack_rows(
-            [rows.epoch_example(0, number).arrays() if number < rows.rows_per_epoch else empty for number in numbers]
-        )
+        made = [rows.epoch_example(0, number).arrays() if number < rows.rows_per_epoch else empty for number in numbers]
+        yield stack_rows([absent | row for row in made])
 
 
 def data_fingerprint(streams: Sequence[Stream], layout: Layout, seed: int) -> dict[str, str]:

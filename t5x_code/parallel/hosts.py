@@ -5,6 +5,7 @@ Legend: B rows of a global batch, b rows that this process reads.
 
 import dataclasses
 import glob
+import importlib.util
 import os
 import threading
 
@@ -129,4 +130,6 @@ def _scheduler_started_several() -> bool:
     workers = os.environ.get("TPU_WORKER_HOSTNAMES")
     if workers is not None:  # GKE; elsewhere the metadata server knows
         return "," in workers or int(os.environ.get("MEGASCALE_NUM_SLICES", "1")) > 1
-    return bool(glob.glob("/dev/accel[0-9]*") or glob.glob("/dev/vfio/[0-9]*"))
+    # Where TPUs cannot be used, what looks like theirs is another device that is passed to a virtual machine.
+    devices = glob.glob("/dev/accel[0-9]*") or glob.glob("/dev/vfio/[0-9]*")
+    return bool(devices) and importlib.util.find_spec("libtpu") is not None

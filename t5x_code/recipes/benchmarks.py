@@ -14,6 +14,7 @@ from t5x_code.data.document_texts import document_texts
 from t5x_code.data.token_store import TokenStore
 from t5x_code.errors import UserError
 from t5x_code.evaluation.in_training import BenchmarksConfig
+from t5x_code.evaluation.problems import read_humaneval, read_infilling, read_mbpp, read_multilingual
 from t5x_code.evaluation.registry import WRITES_PROGRAMS, evaluate
 from t5x_code.evaluation.request import Request, Sampled
 from t5x_code.evaluation.sample_problems import check_room
@@ -22,6 +23,13 @@ from t5x_code.evaluation.sandbox.limits import Execution
 from t5x_code.recipes.inputs import Inputs
 from t5x_code.recipes.text_model import text_model
 
+READERS = {
+    "humaneval": read_humaneval,
+    "incremental": read_humaneval,
+    "infilling": read_infilling,
+    "mbpp": read_mbpp,
+    "multilingual": read_multilingual,
+}
 BENCHMARKS_FOLDER = "benchmarks"  # of the run's, for samples
 
 
@@ -39,7 +47,8 @@ def benchmarks_of(
     `trained_groups` are the numbers of the groups of problems that the model is or was trained on.
 
     Raises:
-        UserError: running programs is not allowed, there are several processes, or answers leave no room for prompts.
+        UserError: running programs is not allowed, there are several processes, answers leave no room for prompts, or a
+            benchmark's problems cannot be read.
     """
     if not config.names:
         return None
@@ -50,6 +59,7 @@ def benchmarks_of(
     execution = Execution(allowed=config.allow_code_execution)
     if set(config.names) & set(WRITES_PROGRAMS):
         choose_isolation(execution)
+    _refuse_missing_data(config)
     first = next(iter(inputs.stores.values()))
     held_out = functools.partial(document_texts, TokenStore.open(first / VALIDATION), inputs.tokenizer)
 
@@ -76,3 +86,13 @@ def benchmarks_of(
         return metrics
 
     return run
+
+
+def _refuse_missing_data(config: BenchmarksConfig) -> None:
+    """Raises a UserError where a benchmark's problems cannot be read: at the start, not steps after it."""
+    for name in config.names:
+        try:
+            if name in READERS:
+                READERS[name](config.data)
+        except UserError as error:
+            raise UserError(f"BENCHMARKS: {name}: {error} (a run's --data is BenchmarksConfig.data)") from error

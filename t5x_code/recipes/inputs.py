@@ -2,14 +2,15 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 from etils import epath
 
 from t5x_code.data.caching.ensure import build_in_child_process, ensure_store
 from t5x_code.data.declarations import TRAIN, VALIDATION, MixtureDeclaration, TaskDeclaration, scaled
-from t5x_code.data.loader import build_rows, data_fingerprint, evaluation_batches, iterate_batches
+from t5x_code.data.loader import MixtureRows, build_rows, data_fingerprint, evaluation_batches, iterate_batches
 from t5x_code.data.sources.source import source_fingerprint, source_kind
 from t5x_code.data.streams import PackedRows, Stream, plan_rows
 from t5x_code.data.token_store import TokenStore
@@ -131,15 +132,20 @@ def _refuse_held_out(streams: Sequence[Stream]) -> None:
         )
 
 
-def batches_from(
-    inputs: Inputs, config: DataConfig, process_index: int, process_count: int
-) -> Callable[[int, Iterator[int]], Iterator[Arrays]]:
-    """`batches(first_row, batch_sizes)`: this process's part of each training batch."""
+def training_rows(inputs: Inputs, config: DataConfig) -> MixtureRows:
+    """The rows of a run; tells of documents that fit none."""
     rows = build_rows(inputs.train, inputs.layout, config.seed)
     for stream in rows.streams:
         if isinstance(stream.plan, PackedRows) and stream.plan.packing.num_too_long:
             count = stream.plan.packing.num_too_long
             say(f"{stream.stream.name}: {count:,} documents longer than {inputs.layout.length} tokens are left out")
+    return rows
+
+
+def batches_from(
+    rows: MixtureRows, config: DataConfig, process_index: int, process_count: int
+) -> Callable[[int, Iterator[int]], Iterator[Arrays]]:
+    """`batches(first_row, batch_sizes)`: this process's part of each training batch."""
 
     def batches(first_row: int, batch_sizes: Iterator[int]) -> Iterator[Arrays]:
         return iterate_batches(rows, first_row, batch_sizes, process_index, process_count, config.threads)
@@ -148,15 +154,20 @@ def batches_from(
 
 
 def evaluations_from(
-    inputs: Inputs, config: DataConfig, batch_size: int, process_index: int, process_count: int
+    inputs: Inputs,
+    config: DataConfig,
+    batch_size: int,
+    process_index: int,
+    process_count: int,
+    absent: Mapping[str, np.ndarray] = MappingProxyType({}),
 ) -> dict[str, Callable[[], Iterator[Arrays]]]:
-    """By `task/objective`: the fixed validation batches, made anew at each call."""
+    """By `task/objective`: the fixed validation batches, made anew at each call; `absent` as for them."""
 
     def make(stream: Stream) -> Callable[[], Iterator[Arrays]]:
         rows = plan_rows(stream, inputs.layout, config.seed)
-        return lambda: evaluation_batches(rows, batch_size, config.eval_batches, process_index, process_count)
+        return lambda: evaluation_batches(rows, batch_size, config.eval_batches, process_index, process_count, absent)
 
-    return {stream.name: make(stream) for stream in inputs.validation}
+    return {stream.name: make(stream) for stream in inputs.validation} if config.eval_batches else {}
 
 
 def final_shares(streams: Sequence[Stream]) -> dict[str, float]:

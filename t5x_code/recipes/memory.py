@@ -68,8 +68,8 @@ def estimate_memory(
     """
     shares = mesh.fsdp * mesh.tensor
     parameter_bytes, optimizer_bytes = (size // shares for size in state_bytes(config, optimizer))
-    if optimizer.offload:
-        optimizer_bytes = 0  # kept in the host's memory; only a part of it is on the device at a time
+    if optimizer.offload:  # to the host's memory, of which only a part is on the device at a time; not the average
+        optimizer_bytes = parameter_bytes if optimizer.ema_decay is not None else 0
     activation_bytes = 2 if config.dtype == "bfloat16" else FLOAT32_BYTES
     tokens = microbatch_size * length // mesh.sequence
     of_layer, of_backward = _activations(config, mesh.tensor, platform)

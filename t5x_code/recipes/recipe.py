@@ -51,7 +51,7 @@ class DataConfig:
                 raise UserError(f"DataConfig: {name} has {objectives}: write ((@CausalLM(), 1.0), ..), shares above 0")
         if self.stores == "":
             raise UserError("DATA is empty: name the folder of token stores, or set None")
-        for name, least in (("eval_batches", 0), ("eval_batch_size", 1), ("threads", 0)):
+        for name, least in (("length", 1), ("eval_batches", 0), ("eval_batch_size", 1), ("threads", 0)):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UserError(f"DataConfig.{name} is {value}: it must be {least} or more")

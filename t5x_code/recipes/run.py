@@ -67,15 +67,16 @@ def train_recipe(recipe: Recipe, resolved: str, command: str) -> int:
     Raises:
         UserError: bad input of any kind, before the run's folder is written.
     """
-    start_processes(recipe.hosts)
+    hosts = recipe.hosts
+    start_processes(hosts)
     use_compilation_cache()
     run_programs_in_turn()
-    agree("start", start_facts(resolved), recipe.hosts.barrier_seconds)
+    agree("start", start_facts(resolved), hosts.barrier_seconds)
     mesh = make_mesh(recipe.mesh)
     recipe = dataclasses.replace(recipe, model=settle_attention(recipe, mesh))
     refuse_uneven_batches(recipe, mesh)
-    settled = fit_memory(recipe, mesh)
-    in_every_process("the model to start from", lambda: _refuse_initial_model(recipe), recipe.hosts.barrier_seconds)
+    settled = in_every_process("the devices' memory", lambda: fit_memory(recipe, mesh), hosts.barrier_seconds)
+    in_every_process("the model to start from", lambda: _refuse_initial_model(recipe), hosts.barrier_seconds)
     index, count = rows_of_process(mesh)
     if is_writer():
         say(describe_mesh(settled, mesh))
@@ -85,9 +86,10 @@ def train_recipe(recipe: Recipe, resolved: str, command: str) -> int:
         _say_what_is_missing(recipe, data)
     split = recipe_inputs.vocabulary_split(data)
     if split:  # it adds rows to the vocabulary
-        settled = fit_memory(dataclasses.replace(recipe, model=split_config(recipe.model, split)), mesh)
+        split_recipe = dataclasses.replace(recipe, model=split_config(recipe.model, split))
+        settled = in_every_process("memory of all", lambda: fit_memory(split_recipe, mesh), hosts.barrier_seconds)
     choice = describe_choice(settled, MeshShape(**mesh.shape))
-    agree("memory", {"REMAT and MICROBATCH_SIZE": choice}, recipe.hosts.barrier_seconds)
+    agree("memory", {"REMAT and MICROBATCH_SIZE": choice}, hosts.barrier_seconds)
     if is_writer():
         say(f"remat: {choice}")
     description = ModelDescription(
@@ -99,21 +101,31 @@ def train_recipe(recipe: Recipe, resolved: str, command: str) -> int:
     groups = in_every_process(
         "problems of before",
         lambda: trained_groups_so_far(recipe, recipe_inputs.trained_groups(data.train)),
-        recipe.hosts.barrier_seconds,
+        hosts.barrier_seconds,
     )
+    batches, evaluations = in_every_process("rows", lambda: _rows(recipe, data, index, count), hosts.store_seconds)
     run_data = RunData(
-        batches=recipe_inputs.batches_from(data, recipe.data, index, count),
-        evaluations=recipe_inputs.evaluations_from(data, recipe.data, recipe.eval_batch_size, index, count),
+        batches=batches,
+        evaluations=evaluations,
         fingerprint=recipe_inputs.fingerprint(data, recipe.data),
         split=split,
         benchmarks=benchmarks_of(recipe.benchmarks, description, mesh, data, groups, recipe.loop.model_dir),
     )
-    agree("the data", run_data.fingerprint, recipe.hosts.barrier_seconds)
+    agree("the data", run_data.fingerprint, hosts.barrier_seconds)
     files = RunFiles(description, data.tokenizer.save, _texts(data, groups, resolved, command))
     with lost_processes(), FailureWatch(), short_of_memory():
         return train(
             settled.loop, settled.model, recipe.optimizer, recipe.loss, mesh, run_data, files, recipe.initialize_from
         )
+
+
+def _rows(recipe: Recipe, data: recipe_inputs.Inputs, index: int, count: int) -> tuple[Any, Any]:
+    """Training's batches and validation's, as `RunData` has them."""
+    rows = recipe_inputs.training_rows(data, recipe.data)
+    batches = recipe_inputs.batches_from(rows, recipe.data, index, count)
+    return batches, recipe_inputs.evaluations_from(
+        data, recipe.data, recipe.eval_batch_size, index, count, absent=rows.empty
+    )
 
 
 def _refuse_initial_model(recipe: Recipe) -> None:

@@ -45,6 +45,6 @@ def evaluate(
             sums, counts = part if sums is None else jax.tree.map(jnp.add, (sums, counts), part)
         if sums is None:
             continue
-        for metric in sorted(REPORTED & sums.keys()):
+        for metric in sorted(name for name in REPORTED & sums.keys() if counts[name]):  # not of what is not there
             results[f"validation/{name}/{metric}"] = float(ratio(sums[metric], counts[metric]))
     return results

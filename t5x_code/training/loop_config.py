@@ -38,6 +38,8 @@ class LoopConfig:
         for name in ("train_steps", *periods, "keep_last", "max_skipped_in_a_row"):
             if getattr(self, name) < 1:
                 raise UserError(f"LoopConfig.{name} is {getattr(self, name)}: it must be 1 or more")
+        if not 0 <= self.seed < 2**32:
+            raise UserError(f"SEED is {self.seed}: it must be 0 or more, and below 2**32")
         if self.keep_every is not None and self.keep_every < 1:
             raise UserError(f"LoopConfig.keep_every is {self.keep_every}: it must be None or 1 or more")
         if self.local_replicas == "":

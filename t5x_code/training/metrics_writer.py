@@ -5,6 +5,7 @@ Only process 0 makes one; the others pass None.
 
 import contextlib
 import errno
+import hashlib
 import importlib.util
 import json
 import os
@@ -15,6 +16,7 @@ from typing import Any
 from etils import epath
 
 from t5x_code.buckets import in_bucket
+from t5x_code.checkpoints.manager import absolute_path
 from t5x_code.errors import UserError
 from t5x_code.lines_file import LinesFile
 from t5x_code.output_file import jsonable
@@ -50,7 +52,7 @@ class MetricsWriter:
             raise UserError(f"cannot write {self._file}: {error.strerror or error}") from error
         # TensorBoard's files are local; a bucket's run keeps its curves in metrics.jsonl.
         self._tensorboard = _start_tensorboard(Path(model_dir) / TENSORBOARD_FOLDER, first_step) if local else None
-        self._wandb = _start_wandb(epath.Path(model_dir).name)
+        self._wandb = _start_wandb(absolute_path(model_dir))
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
         """Adds one step's numbers to every place; to a bucket's file some time later, and at `flush` at the latest.
@@ -94,6 +96,11 @@ class MetricsWriter:
             advice = "make room" if error.errno == errno.ENOSPC else "see that the run's folder is there"
             where = f"{self._file} and the curves beside it"
             raise UserError(f"cannot write {where}: {reason}; {advice} and run again") from error
+
+
+def has_line(model_dir: epath.PathLike, step: int) -> bool:
+    """Whether a step's numbers, its evaluation among them, are written."""
+    return any(_step_of(line) == step for line in _complete_lines(epath.Path(model_dir) / METRICS_FILE))
 
 
 def progress_line(step: int, train_steps: int, metrics: dict[str, float], mfu: float | None) -> str:
@@ -148,10 +155,12 @@ def _start_tensorboard(folder: Path, first_step: int) -> TensorBoardFile:
         raise UserError(f"cannot write {folder}: {error.strerror or error}") from error
 
 
-def _start_wandb(run_name: str) -> Any:
-    """A run of Weights & Biases, where the package is installed and WANDB_PROJECT is set."""
+def _start_wandb(folder: epath.Path) -> Any:
+    """A run of Weights & Biases, where the package is installed and WANDB_PROJECT is set; known by its whole path, as
+    folders of several runs may bear one name."""
     if not os.environ.get("WANDB_PROJECT") or importlib.util.find_spec("wandb") is None:
         return None
     import wandb
 
-    return wandb.init(name=run_name, id=run_name, resume="allow")
+    number = hashlib.blake2b(str(folder).encode(), digest_size=4).hexdigest()
+    return wandb.init(name=folder.name, id=f"{folder.name}-{number}", resume="allow")

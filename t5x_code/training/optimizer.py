@@ -1,6 +1,7 @@
 """Optimizers of optax by name, all with the same clipping, decoupled weight decay and schedule."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any, Literal, get_args
 
@@ -30,7 +31,7 @@ class OptimizerConfig:
     epsilon: float = 1e-8  # adamw, muon
     momentum: float = 0.95  # muon
     weight_decay: float = 0.1  # times the learning rate, on tensors of rank > 1
-    clip_norm: float = 1.0  # of the gradient over all parameters
+    clip_norm: float | None = 1.0  # of the gradient over all parameters; None: not clipped
     moment_dtype: MomentDtype = "float32"  # of the first moment; the second is a sum of small numbers and stays float32
     offload: bool = False  # keep the optimizer's state in the host's memory between steps
     ema_decay: float | None = None  # of an average of the weights beside them; None: no average
@@ -49,8 +50,8 @@ class OptimizerConfig:
             raise UserError(f"OptimizerConfig.epsilon is {self.epsilon}: it must be positive")
         if self.weight_decay < 0:
             raise UserError(f"OptimizerConfig.weight_decay is {self.weight_decay}: it must be 0 or more")
-        if self.clip_norm <= 0:
-            raise UserError(f"OptimizerConfig.clip_norm is {self.clip_norm}: it must be positive (inf: no clipping)")
+        if self.clip_norm is not None and not 0 < self.clip_norm < math.inf:
+            raise UserError(f"OptimizerConfig.clip_norm is {self.clip_norm}: it must be positive, or None: no clipping")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise UserError(f"OptimizerConfig.ema_decay is {self.ema_decay}: it must lie between 0 and 1, or be None")
 
@@ -63,7 +64,7 @@ def make_optimizer(config: OptimizerConfig, axes: Any) -> optax.GradientTransfor
         axes: tree of tuples of logical axis names, one per parameter.
     """
     return optax.chain(
-        _clip_by_global_norm(config.clip_norm),
+        optax.identity() if config.clip_norm is None else _clip_by_global_norm(config.clip_norm),
         _direction(config, axes),
         optax.add_decayed_weights(config.weight_decay, mask=decay_mask(axes)),
         optax.scale_by_learning_rate(make_schedule(config.schedule)),

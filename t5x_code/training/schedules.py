@@ -1,6 +1,7 @@
 """Learning-rate schedules by name, as pure functions of the number of updates made."""
 
 import dataclasses
+import math
 from typing import Literal, get_args
 
 import jax
@@ -25,10 +26,10 @@ class ScheduleConfig:
 
     def __post_init__(self):
         check_choice("ScheduleConfig.name", self.name, get_args(ScheduleName))
-        if self.peak <= 0 or self.warmup_steps < 0:
+        if not 0 < self.peak < math.inf or self.warmup_steps < 0:
             raise UserError(
-                f"ScheduleConfig: peak {self.peak} must be above 0 and warmup_steps {self.warmup_steps} 0 or more; "
-                "set LEARNING_RATE and WARMUP_STEPS"
+                f"ScheduleConfig: peak {self.peak} must be above 0 and finite, warmup_steps {self.warmup_steps} 0 or "
+                "more; set LEARNING_RATE and WARMUP_STEPS"
             )
         if not 0 <= self.final_fraction <= 1:
             raise UserError(f"ScheduleConfig.final_fraction is {self.final_fraction}: it must lie between 0 and 1")

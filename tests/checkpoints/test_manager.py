@@ -112,12 +112,18 @@ def empty(step: Path) -> None:
     step.mkdir()
 
 
+def folder_of_checksums(step: Path) -> None:
+    (step / CHECKSUMS_FILE).unlink()
+    (step / CHECKSUMS_FILE).mkdir()
+
+
 DAMAGES = {
     "flipped bit": (flip_a_bit, "is damaged"),
     "truncated": (truncate, "has 100 bytes instead of"),
     "missing file": (lambda step: largest_file(step).unlink(), "is missing"),
     "empty": (empty, "the folder is empty"),
     "no checksums": (lambda step: (step / CHECKSUMS_FILE).unlink(), "no list of checksums"),
+    "checksums that are a folder": (folder_of_checksums, "cannot be read"),
     "damaged checksums": (lambda step: os.truncate(step / CHECKSUMS_FILE, 50), "checksums.json is damaged"),
 }
 
@@ -156,7 +162,8 @@ def test_no_step_at_all(tmp_path):
 
 def test_leftovers_of_a_killed_save_are_no_step_and_go_away(saved):
     leftovers = [saved / f"{step}.orbax-checkpoint-tmp" for step in (2, 5, 7)]
-    for leftover in leftovers:
+    copies = [saved / f"7.{ending}" for ending in ("a", "bak", "damaged", "old", "z")]
+    for leftover in (*leftovers, *copies):
         shutil.copytree(saved / "1", leftover)
     assert list_steps(saved) == [1, 2]
     with CheckpointWriter(saved) as writer:
@@ -168,6 +175,7 @@ def test_leftovers_of_a_killed_save_are_no_step_and_go_away(saved):
             time.sleep(0.05)
     assert newest_good_step(saved) == 7
     assert not any(leftover.exists() for leftover in leftovers)
+    assert all(find_damage(copy) is None for copy in copies)  # a person's, whose checksums are theirs
 
 
 def test_the_last_ones_and_every_third_are_kept(tmp_path):

@@ -105,6 +105,29 @@ def test_all_rows_carry_the_same_fields():
     assert batch["pool_ids"].dtype == np.int32
 
 
+def test_evaluation_has_the_fields_of_the_mixtures_other_rows():
+    store = MemoryStore([50] * 20, first_token=103)
+    plain = Stream("plain", "code", store, CausalLM())
+    rows = build_rows([plain, Stream("modal", "code", store, WithModality())], LAYOUT, 0)
+    for batch in evaluation_batches(plan_rows(plain, LAYOUT, 0), 16, absent=rows.empty):
+        assert batch.keys() == next(iterate_batches(rows, 0, [4])).keys()
+        assert set(batch["pool_ids"].ravel().tolist()) == {-1} and batch["pool_ids"].shape == batch["inputs"].shape
+
+
+def test_rows_of_other_sizes_are_refused():
+    @dataclasses.dataclass(frozen=True)
+    class Shorter(WithModality):
+        name = "shorter"
+
+        def __call__(self, row, layout, rng):
+            return dataclasses.replace(super().__call__(row, layout, rng), pool_ids_L=np.ones(3, np.int32))
+
+    store = MemoryStore([50] * 20, first_token=103)
+    streams = [Stream(name, "code", store, objective()) for name, objective in (("a", WithModality), ("b", Shorter))]
+    with pytest.raises(UserError, match=r"pool_ids has other sizes in two streams: \(128,\) of a, \(3,\) of b"):
+        build_rows(streams, LAYOUT, 0)
+
+
 def test_evaluation_takes_each_token_once_and_pads_the_last_batch():
     store = MemoryStore(random_lengths(20), num_shards=2, first_token=1000)
     rows = plan_rows(Stream("code", "code", store, CausalLM()), LAYOUT, 0)

@@ -9,6 +9,7 @@ import pytest
 from command_lines import ROOT, files_under, finish
 
 from t5x_code.tokens import train_bpe
+from t5x_code.training.run_lock import LOCK_FILE
 
 
 def refused(ended, says: str) -> None:
@@ -26,6 +27,10 @@ def refused(ended, says: str) -> None:
         (["NoSuch.thing=3"], "NoSuch"),
         (["TRAIN_STEPS='ten'"], r"LoopConfig\.train_steps is 'ten': it must be of type int"),
         (["LEARNING_RATE='fast'"], r"ScheduleConfig\.peak is 'fast': it must be of type float"),
+        (["LEARNING_RATE=1e999"], "ScheduleConfig: peak inf must be above 0 and finite"),
+        (["OptimizerConfig.clip_norm=1e999"], "clip_norm is inf: it must be positive, or None"),
+        (["SEED=10000000000000000000000"], r"SEED is 1\d+: it must be 0 or more"),
+        (["DataConfig.length=0"], r"DataConfig\.length is 0: it must be 1 or more"),
         (["MODEL_DIR=''"], "MODEL_DIR is empty"),
         (["DATA=''"], "DATA is empty"),
         (["MIXTURE='code_ln'"], "unknown task or mixture code_ln; did you mean code_nl"),
@@ -145,9 +150,10 @@ def test_a_store_of_another_tokenizer(script, tiny, corpus, tmp_path):
     ],
 )
 def test_a_run_is_not_resumed_as_another(script, tiny, whole_run, binding, says):
+    lock = (whole_run / LOCK_FILE).read_bytes()  # it names who held it last
     before = files_under(whole_run)
     refused(script("train.py", *tiny(whole_run, "TRAIN_STEPS=50", binding)), says)
-    assert files_under(whole_run) == before
+    assert files_under(whole_run) | {LOCK_FILE: lock} == before
 
 
 def test_a_source_that_changed_since_its_store_was_made(script, tiny, corpus, tmp_path):

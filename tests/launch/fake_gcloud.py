@@ -1,6 +1,7 @@
 """A gcloud that has one TPU slice: records its calls, runs ssh commands here in HOME, and fails as it is told.
 
-STATE/trouble holds one word per line, each taken once: at a create `quota` or `capacity`; at installing `install` (it
+STATE/trouble holds one word per line, each taken once: at a describe `away` (it fails though the slice is there); at a
+create `quota` or `capacity`; at installing `install` (it
 fails) or `lost` (the slice goes too); at following the log `drop` (the connection ends) or `preempt` (the slice goes
 too). STATE/codes: what train.py ends with, one per start. uv is there, and makes an environment whose python is TRAIN.
 """
@@ -46,13 +47,16 @@ def main(arguments: list[str]) -> int:
         handle.write(" ".join(arguments).replace("\n", " ") + "\n")
     verb, slice_state = arguments[3], STATE / "slice"
     if verb == "describe":
-        if not slice_state.exists():
+        if not slice_state.exists() or trouble("away"):
             return 1
         print(slice_state.read_text())
     elif verb == "create":
         problem = trouble("quota", "capacity")
         if problem == "quota":
             print("ERROR: (gcloud) Quota limit 'TPUV5PPerProject' has been exceeded.", file=sys.stderr)
+        elif slice_state.exists():
+            print("ERROR: (gcloud) ALREADY_EXISTS: there is a node of this name.", file=sys.stderr)
+            return 1
         elif problem == "capacity":
             print("ERROR: (gcloud) There is no more capacity in the zone.", file=sys.stderr)
         else:

@@ -69,6 +69,13 @@ def test_a_slice_that_is_there_is_taken(pod):
     assert ended.returncode == 0 and verbs.count("create") == 1 and "taking the slice" in ended.stderr
 
 
+def test_a_slice_that_is_there_though_it_was_not_described_is_taken(pod):
+    pod()
+    ended, verbs, _ = pod(trouble="away")
+    assert ended.returncode == 0 and verbs[-5:] == ["create", "scp", "ssh", "ssh", "ssh"], ended.stderr
+    assert "there after all" in ended.stderr
+
+
 def test_what_runs_on_a_slice_that_is_there_is_ended_first(pod):
     pod()
     earlier = subprocess.Popen(["sleep", "100"], start_new_session=True)

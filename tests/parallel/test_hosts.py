@@ -69,6 +69,9 @@ def test_the_only_gpu_that_a_task_sees_is_its_own(initialized, visible, local):
 
 def test_a_tpu_vm_asks_its_metadata(initialized, monkeypatch):
     monkeypatch.setattr(hosts.glob, "glob", lambda pattern: ["/dev/accel0"])
+    monkeypatch.setattr(hosts.importlib.util, "find_spec", lambda name: None)
+    assert initialized() is None  # what looks like a TPU's device is another's
+    monkeypatch.setattr(hosts.importlib.util, "find_spec", lambda name: "libtpu")
     assert initialized() is not None
 
 

@@ -9,6 +9,7 @@ from t5x_code.errors import UserError
 from t5x_code.parallel.mesh import MeshShape, make_mesh
 from t5x_code.recipes import memory_choice
 from t5x_code.recipes.gin_files import load_recipe
+from t5x_code.recipes.memory import estimate_memory
 from t5x_code.recipes.memory_choice import Devices, check_memory, fit_memory, recipe_memory, settle_memory
 
 GIB = 1 << 30
@@ -77,6 +78,14 @@ def test_devices_of_unknown_memory_recompute_all():
     recipe, _ = load_recipe(CODEGEN2_1B)
     settled = settle_memory(recipe, ON_16, Devices("tpu", None))
     assert (settled.model.remat, settled.loop.microbatch_size) == ("full", 16)
+
+
+def test_a_weight_average_stays_on_the_device_when_moments_do_not():
+    recipe, _ = load_recipe(["gin/codegen2_1b.gin"], ["OptimizerConfig.offload=True"])
+    averaged = dataclasses.replace(recipe.optimizer, ema_decay=0.999)
+    model = dataclasses.replace(recipe.model, remat="full")
+    of = [estimate_memory(model, optimizer, ONE, 1, 1, 128, "gpu") for optimizer in (recipe.optimizer, averaged)]
+    assert of[0].optimizer == 0 and of[1].optimizer == of[1].parameters
 
 
 @pytest.mark.parametrize(

@@ -276,6 +276,8 @@ def test_a_request_to_stop_ends_an_evaluation_which_the_next_start_makes_up_for(
     assert run(folder, evaluation=evaluation) == 6
     assert metrics_of(folder) == metrics_of(never_stopped)
     jax.tree.map(np.testing.assert_array_equal, files_of_step(folder, 6), files_of_step(never_stopped, 6))
+    assert run(folder, evaluation=evaluation) == 6  # nothing is left to make up for: no evaluation begins
+    assert metrics_of(folder) == metrics_of(never_stopped)
 
 
 def test_benchmarks_see_the_averaged_weights_every_so_many_steps_and_change_nothing(run, tmp_path):

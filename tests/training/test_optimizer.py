@@ -42,7 +42,7 @@ def test_a_zero_gradient_leaves_only_decay(tiny_model, tiny_params, name):
     jax.tree.map(lambda got, want: np.testing.assert_allclose(got, want, rtol=1e-6), updates, expected)
 
 
-@pytest.mark.parametrize("clip_norm", [0.5, 1e9, np.inf])
+@pytest.mark.parametrize("clip_norm", [0.5, 1e9, None])
 @pytest.mark.parametrize("name", ["adamw", "lion"])
 def test_equal_to_optax(tiny_model, tiny_params, name, clip_norm):
     axes = logical_axes(tiny_model)
@@ -52,7 +52,7 @@ def test_equal_to_optax(tiny_model, tiny_params, name, clip_norm):
         "adamw": optax.adamw(0.01, 0.9, 0.999, 1e-8, weight_decay=0.1, mask=decay_mask(axes)),
         "lion": optax.lion(0.01, 0.9, 0.999, weight_decay=0.1, mask=decay_mask(axes)),
     }[name]
-    alias = optax.chain(optax.clip_by_global_norm(clip_norm), alias)
+    alias = optax.chain(optax.clip_by_global_norm(clip_norm), alias) if clip_norm else alias
     states = [ours.init(params), alias.init(params)]
     for seed in range(3):
         keys = jax.random.split(jax.random.key(seed), 100)
@@ -108,7 +108,7 @@ def test_muon_orthogonalises_each_layer_and_leaves_the_vocabulary_to_adam(tiny_m
 
 def test_no_update_of_adafactor_is_larger_than_the_learning_rate():
     """Where a gradient grows a thousandfold, its root mean square is behind."""
-    config = OptimizerConfig(name="adafactor", weight_decay=0.0, clip_norm=np.inf, schedule=CONSTANT)
+    config = OptimizerConfig(name="adafactor", weight_decay=0.0, clip_norm=None, schedule=CONSTANT)
     optimizer, params = make_optimizer(config, {"kernel": ("embed", "mlp")}), {"kernel": jnp.ones((4, 8))}
     state = optimizer.init(params)
     for scale in (1.0, 1000.0):
