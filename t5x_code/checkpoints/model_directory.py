@@ -21,7 +21,7 @@ from jax.sharding import Mesh, SingleDeviceSharding
 from t5x_code.buckets import in_bucket
 from t5x_code.checkpoints.manager import read_item
 from t5x_code.checkpoints.model_step import CHECKPOINTS_FOLDER, find_params
-from t5x_code.checkpoints.streaming import LazyArray, write_step
+from t5x_code.checkpoints.streaming import LazyArray, read_arrays, write_step
 from t5x_code.errors import UserError
 from t5x_code.models.config import RopeScaling, TransformerConfig
 from t5x_code.models.decoder import logical_axes, param_shapes
@@ -60,7 +60,9 @@ def read_description(folder: epath.PathLike) -> ModelDescription:
         config["window_pattern"] = tuple(config["window_pattern"])
         if config.get("rope_scaling"):
             config["rope_scaling"] = RopeScaling(**config["rope_scaling"])
-        return ModelDescription(config=TransformerConfig(**config), **fields)
+        description = ModelDescription(config=TransformerConfig(**config), **fields)
+    except IsADirectoryError:
+        raise UserError(f"{path} is a folder, not the description of a model; remove it or restore the file") from None
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(
             f"{folder} is no model directory: it has no {MODEL_FILE} (a Hugging Face folder becomes one by "
@@ -68,6 +70,9 @@ def read_description(folder: epath.PathLike) -> ModelDescription:
         ) from None
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{path} cannot be read by this version: {error}") from error
+    if not isinstance(description.extra, dict):
+        raise UserError(f"{path} is damaged: its extra is {description.extra!r}, not an object; restore it")
+    return description
 
 
 def start_run_directory(
@@ -162,12 +167,43 @@ def read_model_directory(
         mesh: parameters are laid out on it; None: on the first device.
 
     Raises:
-        UserError: no model directory, no such step, or no step that is whole.
+        UserError: no model directory, no such step, no step that is whole, or one that `model.json` does not describe.
     """
     description = read_description(folder)
+    return description, read_params(folder, description.config, step, mesh)[1]
+
+
+def read_params(
+    folder: epath.PathLike, config: TransformerConfig, step: int | None = None, mesh: Mesh | None = None
+) -> tuple[int, Any]:
+    """The step that is read and its parameters, or their average where the run kept one.
+
+    Args:
+        folder: a model directory.
+        config: what its `model.json` says.
+        step: a checkpoint; None: the newest that is whole.
+        mesh: parameters are laid out on it; None: on the first device.
+
+    Raises:
+        UserError: no such step, no step that is whole, or its parameters are not those of `config`; names the first
+            that differs.
+    """
+    checkpoints = epath.Path(folder) / CHECKPOINTS_FOLDER
     step, item = find_params(folder, step)
-    abstract = abstract_params(description.config, mesh)
-    return description, read_item(epath.Path(folder) / CHECKPOINTS_FOLDER, step, item, abstract)
+    refuse_other_shapes(checkpoints, step, item, config)
+    return step, read_item(checkpoints, step, item, abstract_params(config, mesh))
+
+
+def refuse_other_shapes(checkpoints: epath.Path, step: int, item: str, config: TransformerConfig) -> None:
+    """Raises a UserError unless a step holds the parameters of `config`; opens its arrays and reads none."""
+    ours, theirs = _shapes(config), {path: array.shape for path, array in read_arrays(checkpoints, step, item).items()}
+    for name in sorted(ours.keys() | theirs.keys()):
+        if ours.get(name) != theirs.get(name):
+            shapes = f"{theirs.get(name, 'absent')} there, {MODEL_FILE} says {ours.get(name, 'absent')}"
+            raise UserError(
+                f"{checkpoints / str(step)} is damaged or of another model: parameter {name} is {shapes}; restore the "
+                f"{MODEL_FILE} that it was written with"
+            )
 
 
 def load_initial_params(

@@ -143,7 +143,8 @@ def read_arrays(folder: epath.PathLike, step: int, item: str) -> dict[str, ts.Te
     keys = (entry["key_metadata"] for entry in description["tree_metadata"].values())
     paths = ["/".join(str(key["key"]) for key in path) for path in keys]
     context = _context(file_io_mode={"mode": "memmap"})  # local files: read without a copy in between
-    return {path: ts.open(_spec(folder, path, **layout), open=True, context=context).result() for path in paths}
+    opening = {path: ts.open(_spec(folder, path, **layout), open=True, context=context) for path in paths}
+    return {path: array.result() for path, array in opening.items()}
 
 
 def read_whole(array: ts.TensorStore, shape: tuple[int, ...]) -> np.ndarray:

@@ -10,7 +10,9 @@ from t5x_code.evaluation.functional import (
     evaluate_multilingual,
 )
 from t5x_code.evaluation.logic_equivalence import ALL_PROBLEMS, VERDICT, evaluate_logic_equivalence
+from t5x_code.evaluation.protocols import resolve_protocol
 from t5x_code.evaluation.request import Evaluation, Request, Results
+from t5x_code.evaluation.sandbox.isolation import choose_isolation
 from t5x_code.evaluation.teacher_forced import evaluate_loss
 
 EVALUATIONS: dict[str, Evaluation] = {
@@ -40,7 +42,18 @@ def evaluate(request: Request) -> Results:
     """Runs the evaluation that the request names.
 
     Raises:
-        UserError: there is none of that name or variant, or the request lacks what it needs or has what it ignores.
+        UserError: as `check_request`, or the request lacks what the evaluation needs.
+    """
+    check_request(request)
+    return EVALUATIONS[request.name](request)
+
+
+def check_request(request: Request) -> None:
+    """Finds what is wrong with a request before its models are there.
+
+    Raises:
+        UserError: there is no evaluation of that name, variant or protocol, the request has what it ignores, or it
+            runs programs, which was not allowed or does not work here.
     """
     if request.name not in EVALUATIONS:
         raise UserError(f"there is no evaluation {request.name!r}; choose one of {', '.join(EVALUATIONS)}")
@@ -49,7 +62,10 @@ def evaluate(request: Request) -> Results:
         known = f"choose one of {', '.join(variants)}" if variants else "it has none; leave out --variant"
         raise UserError(f"--eval={request.name} has no variant {request.variant!r}; {known}")
     _refuse_ignored(request)
-    return EVALUATIONS[request.name](request)
+    if request.protocol is not None:
+        resolve_protocol(request.protocol, request.sampled)
+    if request.name in WRITES_PROGRAMS:
+        choose_isolation(request.execution)
 
 
 def _refuse_ignored(request: Request) -> None:

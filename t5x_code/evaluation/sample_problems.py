@@ -95,7 +95,8 @@ def plan_draws(model: TextModel, problems: Sequence[Problem], protocol: Protocol
     """What is asked, found out before anything is written.
 
     Raises:
-        UserError: numbers that mean nothing, or a model that does not infill for problems that want it.
+        UserError: numbers that mean nothing, a model that does not infill for problems that want it, or no room for a
+            prompt.
     """
     generation = GenerationConfig(
         max_new_tokens=protocol.max_new_tokens,
@@ -141,9 +142,18 @@ def draw_samples(
 
 
 def fit(model: TextModel, problem: Problem, room: int) -> Problem:
-    """The problem with as much of its prompt's end, and its suffix's beginning, as the context takes."""
+    """The problem with as much of its prompt's end, and its suffix's beginning, as the context takes.
+
+    Raises:
+        UserError: what stands around them takes more than that already.
+    """
     fitting, tokens_left = problem, room - _CONTROL_TOKENS
     while (over := _num_tokens(model, fitting) - room) > 0:
+        if fitting is not problem and tokens_left <= 0:
+            raise UserError(
+                f"{problem.task_id}: a prompt without any text takes {room + over} tokens, but the model's context has "
+                f"room for {room} beside the new ones; lower --max_new_tokens, or take a model of a longer context"
+            )
         if fitting is not problem:  # cut inside a word or a character, a text may take more tokens than it was cut to
             tokens_left -= over
         fitting = _cut(model, problem, max(0, tokens_left))

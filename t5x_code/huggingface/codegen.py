@@ -63,7 +63,8 @@ def config_to_hf(config: TransformerConfig) -> dict[str, Any]:
 
 def find_mp_num(hf: HfConfig) -> int:
     """The layout of a checkpoint: as config.json's `mp_num` says, else by the released sizes."""
-    return hf.get("mp_num") or MP_NUM_OF_SHAPE.get((hf["n_layer"], hf["n_embd"]), DEFAULT_MP_NUM)
+    said = hf.get("mp_num")
+    return MP_NUM_OF_SHAPE.get((hf["n_layer"], hf["n_embd"]), DEFAULT_MP_NUM) if said is None else said
 
 
 def tensor_rules(config: TransformerConfig, hf: HfConfig) -> tuple[TensorRule, ...]:

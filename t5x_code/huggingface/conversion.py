@@ -20,11 +20,13 @@ from t5x_code.checkpoints.model_directory import (
     ModelDescription,
     abstract_params,
     read_description,
+    refuse_other_shapes,
     write_model_directory,
 )
 from t5x_code.checkpoints.model_step import Damage, with_params
 from t5x_code.checkpoints.streaming import LazyArray, place, read_arrays
 from t5x_code.errors import UserError
+from t5x_code.huggingface.codegen import CODEGEN
 from t5x_code.huggingface.families import family_by_name, family_of_config, family_of_hf_config
 from t5x_code.huggingface.family import Family, HfConfig, read_config, write_config
 from t5x_code.huggingface.parameters import are_plain, lazy_params, their_shapes, their_tensors
@@ -137,15 +139,12 @@ def export_model(
     name = family or description.family
     merged = dataclasses.replace(description.config, lora_rank=0, lora_alpha=TransformerConfig.lora_alpha)
     found = family_by_name(name) if name else family_of_config(merged)
-    hf = write_config(found, merged) | {"torch_dtype": dtype}
-    if mp_num is not None:
-        if "mp_num" not in hf:
-            raise UserError(f"--mp_num is CodeGen's, the model is {found.name}; leave it out")
-        hf["mp_num"] = mp_num
+    hf = _with_mp_num(found, write_config(found, merged) | {"torch_dtype": dtype}, mp_num)
     shapes = their_shapes(found, merged, hf)
     unfinished = folder.parent / f"{folder.name}.unfinished"
 
     def write(checkpoints: epath.Path, step: int, item: str, damage: Damage) -> None:
+        refuse_other_shapes(checkpoints, step, item, description.config)
         arrays = read_arrays(checkpoints, step, item)
         if not are_plain(arrays) and damage():  # TensorStore maps files too, but a disk's error would end the process
             return
@@ -203,7 +202,26 @@ def _copy_tokenizer(source: epath.Path, target: Path, description: ModelDescript
     for path in source.iterdir() if source.is_dir() else ():
         (target / path.name).write_bytes(path.read_bytes())
     tokenizer = Tokenizer.load(str(target)) if (target / TOKENIZER_FILE).is_file() else None
+    if tokenizer is not None and description.begin_document:
+        _lead_with_eod(target / TOKENIZER_FILE, tokenizer)
     return written_token_ids(description.extra, tokenizer)
+
+
+def _lead_with_eod(path: Path, tokenizer: Tokenizer) -> None:
+    """Makes the template of a tokenizer.json put the end-of-document token before a text, and nothing else."""
+    text, eod = tokenizer.eod_text, tokenizer.special_tokens.eod
+    description = json.loads(path.read_bytes())
+    before = description.get("post_processor") or {}
+    kept = [part for part in before.get("processors", [before]) if part.get("type") == "ByteLevel"]  # of offsets alone
+    single = [{"SpecialToken": {"id": text, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
+    template = {
+        "type": "TemplateProcessing",
+        "single": single,
+        "pair": [*single, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {text: {"id": text, "ids": [eod], "tokens": [text]}},
+    }
+    description["post_processor"] = {"type": "Sequence", "processors": [*kept, template]} if kept else template
+    path.write_text(json.dumps(description))
 
 
 def _read_config(folder: Path, family: str | None = None, mp_num: int | None = None) -> tuple[Family, HfConfig]:
@@ -218,7 +236,20 @@ def _read_config(folder: Path, family: str | None = None, mp_num: int | None = N
     if not isinstance(hf, dict):
         raise UserError(f"{path} is no JSON object; download it again")
     found = family_by_name(family) if family else family_of_hf_config(hf)
-    return found, hf | ({"mp_num": mp_num} if mp_num is not None else {})
+    return found, _with_mp_num(found, hf, mp_num)
+
+
+def _with_mp_num(family: Family, hf: HfConfig, mp_num: int | None) -> dict[str, Any]:
+    """A config.json that says the layout of --mp_num, if one is given.
+
+    Raises:
+        UserError: the family has one layout.
+    """
+    if mp_num is None:
+        return dict(hf)
+    if family is not CODEGEN:
+        raise UserError(f"--mp_num is CodeGen's, the model is {family.name}; leave it out")
+    return {**hf, "mp_num": mp_num}
 
 
 def _counted(tensors: Iterator[np.ndarray], itemsize: int, on_progress: Callable[[int], Any]) -> Iterator[np.ndarray]:

@@ -4,6 +4,8 @@ A family's file says, as data, which field of ours is which field of theirs, and
 """
 
 import dataclasses
+import math
+import typing
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -44,9 +46,26 @@ def read_config(family: Family, hf: HfConfig) -> TransformerConfig:
         wanted = " or ".join(map(repr, family.model_types))
         raise UserError(f"config.json has model_type {model_type!r}, not {wanted}; choose another --family")
     try:
-        return family.config_from_hf(hf)
+        config = family.config_from_hf(hf)
+        _check_types(config)
+        return config
     except (TypeError, ValueError, AttributeError, ArithmeticError) as error:  # a text where a number belongs, no heads
         raise UserError(f"config.json cannot be read as {family.name}'s: {error}") from error
+
+
+def _check_types(config: TransformerConfig | RopeScaling) -> None:
+    """Raises TypeError, by our name of the field, for what JSON may have for a whole number, a finite one or a flag."""
+    kinds = {bool: (bool,), int: (int,), float: (int, float)}  # True is no number here
+    for field in dataclasses.fields(config):
+        value, hints = getattr(config, field.name), (field.type, *typing.get_args(field.type))
+        if isinstance(value, RopeScaling):
+            _check_types(value)
+        kind = next((kind for kind in kinds if kind in hints), None)
+        if kind is None or (value is None and type(None) in hints):
+            continue
+        for one in value if isinstance(value, tuple) else (value,):
+            if type(one) not in kinds[kind] or not math.isfinite(one):
+                raise TypeError(f"{field.name} is {value!r}: it must be of type {kind.__name__}")
 
 
 def write_config(family: Family, config: TransformerConfig) -> dict[str, Any]:
@@ -134,15 +153,17 @@ def refuse_unless(hf: HfConfig, name: str, value: Any) -> None:
 def read_rope(hf: HfConfig) -> dict[str, Any]:
     """Our fields of the rotation, as transformers 4 (`rope_theta`, `rope_scaling`) or 5 (`rope_parameters`) says it.
 
+    As in transformers 5, `rope_scaling` stands for `rope_parameters`, and what either says goes before what stands
+    beside them.
+
     Raises:
         UserError: a kind of scaling that the decoder does not have.
     """
-    parameters = hf.get("rope_parameters") or {}
-    for said in (hf, parameters):
+    scaling = hf.get("rope_scaling") or hf.get("rope_parameters") or {}
+    for said in (hf, scaling):
         refuse_unless(said, "partial_rotary_factor", 1.0)
-    scaling = hf.get("rope_scaling") or parameters
     kind = scaling.get("rope_type", scaling.get("type", "default"))
-    base = float(parameters.get("rope_theta", hf.get("rope_theta", 10_000.0)))
+    base = float(scaling.get("rope_theta", hf.get("rope_theta", 10_000.0)))
     if kind == "default":
         return {"rope_base": base, "rope_scaling": None}
     if kind != "llama3":

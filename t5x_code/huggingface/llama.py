@@ -17,6 +17,7 @@ from t5x_code.huggingface.family import (
 from t5x_code.huggingface.tensor_rules import TensorRule, rule, with_biases
 from t5x_code.models.config import TransformerConfig
 
+QWEN2_KV_HEADS, QWEN2_WINDOW = 32, 4096  # of transformers' class, where config.json is silent
 FULL, SLIDING = "full_attention", "sliding_attention"  # of Qwen2's `layer_types`
 SIZES = {
     "num_layers": "num_hidden_layers",
@@ -49,14 +50,17 @@ def llama_config_from_hf(hf: HfConfig) -> TransformerConfig:
 
 
 def llama_config_to_hf(config: TransformerConfig) -> dict[str, Any]:
-    """See `family.write_config`."""
+    """See `family.write_config`. transformers refuses heads that do not divide the width, whatever their own is."""
+    if config.model_dim % config.num_heads:
+        sizes = f"num_heads {config.num_heads}, which does not divide its model_dim {config.model_dim}"
+        raise UserError(f"the model has {sizes}, as llama's must; choose another --family")
     return {**_written_fields(config), **write_fields(config, LLAMA_BIASES)}
 
 
 def qwen2_config_from_hf(hf: HfConfig) -> TransformerConfig:
     """See `family.read_config`."""
-    shared = _shared_fields(hf)
-    window = hf.get("sliding_window") if hf.get("use_sliding_window") else None
+    shared = _shared_fields({"num_key_value_heads": QWEN2_KV_HEADS, **hf})
+    window = hf.get("sliding_window", QWEN2_WINDOW) if hf.get("use_sliding_window") else None
     kinds = hf.get("layer_types") or _kinds_of_layers(hf)
     unknown = sorted(set(kinds) - {FULL, SLIDING})
     if unknown or len(kinds) != hf.get("num_hidden_layers"):
@@ -90,12 +94,13 @@ def _shared_fields(hf: HfConfig) -> dict[str, Any]:
     refuse_unless(hf, "hidden_act", "silu")
     sizes = read_sizes(hf, SIZES)
     head_dim = hf.get("head_dim") or head_dim_of(hf, "hidden_size", "num_attention_heads")
+    kv_heads = hf.get("num_key_value_heads")
     return {
         **sizes,
         **read_options(hf, OPTIONS),
         **read_rope(hf),
         **BLOCK,
-        "num_kv_heads": hf.get("num_key_value_heads") or sizes["num_heads"],
+        "num_kv_heads": sizes["num_heads"] if kv_heads is None else kv_heads,
         "head_dim": head_dim,
         "rotary_dim": head_dim,
     }

@@ -5,7 +5,7 @@ Prompts are put together from token ids, so text that spells a control token rem
 
 import dataclasses
 import functools
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -19,14 +19,24 @@ from t5x_code.models.few_rows import Decoding, decoding_params
 StopRule = Callable[[str], int | None]  # text so far -> how much of it to keep, or None to go on
 
 
-def at_strings(strings: Sequence[str]) -> StopRule | None:
-    """Ends a text before the first occurrence of any of these; None for none."""
+@dataclasses.dataclass(frozen=True)
+class StopStrings:
+    """A stop rule that ends a text before the first occurrence of any of these.
 
-    def first(text: str) -> int | None:
-        found = [text.find(string) for string in strings]
+    Of those that spell a control token, which no decoded text shows, the token ends a text as well.
+    """
+
+    strings: tuple[str, ...]
+
+    def __call__(self, text: str) -> int | None:
+        """Where the first one begins."""
+        found = [text.find(string) for string in self.strings]
         return min((at for at in found if at >= 0), default=None)
 
-    return first if strings else None
+
+def at_strings(strings: Sequence[str]) -> StopRule | None:
+    """Ends a text before the first occurrence of any of these; None for none."""
+    return StopStrings(tuple(strings)) if strings else None
 
 
 class FimTokens(Protocol):
@@ -82,6 +92,8 @@ class TextModel:
     int8: bool = False  # read weights rounded to 8 bits when generating
     stop_tokens: tuple[int, ...] = ()  # that end a document beside eod
     forbidden_tokens: tuple[int, ...] = ()  # never written, such as the text rows of a split vocabulary
+    # By the texts that spell them, which `decode` leaves out.
+    control_ids: Mapping[str, int] = dataclasses.field(default_factory=dict)
     # How many of a prompt's first tokens see each other both ways: those that did in training.
     prefix_length: Callable[[np.ndarray], int] = lambda prompt_N: 0
 
@@ -215,6 +227,9 @@ def _completions(
     on_answers: OnAnswers,
 ) -> list[list[Completion]]:
     """Completions of prompts, and the texts that stand before them."""
+    if isinstance(stop, StopStrings):
+        spelt = [model.control_ids[string] for string in stop.strings if string in model.control_ids]
+        generation = dataclasses.replace(generation, stop_tokens=(*generation.stop_tokens, *spelt))
 
     def should_stop(index: int, tokens: list[int]) -> bool:
         return stop(model.tokenizer.decode_continuation(tokens, befores[index])) is not None

@@ -14,18 +14,17 @@ import jax
 from etils import epath
 
 import t5x_code
-from t5x_code.checkpoints.manager import absolute_path, read_item
+from t5x_code.checkpoints.manager import absolute_path
 from t5x_code.checkpoints.model_directory import (
     MODEL_FILE,
     TOKENIZER_FOLDER,
-    abstract_params,
     read_description,
+    read_params,
 )
-from t5x_code.checkpoints.model_step import CHECKPOINTS_FOLDER, find_params
 from t5x_code.data.declarations import VALIDATION
 from t5x_code.data.document_texts import held_out_texts
 from t5x_code.errors import UserError
-from t5x_code.evaluation.registry import evaluate
+from t5x_code.evaluation.registry import check_request, evaluate
 from t5x_code.evaluation.request import HeldOutRows, Request, Results, Sampled
 from t5x_code.evaluation.sandbox.limits import Execution
 from t5x_code.huggingface.conversion import CONFIG_FILE, load_onto_mesh
@@ -48,6 +47,7 @@ from t5x_code.recipes.vocabulary import PYTHON_WORDS_FOLDER
 from t5x_code.reports.similarity_plot import draw_similarities
 from t5x_code.tokens.tokenizer import Tokenizer
 
+OF_MODELS = ("step", "int8", "batch_size")  # flags that say how a model is read and asked
 VERSIONED = ("jax", "jaxlib", "flax", "numpy", "tokenizers")
 
 
@@ -87,6 +87,7 @@ def evaluate_command(command: EvaluationCommand) -> Results:
     """
     check_writable(command.output)
     request = _request(command)
+    check_request(request)  # before a large model is read for nothing
     use_compilation_cache()
     start = time.time()
     if command.model_dir:
@@ -125,6 +126,8 @@ def _request(command: EvaluationCommand) -> Request:
         raise UserError(f"--before does nothing in --eval={command.eval}; leave it out")
     if command.model_dir and command.samples:
         raise UserError("--model_dir does nothing to --samples, which are drawn already; give one of them")
+    if command.samples:
+        _refuse_of_models(command)
     return Request(
         name=command.eval,
         trained_groups=frozenset(read_trained_groups(command.model_dir) if command.model_dir else ()),
@@ -142,6 +145,13 @@ def _request(command: EvaluationCommand) -> Request:
     )
 
 
+def _refuse_of_models(command: EvaluationCommand) -> None:
+    """Raises a UserError that names a flag which was given and would do nothing without a model."""
+    for name in OF_MODELS:
+        if getattr(command, name) != getattr(EvaluationCommand, name):
+            raise UserError(f"--{name} does nothing to --samples, which are drawn already; leave it out")
+
+
 def _open_model(command: EvaluationCommand) -> TextModel:
     """A model directory, or a Hugging Face folder as it stands."""
     folder = epath.Path(command.model_dir)
@@ -154,8 +164,7 @@ def _open_model(command: EvaluationCommand) -> TextModel:
         tokenizer = Tokenizer.load(command.model_dir)
         return text_model(description, params, tokenizer, name=str(absolute_path(folder)), mesh=mesh, int8=command.int8)
     description = read_description(folder)
-    step, item = find_params(folder, command.step)
-    params = read_item(folder / CHECKPOINTS_FOLDER, step, item, abstract_params(description.config, mesh))
+    step, params = read_params(folder, description.config, command.step, mesh)
     tokenizer = Tokenizer.load(str(folder / TOKENIZER_FOLDER))
     name = f"{absolute_path(folder)}, step {step}"
     return text_model(description, params, tokenizer, name=name, mesh=mesh, int8=command.int8)

@@ -8,15 +8,32 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from t5x_code.errors import UserError
+
 
 def read_metrics(path: epath.PathLike) -> list[dict[str, Any]]:
-    """The lines of a `metrics.jsonl`, whose NaN and infinities are texts; broken lines are left out."""
+    """The lines of a `metrics.jsonl`, whose NaN and infinities are texts; broken lines are left out.
+
+    Raises:
+        UserError: a folder is in its place.
+    """
+    try:
+        lines = epath.Path(path).read_bytes().decode(errors="replace").splitlines()
+    except IsADirectoryError:
+        raise UserError(f"{path} is a folder, not the metrics of a run; remove it or restore the file") from None
     records = []
-    for line in epath.Path(path).read_bytes().decode(errors="replace").splitlines():
-        with contextlib.suppress(ValueError, AttributeError):
-            named = json.loads(line).items()
-            records.append({name: float(value) if isinstance(value, str) else value for name, value in named})
+    for line in lines:
+        with contextlib.suppress(ValueError, TypeError, KeyError, OverflowError):
+            records.append(_numbers(json.loads(line)))
     return records
+
+
+def _numbers(record: dict[str, Any]) -> dict[str, Any]:
+    """What a line says, by name; raises where it says no step, or something that is no number."""
+    step = record["step"]
+    if not isinstance(step, int):
+        raise TypeError("a step is a whole number")
+    return {name: float(value) for name, value in record.items()} | {"step": step}
 
 
 def unigram_shares(tokens_N: np.ndarray, vocab_size: int) -> np.ndarray:

@@ -19,6 +19,7 @@ from t5x_code.checkpoints.model_directory import (
     load_initial_params,
     read_description,
     read_model_directory,
+    read_params,
     refuse_other_model,
     start_run_directory,
     write_model_directory,
@@ -74,6 +75,26 @@ def test_the_average_of_the_weights_is_taken_where_there_is_one(params, tmp_path
     jax.tree.map(np.testing.assert_array_equal, kept, params)
     with pytest.raises(UserError, match=r"no step 4; it has \[3\]"):
         read_model_directory(tmp_path, step=4)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_layers": 2}, r"layers/attention/\S+ is \(1, \S.*\) there, model.json says \(2, "),
+        ({"vocab_multiple": 3000}, r"embedding/kernel is \(128, 16\) there, model.json says \(3000, 16\)"),
+        ({"qkv_bias": True}, r"key/bias is absent there, model.json says \(1, "),
+        ({"head_bias": False}, r"head/bias is \(128,\) there, model.json says absent"),
+    ],
+)
+def test_a_description_of_another_model_is_refused_before_anything_is_read(written, params, tmp_path, change, message):
+    other = dataclasses.replace(CONFIG, **change)
+    with pytest.raises(UserError, match=f"checkpoints/0 is damaged or of another model: parameter .*{message}"):
+        read_params(written, other)
+    with CheckpointWriter(tmp_path / "checkpoints") as writer:  # as a run writes it, with an average that is read
+        writer.save(3, Checkpoint(params, params))
+    with pytest.raises(UserError, match=f"checkpoints/3 is damaged or of another model: parameter .*{message}"):
+        read_params(tmp_path, other)
+    assert read_params(tmp_path, CONFIG)[0] == 3
 
 
 def test_a_model_starts_another(written, params):
@@ -204,6 +225,14 @@ def test_what_is_no_model_directory_is_refused(written, tmp_path, tokenizer, par
     fields["config"]["from_the_future"] = 1
     (tmp_path / "model.json").write_text(json.dumps(fields))
     with pytest.raises(UserError, match=r"cannot be read by this version: .*from_the_future"):
+        read_description(tmp_path)
+    fields["config"].pop("from_the_future")
+    (tmp_path / "model.json").write_text(json.dumps({**fields, "extra": 3}))
+    with pytest.raises(UserError, match=r"model\.json is damaged: its extra is 3, not an object"):
+        read_description(tmp_path)
+    (tmp_path / "model.json").unlink()
+    (tmp_path / "model.json").mkdir()
+    with pytest.raises(UserError, match=r"model\.json is a folder, not the description of a model"):
         read_description(tmp_path)
 
 

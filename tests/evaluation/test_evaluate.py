@@ -11,7 +11,7 @@ from t5x_code.errors import UserError
 from t5x_code.evaluation.in_training import BenchmarksConfig
 from t5x_code.evaluation.incremental import incremental_problems
 from t5x_code.evaluation.problems import read_humaneval
-from t5x_code.evaluation.registry import evaluate
+from t5x_code.evaluation.registry import check_request, evaluate
 from t5x_code.evaluation.request import HeldOutRows, Request, Sampled
 from t5x_code.evaluation.sandbox import isolation
 from t5x_code.evaluation.sandbox.limits import Execution
@@ -96,6 +96,18 @@ def test_code_runs_only_where_it_was_allowed(request_for, monkeypatch):
     assert isolation.choose_isolation(Execution(allowed=True, allowed_without_isolation=True)) == "rlimits"
     with pytest.raises(UserError, match=r"bubblewrap does not work here \(not here\)"):
         evaluate(request_for(execution=Execution(allowed=True, isolation="bubblewrap")))
+
+
+def test_what_is_wrong_with_a_request_shows_without_its_model(request_for):
+    for changes, message in (
+        ({"name": "x"}, "no evaluation 'x'"),
+        ({"variant": "x"}, "no variant 'x'"),
+        ({"protocol": "x"}, "no protocol 'x'"),
+        ({"execution": Execution()}, "add --allow_code_execution"),
+    ):
+        with pytest.raises(UserError, match=message):
+            check_request(dataclasses.replace(request_for(model=None), **changes))
+    check_request(request_for(model=None))
 
 
 def test_what_an_evaluation_lacks_is_said(request_for):

@@ -202,6 +202,14 @@ def test_a_cut_inside_a_character_leaves_no_more_than_fits(model, room):
     assert len(infill_prompt(model, gap.prompt, gap.suffix)) <= room
 
 
+def test_a_context_that_takes_no_prompt_at_all_is_refused(model):
+    gap, start = Problem("a", "x", "", "", (), suffix="y", is_infill=True), Problem("a", "x", "", "", ())
+    for problem, begin in ((gap, 1), (start, 8)):
+        led = dataclasses.replace(model, begin=(256,) * begin)
+        with pytest.raises(UserError, match=r"a: a prompt without any text takes \d tokens, .* room for 4 beside"):
+            sample_problems.fit(led, problem, 4)
+
+
 def test_one_process_at_a_time_adds_to_a_samples_file(tmp_path):
     path = tmp_path / "s.jsonl"
     program = "import sys; from t5x_code.evaluation.samples_file import SamplesFile; SamplesFile(sys.argv[1], {})"

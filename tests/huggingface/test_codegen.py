@@ -27,10 +27,11 @@ def test_mp_num_is_found_in_this_order():
     assert find_mp_num({"n_layer": 20, "n_embd": 1024}) == 4
     assert find_mp_num(small) == find_mp_num(small | {"n_embd": 4096}) == 8
     assert find_mp_num(small | {"mp_num": 2}) == 2
+    assert find_mp_num(small | {"mp_num": 0}) == 0  # which no checkpoint has
 
 
 def test_an_mp_num_that_does_not_divide_the_heads_is_refused():
     model = random_torch_model("codegen", 0)
-    for mp_num in (7, "four"):
+    for mp_num in (7, "four", 0, -1):
         with pytest.raises(UserError, match=rf"mp_num {mp_num} does not divide the \d+ heads"):
             our_model("codegen", model.config.to_dict() | {"mp_num": mp_num}, tensors_of(model))

@@ -17,17 +17,25 @@ import torch
 import transformers
 from random_models import CLASSES, random_hf_config, random_tensors, random_torch_model
 
-from t5x_code.checkpoints.model_directory import read_description, read_model_directory, write_model_directory
+from t5x_code.checkpoints.model_directory import (
+    ModelDescription,
+    read_description,
+    read_model_directory,
+    write_model_directory,
+)
 from t5x_code.errors import UserError
 from t5x_code.huggingface.conversion import export_model, import_model, load_onto_mesh
 from t5x_code.huggingface.families import FAMILIES
 from t5x_code.huggingface.family import read_config, write_config
 from t5x_code.huggingface.safetensors_file import write_safetensors
 from t5x_code.huggingface.weights_folder import WeightsFolder
+from t5x_code.inference.infilling import left_to_right_prompt
 from t5x_code.models.decoder import hidden_states, init_params, logits
 from t5x_code.models.lora import join, trained
 from t5x_code.parallel.mesh import MeshConfig, make_mesh
+from t5x_code.recipes.text_model import text_model
 from t5x_code.tokens.special_tokens import EOD_TEXT, EOM_TEXT, SEP_TEXT, mask_text
+from t5x_code.tokens.tokenizer import Tokenizer
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DTYPES = ("float32", "bfloat16", "float16")
@@ -292,6 +300,75 @@ def test_mp_num_is_codegens_alone(tmp_path):
     import_model(str(tmp_path / "theirs"), str(tmp_path / "ours"))
     with pytest.raises(UserError, match="--mp_num is CodeGen's, the model is llama"):
         export_model(str(tmp_path / "ours"), str(tmp_path / "back"), mp_num=4)
+    with pytest.raises(UserError, match="--mp_num is CodeGen's, the model is llama"):
+        import_model(str(tmp_path / "theirs"), str(tmp_path / "again"), mp_num=4)
+
+
+@pytest.mark.parametrize("mp_num", [0, -4])
+def test_a_layout_for_no_devices_is_refused_in_both_directions(hf_folder, tmp_path, mp_num):
+    import_model(str(hf_folder), str(tmp_path / "ours"))
+    with pytest.raises(UserError, match=f"mp_num {mp_num} does not divide the 4 heads"):
+        export_model(str(tmp_path / "ours"), str(tmp_path / "back"), mp_num=mp_num)
+    with pytest.raises(UserError, match=f"mp_num {mp_num} does not divide the 4 heads"):
+        import_model(str(hf_folder), str(tmp_path / "again"), mp_num=mp_num)
+    assert [path.name for path in tmp_path.iterdir()] == ["ours"]
+
+
+def test_a_model_that_model_json_does_not_describe_is_not_exported(hf_folder, tmp_path):
+    import_model(str(hf_folder), str(tmp_path / "ours"))
+    file = tmp_path / "ours" / "model.json"
+    description = json.loads(file.read_text())
+    description["config"]["num_layers"] += 1
+    file.write_text(json.dumps(description))
+    with pytest.raises(UserError, match="damaged or of another model: parameter layers/"):
+        export_model(str(tmp_path / "ours"), str(tmp_path / "back"))
+    assert [path.name for path in tmp_path.iterdir()] == ["ours"]
+
+
+OFFSETS = tokenizers.processors.ByteLevel(trim_offsets=True)
+OTHER_LEAD = tokenizers.processors.TemplateProcessing(
+    single=f"{SEP_TEXT} $A {EOM_TEXT}", special_tokens=[(SEP_TEXT, 257), (EOM_TEXT, 258)]
+)
+
+
+@pytest.mark.parametrize("family", ["codegen", "llama"])
+@pytest.mark.parametrize(
+    ("before", "kinds"),
+    [
+        (None, ["TemplateProcessing"]),
+        (OFFSETS, ["ByteLevel", "TemplateProcessing"]),
+        (OTHER_LEAD, ["TemplateProcessing"]),
+        (tokenizers.processors.Sequence([OFFSETS, OTHER_LEAD]), ["ByteLevel", "TemplateProcessing"]),
+    ],
+)
+def test_prompts_are_led_by_the_same_token_after_export(family, before, kinds, tmp_path):
+    """A run's documents begin with the end of the one before: so do prompts here, in transformers and after import."""
+    own, exported = tmp_path / "own", tmp_path / "exported"
+    save_tokenizer(tmp_path, [EOD_TEXT, SEP_TEXT, EOM_TEXT, mask_text(1), mask_text(2)])
+    plain = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    if before is not None:
+        plain.post_processor = before
+    Tokenizer.from_json(plain.to_str(), "the test").save(tmp_path / "tokenizer")
+    hf = random_hf_config(family, 0) | {"model_type": family, "vocab_size": 261}
+    config = read_config(FAMILIES[family], hf)
+    params = init_params(config, jax.random.key(0))
+    write_model_directory(own, ModelDescription(config), params, tmp_path / "tokenizer")
+    export_model(str(own), str(exported))
+    import_model(str(exported), str(tmp_path / "again"))
+
+    models = []
+    for folder in (own, tmp_path / "again"):
+        description = read_description(folder)
+        models.append(text_model(description, None, Tokenizer.load(str(folder / "tokenizer"))))
+    written = transformers.AutoTokenizer.from_pretrained(exported)
+    for text in ("x = 1\n", " y", "", f"'{EOD_TEXT}'"):
+        first, second = (left_to_right_prompt(model, text).tolist() for model in models)
+        assert first == second and first[0] == 256
+        np.testing.assert_array_equal(*(model.tokenizer.encode(text) for model in models))
+        assert EOD_TEXT in text or written(text)["input_ids"] == first  # transformers takes the text for the token
+    processor = json.loads((exported / "tokenizer.json").read_text())["post_processor"]
+    assert [part["type"] for part in processor.get("processors", [processor])] == kinds
+    assert written("x", "y")["input_ids"] == [256, *plain.encode("x", "y", add_special_tokens=False).ids]
 
 
 @pytest.mark.parametrize("arguments", [["upgrade", "--source=a", "--target=b"], ["import", "--magic=1"]])

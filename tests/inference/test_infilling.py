@@ -73,6 +73,22 @@ def test_the_first_stop_string_cuts_the_text(answer):
     assert (completion.text[-3:], completion.ended_by, asked["stops"]) == ("...", "length", False)
 
 
+def test_a_stop_string_that_spells_a_control_token_is_that_token(answer):
+    model = dataclasses.replace(MODEL, control_ids={"<file_sep>": 264, "<repo_name>": 265})
+    stop = at_strings(["\ndef", "<file_sep>"])
+    asked = answer("rest", 264)
+    for [[written]] in (
+        complete(model, ["a"], GenerationConfig(), stop=stop),
+        infill(model, [("a", "b")], GenerationConfig(), stop=stop),
+    ):
+        assert (written.text, written.ended_by) == ("rest", "stop_token")
+        assert 264 in asked["generation"].stop_tokens and 265 not in asked["generation"].stop_tokens
+    answer("x = 1\ndef f():", 264)
+    assert complete(model, ["a"], GenerationConfig(), stop=stop)[0][0].text == "x = 1"
+    answer("x <file_sep>", EOD)  # as another tokenizer writes it
+    assert complete(MODEL, ["a"], GenerationConfig(), stop=stop)[0][0].text == "x "
+
+
 @pytest.mark.parametrize("has_masks", [False, True])
 def test_starcoders_tokens_ask_where_there_are_no_masks_and_are_never_written(answer, has_masks):
     class WithFim(ByteTokenizer):

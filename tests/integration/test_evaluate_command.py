@@ -52,7 +52,7 @@ def test_bad_input(script, whole_run, tmp_path):
     for arguments, message in (
         ([model, "--eval=nothing", output], "there is no evaluation 'nothing'"),
         ([model, "--eval=humaneval", output], "add --allow_code_execution"),
-        ([model, "--eval=infilling", output], "give --data=HumanEval-SingleLineInfilling"),
+        ([model, "--eval=infilling", "--allow_code_execution", output], "give --data=HumanEval-SingleLineInfilling"),
         ([model, "--eval=completion", f"--output={tmp_path / 'absent' / 'r.json'}"], "cannot be written"),
         (["--eval=completion", output], "needs a model"),
         ([f"--model_dir={tmp_path}", "--eval=completion", output], "is no model directory"),

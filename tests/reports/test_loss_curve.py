@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from t5x_code.errors import UserError
 from t5x_code.reports.loss_curve import draw_curve, entropy, read_metrics, unigram_shares, validation_table
 
 
@@ -49,10 +50,28 @@ def test_validation_table_takes_the_last_and_sets_the_entropy_beside():
     ]
 
 
-@pytest.mark.parametrize("rest", [b'{"step": 2, "lo', b"\xff\xfe\x00", b"3", b'{"step": 2, "loss": "?"}'])
+@pytest.mark.parametrize(
+    "rest",
+    [
+        b'{"step": 2, "lo',
+        b"\xff\xfe\x00",
+        b"3",
+        b'{"step": 2, "loss": "?"}',
+        b'{"loss": 1.0}',
+        b'{"step": "2", "loss": 1.0}',
+        b'{"step": 2, "loss": null}',
+        b'{"step": 2, "loss": [1.0]}',
+        b'{"step": 1%s, "loss": 1.0}' % (b"0" * 400),
+    ],
+)
 def test_lines_that_a_kill_or_a_power_cut_broke_are_left_out(tmp_path, rest):
     (tmp_path / "metrics.jsonl").write_bytes(json.dumps({"step": 1, "loss": 2.0}).encode() + b"\n" + rest)
     assert read_metrics(tmp_path / "metrics.jsonl") == [{"step": 1, "loss": 2.0}]
+
+
+def test_a_folder_in_the_place_of_metrics_is_refused(tmp_path):
+    with pytest.raises(UserError, match="is a folder, not the metrics of a run"):
+        read_metrics(tmp_path)
 
 
 def test_losses_that_are_not_finite_are_read_and_leave_a_gap(tmp_path):
