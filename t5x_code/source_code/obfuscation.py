@@ -21,16 +21,10 @@ import warnings
 
 from t5x_code.source_code.errors import CannotTransform
 from t5x_code.source_code.lexing import lex
+from t5x_code.source_code.mentions import attributes, identifiers, looks_up_names, strings, words_of_annotations
 from t5x_code.source_code.scopes import FUNCTIONS, IMPORTS, Scopes, Variable, parameters_of, resolve_scopes
 
 BUILTINS = frozenset(dir(builtins))
-LOOKS_UP_NAMES = frozenset(
-    """__import__ get_type_hints _getframe __annotations__ __code__ __kwdefaults__ __builtins__""".split()  # noqa: SIM905
-)
-# Builtins that do so; as attributes they are others' (`re.compile`), but for those of the module `builtins`.
-LOOKING_BUILTINS = frozenset({"eval", "exec", "globals", "locals", "vars", "dir", "compile"})
-# Modules that look up names of programs, or run code that is written in a string.
-LOOKING_MODULES = frozenset({"inspect", "builtins", "__main__", "cProfile", "profile", "timeit", "runpy", "code"})
 READS_DOCSTRINGS = frozenset({"__doc__", "getdoc", "doctest", "pydoc"})
 # These call what they are given without keywords of the program's; `dict` and `type` make something that is passed on.
 SAFE_CALLEES = BUILTINS - {"dict", "type"}
@@ -109,7 +103,7 @@ def is_same_program(first: str, second: str) -> bool:
 def _choose_names(tree: ast.Module, scopes: Scopes) -> dict[Variable, str]:
     """A new name for each variable that may change, numbered in the order in which the source binds them."""
     kept = _kept_variables(tree, scopes)
-    taken = _identifiers(tree)
+    taken = identifiers(tree)
     numbers = {prefix: itertools.count() for prefix in ("FUNC", "CLASS", "VAR")}
     names: dict[Variable, str] = {}
     for variable in sorted(
@@ -130,18 +124,17 @@ def _prefix(variable: Variable) -> str:
 
 def _kept_variables(tree: ast.Module, scopes: Scopes) -> set[Variable]:
     """Variables that something outside the scoping rules may reach."""
-    strings = _strings(tree) | _words_of_annotations(tree)
-    identifiers = _identifiers(tree)
+    texts, named = strings(tree) | words_of_annotations(tree), identifiers(tree)
     keywords = _keywords_of_unknown_calls(tree, scopes)
     any_keyword = _has_unseen_keywords(tree, scopes)
-    name_is_read = bool({"__name__", "__qualname__"} & (_attributes(tree) | strings))
+    name_is_read = bool({"__name__", "__qualname__"} & (attributes(tree) | texts))
     # Names that a method spells with two underscores, as they are in its class.
     classes = [node.name.lstrip("_") for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
     mangled_names = tuple(f"_{name}__" for name in classes if name)
     type_parameters = {
         parameter.name for node in ast.walk(tree) for parameter in getattr(node, "type_params", [])
     }  # Python 3.12
-    looked_up = _looks_up_names(tree)
+    looked_up = looks_up_names(tree)
 
     def is_kept(variable: Variable) -> bool:
         name = variable.name
@@ -151,14 +144,14 @@ def _kept_variables(tree: ast.Module, scopes: Scopes) -> set[Variable]:
             return True
         if name_is_read and _prefix(variable) != "VAR":
             return True
-        if variable.scope.kind == "module" and (name in BUILTINS or name in strings):
+        if variable.scope.kind == "module" and (name in BUILTINS or name in texts):
             return True
         # A class' name is part of the mangled names of its private attributes.
         mangled = f"_{name.lstrip('_')}__"
         is_class = any(isinstance(node, ast.ClassDef) for node in variable.bindings)
-        if is_class and (name in strings or any(other.startswith(mangled) for other in identifiers | strings)):
+        if is_class and (name in texts or any(other.startswith(mangled) for other in named | texts)):
             return True
-        return variable.is_parameter and (any_keyword or name in keywords or name in strings)
+        return variable.is_parameter and (any_keyword or name in keywords or name in texts)
 
     kept = {v for scope in scopes.all for v in scope.variables.values() if is_kept(v)}
     for scope in scopes.all:
@@ -170,24 +163,6 @@ def _kept_variables(tree: ast.Module, scopes: Scopes) -> set[Variable]:
     for function in _functions_called_with_a_mapping(tree, scopes):
         kept.update(scopes.uses[parameter].variables[parameter.arg] for parameter in parameters_of(function))
     return kept
-
-
-def _looks_up_names(tree: ast.Module) -> bool:
-    """Whether a program may find its own names otherwise than by the scoping rules."""
-    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-    if _identifiers(tree) & LOOKS_UP_NAMES or names & LOOKING_BUILTINS:
-        return True
-    for node in ast.walk(tree):
-        imported = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        imported += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-        if LOOKING_MODULES & {name.partition(".")[0] for name in imported}:
-            return True
-        if isinstance(node, ast.ImportFrom) and node.names[0].name == "*":
-            return True
-        if isinstance(node, ast.Attribute) and node.attr == "modules":  # of `sys`
-            return True
-    # `if __name__ == "__main__"` looks up nothing, as "__main__.f" does.
-    return any("__main__" in text and text != "__main__" for text in _strings(tree))
 
 
 def _keywords_of_unknown_calls(tree: ast.Module, scopes: Scopes) -> set[str]:
@@ -287,37 +262,9 @@ def _rename(scopes: Scopes, new_names: dict[Variable, str]) -> None:
         setattr(node, field, value)
 
 
-def _identifiers(tree: ast.AST) -> set[str]:
-    """Every identifier of a program, attributes and keywords included."""
-    found: set[str] = set()
-    for node in ast.walk(tree):
-        for field in ("id", "name", "arg", "attr", "rest", "asname"):
-            value = getattr(node, field, None)
-            if isinstance(value, str):
-                found.add(value)
-        if isinstance(node, ast.Global | ast.Nonlocal):
-            found.update(node.names)
-    return found
-
-
-def _attributes(tree: ast.AST) -> set[str]:
-    return {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-
-
-def _strings(tree: ast.AST) -> set[str]:
-    return {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
-
-
-def _words_of_annotations(tree: ast.AST) -> set[str]:
-    """What stands in the strings of annotations."""
-    annotations = [getattr(node, name, None) for node in ast.walk(tree) for name in ("annotation", "returns")]
-    texts = set().union(*(_strings(node) for node in annotations if node is not None))
-    return {word for text in texts for word in re.findall(r"\w+", text)}
-
-
 def _remove_docstrings(tree: ast.Module) -> None:
     """Takes docstrings out, unless the program reads one."""
-    if READS_DOCSTRINGS & (_identifiers(tree) | _strings(tree)):
+    if READS_DOCSTRINGS & (identifiers(tree) | strings(tree)):
         return
     for node in ast.walk(tree):
         if isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:

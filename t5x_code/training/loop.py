@@ -14,7 +14,6 @@ from typing import Any
 import jax
 import numpy as np
 from etils import epath
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 import t5x_code
@@ -34,7 +33,7 @@ from t5x_code.training.batch_size import batch_size_at, batch_sizes_from, batch_
 from t5x_code.training.evaluation import evaluate
 from t5x_code.training.loop_config import LoopConfig
 from t5x_code.training.losses import LossConfig
-from t5x_code.training.metrics_writer import MetricsWriter, has_line, progress_line
+from t5x_code.training.metrics_writer import MetricsWriter, progress_line
 from t5x_code.training.optimizer import OptimizerConfig
 from t5x_code.training.profiling import ProfilerWindow
 from t5x_code.training.resume import Start, checkpoint_of, find_start, model_facts
@@ -107,7 +106,6 @@ def train(
             offload=parts.offload,
             local_replicas=config.local_replicas,
         )
-        start = _without_what_is_written(start, config.model_dir)
         if is_writer():
             lock.acquire(makes_folder=True)  # before anything is written that may be another run's by now
             start_run_directory(config.model_dir, files.description, files.save_tokenizer, files.texts)
@@ -290,16 +288,6 @@ class _Run:
         self.checkpoints.save(self.step, checkpoint)
         if self.replicas:
             self.replicas.save(self.step, checkpoint)
-
-
-def _without_what_is_written(start: Start, model_dir: str) -> Start:
-    """A checkpoint says that its evaluation is to be made up for, also when a later start has done so."""
-    if start.unwritten is None:
-        return start
-    is_written = np.bool_(is_writer() and has_line(model_dir, start.step))
-    if jax.process_count() > 1:
-        is_written = multihost_utils.broadcast_one_to_all(is_written)
-    return dataclasses.replace(start, unwritten=None) if is_written else start
 
 
 def _replica_writer(config: LoopConfig) -> contextlib.AbstractContextManager[ReplicaWriter | None]:

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 from etils import epath
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from t5x_code.checkpoints.manager import (
@@ -33,6 +35,8 @@ from t5x_code.models.config import TransformerConfig
 from t5x_code.models.decoder import init_params
 from t5x_code.models.lora import join, split_trained
 from t5x_code.models.modality import VocabularySplit
+from t5x_code.parallel.hosts import is_writer
+from t5x_code.training.metrics_writer import has_line
 from t5x_code.training.state import TrainState, abstract_state, init_state, shardings_of, state_of_params
 
 # What says how a model is computed, not what it is: a run may resume with others.
@@ -93,7 +97,7 @@ def find_start(
     )
     resumed = _resume(epath.Path(model_dir), local_replicas, abstract, with_ema, refuse_changes)
     if resumed is not None:
-        return resumed
+        return _without_what_is_written(resumed, model_dir)
     if initialize_from is not None:
         params = load_initial_params(initialize_from, model, mesh, split)
 
@@ -107,6 +111,16 @@ def find_start(
     make = functools.partial(init_state, model, optimizer, with_ema)
     state = jax.jit(make, out_shardings=shardings_of(abstract))(jax.random.key(seed))
     return Start(state, 0, 0, "started from fresh parameters")
+
+
+def _without_what_is_written(start: Start, model_dir: epath.PathLike) -> Start:
+    """A checkpoint says that its evaluation is to be made up for, also when a later start has done so."""
+    if start.unwritten is None:
+        return start
+    is_written = np.bool_(is_writer() and has_line(model_dir, start.step))
+    if jax.process_count() > 1:
+        is_written = multihost_utils.broadcast_one_to_all(is_written)
+    return dataclasses.replace(start, unwritten=None) if is_written else start
 
 
 def _describe_origin(initialize_from: str, model: TransformerConfig, split: VocabularySplit | None) -> str:
