@@ -2,7 +2,8 @@
 
 Control tokens (`<|endoftext|>` or what a family has in its place, `<sep>`, `<eom>`, `<mask_k>`, and where they exist
 those of docstring-code pairs and StarCoder's infilling) never come out of encoding text: a source file that spells one
-of them gets the bytes of its spelling. So a token store's `eod` ends documents and does nothing else.
+of them gets the bytes of its spelling (of some others `refuse_unlocked` tells). So a token store's `eod` ends documents
+and does nothing else.
 `encode_marked_batch` alone makes the three control tokens of linearised code, from marks that no source text may hold.
 Shape legend: N tokens of a text.
 """
@@ -57,17 +58,17 @@ class Tokenizer:
         self.special_tokens = _find_special_tokens(locked, origin)
         self.eod_text = self._tokenizer.id_to_token(self.special_tokens.eod)
         self.vocab_size = 1 + max(self._tokenizer.get_vocab(with_added_tokens=True).values())
-        self._refuse_unlocked(origin)
         self.fingerprint = hashlib.sha256(json.dumps(locked, sort_keys=True).encode()).hexdigest()
 
-    def _refuse_unlocked(self, origin: str) -> None:
-        """Raises a UserError where a text is taken for a control token, as by a model that has it as a word, too."""
+    def refuse_unlocked(self) -> None:
+        """Raises a UserError where a text is taken for a control token, as by a model that has it as a word, too: no
+        store is made with such a tokenizer."""
         for token in self.special_tokens.all_ids:
             text = self._tokenizer.id_to_token(token)
             if np.isin(self.encode(text), self.special_tokens.all_ids).any():
                 raise UserError(
-                    f"{origin} takes the text {text} for that token, which must not come out of a text; choose a "
-                    "tokenizer that cuts it into parts, such as a byte-level BPE"
+                    f"the tokenizer takes the text {text} for that token, which must not come out of a text; choose "
+                    "one that cuts it into parts, such as a byte-level BPE"
                 )
 
     @classmethod
@@ -241,10 +242,12 @@ class Tokenizer:
         description, num_missing = with_forms(description) if takes_forms(description) else (description, 0)
         if not num_missing:
             return self
+        extended = Tokenizer(description, "the tokenizer with Python's words")
         try:
-            return Tokenizer(description, "the tokenizer with Python's words")
+            extended.refuse_unlocked()
         except UserError as error:
             raise UserError(f"this tokenizer cannot be given Python's words: {error}, or 'full' separation") from error
+        return extended
 
     def _extended(self, texts: Sequence[str]) -> "Tokenizer":
         """This tokenizer with those of some control tokens that it lacks, appended to its vocabulary."""

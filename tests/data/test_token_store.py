@@ -12,6 +12,7 @@ import threading
 
 import numpy as np
 import pytest
+import tokenizers
 from etils import epath
 
 from t5x_code.data import token_store
@@ -200,6 +201,15 @@ def test_a_bucket_gets_manifests_last(tmp_path, monkeypatch):
     build.publish(tmp_path / "made", epath.Path(tmp_path / "store"))
     assert copied == ["x", "0", MANIFEST_FILE, MANIFEST_FILE]
     assert (tmp_path / "store/validation/manifest.json").read_text() == "validation/manifest.json"
+
+
+def test_a_tokenizer_that_takes_texts_for_control_tokens_makes_no_store(tmp_path, task):
+    words = [("<unk>", 0.0), ("<|endoftext|>", -1.0), ("a", -1.0), (" ", -1.0)]
+    plain = tokenizers.Tokenizer(tokenizers.models.Unigram(words, 0))
+    plain.add_special_tokens(["<|endoftext|>"])
+    with pytest.raises(UserError, match="which must not come out of a text"):
+        build_store(task, Tokenizer.from_json(plain.to_str(), "a test"), tmp_path / "out", show_progress=False)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_source_that_leaves_nothing_to_train_on_is_refused(tmp_path, task, tokenizer):

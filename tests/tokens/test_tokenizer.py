@@ -134,13 +134,14 @@ def test_another_familys_tokenizer_is_taken_and_extended(tmp_path, eod_text):
         extended.with_infill_tokens(4)
 
 
-def test_a_tokenizer_whose_model_has_a_control_token_for_a_word_is_refused(tmp_path):
+def test_a_tokenizer_whose_model_has_a_control_token_for_a_word_makes_no_store(tmp_path):
     words = [("<unk>", 0.0), ("</s>", -1.0), ("a", -1.0), (" ", -1.0)]
     plain = tokenizers.Tokenizer(tokenizers.models.Unigram(words, 0))
     plain.add_special_tokens(["</s>"])
     plain.save(str(tmp_path / "tokenizer.json"))
+    loaded = Tokenizer.load(str(tmp_path))  # it may be read with, as its model was trained so
     with pytest.raises(UserError, match="takes the text </s> for that token"):
-        Tokenizer.load(str(tmp_path))
+        loaded.refuse_unlocked()
 
 
 def test_unreadable_tokenizers_are_refused(tmp_path):

@@ -62,6 +62,7 @@ def build_store_with_beam(
     target = epath.Path(root) / task.name
     if target.exists() and not overwrite:
         raise UserError(f"token store {target} exists; add --overwrite to make it again")
+    tokenizer.refuse_unlocked()
     fingerprints = store_fingerprints(task, tokenizer)
     decontaminator = load_decontaminator(mbpp)
     os.environ["PYTHONPATH"] = import_path()  # workers are processes of their own

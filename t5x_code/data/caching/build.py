@@ -63,11 +63,13 @@ def build_store(
         The folder `<root>/<task>`.
 
     Raises:
-        UserError: a store of that name exists; the source has no readable document; the disk is full or not writable.
+        UserError: a store of that name exists; the source has no readable document; the disk is full or not writable;
+            or the tokenizer takes texts for control tokens.
     """
     target = epath.Path(root) / task.name
     if target.exists() and not overwrite:
         raise UserError(f"token store {target} exists; add --overwrite to make it again")
+    tokenizer.refuse_unlocked()
     fingerprints = store_fingerprints(task, tokenizer)
     parted = bool(source_kind(task.source).part_kinds)
     decontaminator = load_decontaminator(mbpp)
