@@ -1,5 +1,6 @@
 """Stopping in time: SIGTERM (a preemption, a job's end) and Ctrl-C ask the loop to finish its step, save and leave."""
 
+import os
 import signal
 from types import FrameType
 from typing import Any, Self
@@ -23,9 +24,11 @@ class StopRequest:
     def __enter__(self) -> Self:
         # With several processes JAX's own notifier makes all of them stop at the same step, on SIGTERM; a handler of
         # ours would replace it, and one process cannot stop by itself.
-        watched = () if jax.process_count() > 1 else (signal.SIGTERM, signal.SIGINT)
-        for number in watched:
-            self._before[number] = signal.signal(number, self._note)
+        several = jax.process_count() > 1
+        alone = dict.fromkeys((signal.SIGTERM, signal.SIGINT), self._note)
+        watched = {signal.SIGINT: self._pass_on} if several else alone
+        for number, handler in watched.items():
+            self._before[number] = signal.signal(number, handler)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -47,6 +50,11 @@ class StopRequest:
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._signal = number
         self._restore()
+
+    def _pass_on(self, number: int, frame: FrameType | None) -> None:
+        """Ctrl-C as what JAX's notifier knows."""
+        self._restore()
+        os.kill(os.getpid(), signal.SIGTERM)
 
     def _restore(self) -> None:
         for number, handler in self._before.items():

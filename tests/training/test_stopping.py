@@ -15,6 +15,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from t5x_code.checkpoints.manager import list_steps, newest_good_step
+from t5x_code.training.stopping import StopRequest
 
 TIMINGS = {"tokens_per_second", "seconds_per_step", "input_wait_share"}
 STEPS = 80
@@ -58,6 +59,20 @@ def test_a_signal_saves_and_ends_well(start, tmp_path, number):
     # The step in hand and the one that is queued, not more.
     steps_after = [line for line in said.splitlines() if line.startswith("step")]
     assert len(steps_after) <= 2
+
+
+def test_ctrl_c_is_told_to_the_other_processes_as_sigterm_and_ends_at_the_second_time(monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    told = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: told.append(number))  # in the place of JAX's notifier
+    try:
+        with StopRequest():
+            os.kill(os.getpid(), signal.SIGINT)
+            assert told == [signal.SIGTERM]
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def run_with_kills(start, folder: Path, steps: int, seed: int) -> None:
