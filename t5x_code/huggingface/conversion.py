@@ -190,11 +190,20 @@ def _describe(folder: Path, family: Family, hf: HfConfig) -> ModelDescription:
     """
     config = read_config(family, hf)
     tokenizer = Tokenizer.load(str(folder)) if (folder / TOKENIZER_FILE).is_file() else None
-    if tokenizer is not None and tokenizer.vocab_size > config.vocab_size:
+    if tokenizer is not None and not _has_rows_for(tokenizer, config.vocab_size):
         sizes = f"{tokenizer.vocab_size} tokens, its config.json says vocab_size {config.vocab_size}"
         raise UserError(f"the tokenizer in {folder} has {sizes}; they do not belong together")
     extra = read_token_ids(folder, hf, tokenizer)
     return ModelDescription(config, family=family.name, begin_document=False, extra=extra)
+
+
+def _has_rows_for(tokenizer: Tokenizer, vocab_size: int) -> bool:
+    """Whether a model of so many rows has one for each token of a text, and for those that prompts are laid out with.
+
+    Other control tokens may follow, as in a folder of Code Llama 34B: no text becomes one.
+    """
+    beyond = [token for token in tokenizer.vocabulary().values() if token >= vocab_size]
+    return all(tokenizer.is_special(token) and token not in tokenizer.special_tokens.all_ids for token in beyond)
 
 
 def _copy_tokenizer(source: epath.Path, target: Path, description: ModelDescription) -> dict[str, Any]:

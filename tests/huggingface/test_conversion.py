@@ -325,6 +325,29 @@ def test_a_model_that_model_json_does_not_describe_is_not_exported(hf_folder, tm
     assert [path.name for path in tmp_path.iterdir()] == ["ours"]
 
 
+@pytest.mark.parametrize(
+    ("special", "words", "fits"),
+    [
+        (["<one>", "<two>"], [], True),  # as in a folder of Code Llama 34B: no text becomes one
+        ([SEP_TEXT, EOM_TEXT, mask_text(1)], [], False),  # infilling would write them
+        ([], ["word"], False),
+    ],
+)
+def test_a_tokenizer_may_have_more_control_tokens_than_its_model(hf_folder, tmp_path, special, words, fits):
+    save_tokenizer(tmp_path, [EOD_TEXT])
+    tokenizer = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    tokenizer.add_tokens([f"filler{n}" for n in range(43)])  # up to the model's 300
+    tokenizer.add_special_tokens(special)
+    tokenizer.add_tokens(words)
+    source = shutil.copytree(hf_folder, tmp_path / "source")
+    tokenizer.save(str(source / "tokenizer.json"))
+    if fits:
+        assert import_model(str(source), str(tmp_path / "ours")).config.vocab_size == 300
+        return
+    with pytest.raises(UserError, match="they do not belong together"):
+        import_model(str(source), str(tmp_path / "ours"))
+
+
 OFFSETS = tokenizers.processors.ByteLevel(trim_offsets=True)
 OTHER_LEAD = tokenizers.processors.TemplateProcessing(
     single=f"{SEP_TEXT} $A {EOM_TEXT}", special_tokens=[(SEP_TEXT, 257), (EOM_TEXT, 258)]
