@@ -65,6 +65,7 @@ def test_ctrl_c_is_told_to_the_other_processes_as_sigterm_and_ends_at_the_second
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     told = []
     before = signal.signal(signal.SIGTERM, lambda number, frame: told.append(number))  # in the place of JAX's notifier
+    as_started = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job's is ignored
     try:
         with StopRequest():
             os.kill(os.getpid(), signal.SIGINT)
@@ -73,6 +74,7 @@ def test_ctrl_c_is_told_to_the_other_processes_as_sigterm_and_ends_at_the_second
                 os.kill(os.getpid(), signal.SIGINT)
     finally:
         signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGINT, as_started)
 
 
 def run_with_kills(start, folder: Path, steps: int, seed: int) -> None:
