@@ -8,13 +8,14 @@ import functools
 import json
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import flax.traverse_util
 import jax
 import numpy as np
+import tensorstore as ts
 from etils import epath
 from jax.sharding import Mesh, SingleDeviceSharding
 
@@ -190,18 +191,18 @@ def read_params(
     """
     checkpoints = epath.Path(folder) / CHECKPOINTS_FOLDER
     step, item = find_params(folder, step)
-    refuse_other_shapes(checkpoints, step, item, config)
+    refuse_other_shapes(checkpoints / str(step), read_arrays(checkpoints, step, item), config)
     return step, read_item(checkpoints, step, item, abstract_params(config, mesh))
 
 
-def refuse_other_shapes(checkpoints: epath.Path, step: int, item: str, config: TransformerConfig) -> None:
-    """Raises a UserError unless a step holds the parameters of `config`; opens its arrays and reads none."""
-    ours, theirs = _shapes(config), {path: array.shape for path, array in read_arrays(checkpoints, step, item).items()}
+def refuse_other_shapes(step: epath.Path, arrays: Mapping[str, ts.TensorStore], config: TransformerConfig) -> None:
+    """Raises a UserError unless a step's arrays, opened and not read, are the parameters of `config`."""
+    ours, theirs = _shapes(config), {path: array.shape for path, array in arrays.items()}
     for name in sorted(ours.keys() | theirs.keys()):
         if ours.get(name) != theirs.get(name):
             shapes = f"{theirs.get(name, 'absent')} there, {MODEL_FILE} says {ours.get(name, 'absent')}"
             raise UserError(
-                f"{checkpoints / str(step)} is damaged or of another model: parameter {name} is {shapes}; restore the "
+                f"{step} is damaged or of another model: parameter {name} is {shapes}; restore the "
                 f"{MODEL_FILE} that it was written with"
             )
 

@@ -138,7 +138,7 @@ def evaluation_batches(
       absent: fields of the mixture's other rows, as `MixtureRows.empty` has them.
     """
     check_batch_size(batch_size, process_count)
-    empty = absent | {name: _empty(name, array) for name, array in rows.epoch_example(0, 0).arrays().items()}
+    empty = {name: _empty(name, array) for name, array in rows.epoch_example(0, 0).arrays().items()}
     part = batch_size // process_count
     available = -(-rows.rows_per_epoch // batch_size)
     for batch in range(available if num_batches is None else min(num_batches, available)):

@@ -144,8 +144,8 @@ def export_model(
     unfinished = folder.parent / f"{folder.name}.unfinished"
 
     def write(checkpoints: epath.Path, step: int, item: str, damage: Damage) -> None:
-        refuse_other_shapes(checkpoints, step, item, description.config)
         arrays = read_arrays(checkpoints, step, item)
+        refuse_other_shapes(checkpoints / str(step), arrays, description.config)
         if not are_plain(arrays) and damage():  # TensorStore maps files too, but a disk's error would end the process
             return
         total = sum(int(np.prod(shape)) for _, shape in shapes) * np.dtype(dtype).itemsize

@@ -4,12 +4,14 @@ A family's file says, as data, which field of ours is which field of theirs, and
 """
 
 import dataclasses
+import inspect
 import math
 import typing
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from t5x_code.errors import UserError
+from t5x_code.field_types import fits
 from t5x_code.huggingface.tensor_rules import TensorRule
 from t5x_code.models.config import RopeScaling, TransformerConfig
 
@@ -55,17 +57,12 @@ def read_config(family: Family, hf: HfConfig) -> TransformerConfig:
 
 def _check_types(config: TransformerConfig | RopeScaling) -> None:
     """Raises TypeError, by our name of the field, for what JSON may have for a whole number, a finite one or a flag."""
-    kinds = {bool: (bool,), int: (int,), float: (int, float)}  # True is no number here
-    for field in dataclasses.fields(config):
-        value, hints = getattr(config, field.name), (field.type, *typing.get_args(field.type))
+    hints = typing.get_type_hints(type(config))
+    for name, value in vars(config).items():
         if isinstance(value, RopeScaling):
             _check_types(value)
-        kind = next((kind for kind in kinds if kind in hints), None)
-        if kind is None or (value is None and type(None) in hints):
-            continue
-        for one in value if isinstance(value, tuple) else (value,):
-            if type(one) not in kinds[kind] or not math.isfinite(one):
-                raise TypeError(f"{field.name} is {value!r}: it must be of type {kind.__name__}")
+        if not fits(value, hints[name]) or (isinstance(value, float) and not math.isfinite(value)):
+            raise TypeError(f"{name} is {value!r}: it must be of type {inspect.formatannotation(hints[name])}")
 
 
 def write_config(family: Family, config: TransformerConfig) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import gin
 from t5x_code.data.declarations import Rate
 from t5x_code.errors import UserError
 from t5x_code.evaluation.in_training import BenchmarksConfig
+from t5x_code.field_types import checked
 from t5x_code.models.config import RopeScaling, TransformerConfig
 from t5x_code.objectives.causal_lm import CausalLM
 from t5x_code.objectives.equivalence_text import EquivalenceText
@@ -18,7 +19,6 @@ from t5x_code.objectives.text_to_code import TextToCode
 from t5x_code.objectives.ul2 import UL2
 from t5x_code.parallel.hosts import HostsConfig
 from t5x_code.parallel.mesh import MeshConfig
-from t5x_code.recipes.field_types import checked
 from t5x_code.training.batch_size import batch_sizes_of
 from t5x_code.training.loop_config import LoopConfig
 from t5x_code.training.losses import LossConfig

@@ -11,6 +11,7 @@ import flax.traverse_util
 import jax
 import ml_dtypes
 import numpy as np
+import tokenizers
 import torch
 import transformers
 
@@ -149,3 +150,14 @@ def random_rows(vocab_size: int, seed: int = 0) -> tuple[dict[str, np.ndarray], 
         rows["attend_from"][row, slots] = start
         rows["attend_to"][row, slots] = slots + 1
     return rows, texts
+
+
+def save_tokenizer(folder, special_texts):
+    """A byte-level tokenizer of 256 letters and these."""
+    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
+    vocabulary = {letter: index for index, letter in enumerate(sorted(alphabet))}
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, []))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
+    tokenizer.add_special_tokens(special_texts)
+    tokenizer.save(str(folder / "tokenizer.json"))

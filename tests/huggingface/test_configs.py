@@ -91,7 +91,7 @@ def test_a_decoder_of_no_family_says_so():
         ("llama", {"rope_scaling": STRETCHED | {"factor": math.inf}}, "factor is inf: it must be of type float"),
         ("llama", {"rope_scaling": STRETCHED | {"original_max_position_embeddings": 32.5}}, "original_length is 32.5"),
         ("llama", {"rope_scaling": {"partial_rotary_factor": 0.5}}, "partial_rotary_factor 0.5 is not supported"),
-        ("starcoder2", {"sliding_window": 8.0}, r"window_pattern is \(8.0,\): it must be of type int"),
+        ("starcoder2", {"sliding_window": 8.0}, r"window_pattern is \(8.0,\): it must be of type tuple"),
         ("llama", {"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope scaling 'linear' is not supported"),
         ("llama", {"rope_scaling": {"rope_type": "llama3"}}, "its rope scaling has no factor"),
         ("llama", {"rope_scaling": "linear"}, "config.json cannot be read as llama's"),

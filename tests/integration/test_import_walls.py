@@ -21,6 +21,7 @@ OTHERS = {"huggingface": {"models", "tokens", "checkpoints"}, "reports": set()}
 IN_NO_ROOM = [
     "buckets",
     "errors",
+    "field_types",
     "file_checksum",
     "lines_file",
     "mapped_files",

@@ -6,10 +6,10 @@ from typing import Literal
 import pytest
 
 from t5x_code.errors import UserError
+from t5x_code.field_types import checked, fits
 from t5x_code.objectives.causal_lm import CausalLM
 from t5x_code.objectives.example import Objective, PackingObjective
 from t5x_code.objectives.text_to_code import TextToCode
-from t5x_code.recipes.field_types import checked, fits
 
 
 @dataclasses.dataclass(frozen=True)

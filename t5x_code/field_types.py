@@ -1,4 +1,4 @@
-"""Refuses values of the wrong type in a recipe, by the field's name, before the dataclass is given them."""
+"""Whether a dataclass is given values of its fields' types: by a recipe, or by another's config.json."""
 
 import functools
 import inspect
