@@ -22,6 +22,7 @@ from jax.ad_checkpoint import checkpoint_name
 from t5x_code.models.attention.dense import MASKED, RESULT, einsum, softmax_inner
 
 QUERY_CHUNK = 256  # C
+LONG_CHUNK = 512  # C on a CPU, where a query shares its keys with no other and rows are not padded more by it
 KEY_TILE = 512  # T; smaller products run on one core
 
 
@@ -52,11 +53,13 @@ def chunked_attention(
     """Holds C x T scores of each head at a time or, with `by_head` (for CPUs), of one head; returns [B, L, H, E]."""
     B, L, H, E = q_BxLxHxE.shape
     S, K = k_BxSxKxE.shape[1:3]
+    is_long = by_head and H == K and -L % LONG_CHUNK <= -L % QUERY_CHUNK
+    C = LONG_CHUNK if is_long else QUERY_CHUNK
 
     def split(x: jax.Array) -> jax.Array:
         """[B, L, K, G, ...] -> [N, Q, R, ...], filled up with zeros, which are empty intervals."""
-        x = jnp.pad(x, [(0, 0), (0, -L % QUERY_CHUNK)] + [(0, 0)] * (x.ndim - 2))
-        x_BxQxCxKxG = x.reshape(B, -1, QUERY_CHUNK, *x.shape[2:])
+        x = jnp.pad(x, [(0, 0), (0, -L % C)] + [(0, 0)] * (x.ndim - 2))
+        x_BxQxCxKxG = x.reshape(B, -1, C, *x.shape[2:])
         x_BxKxQxGxC = jnp.moveaxis(x_BxQxCxKxG, (3, 4), (1, 3))
         return x_BxKxQxGxC.reshape(B * K, x_BxQxCxKxG.shape[1], -1, *x.shape[4:])
 
@@ -66,7 +69,7 @@ def chunked_attention(
     ends = (jnp.broadcast_to(x[..., None, None], (B, L, K, H // K)) for x in (attend_from_BxL, attend_to_BxL))
     queries = _Queries(split(q_BxLxHxE.reshape(B, L, K, H // K, E)), *map(split, ends))
     out_NxQxRxE = _chunked(scale, by_head, queries, heads_first(k_BxSxKxE), heads_first(v_BxSxKxE))
-    out_BxKxQxGxCxE = out_NxQxRxE.reshape(B, K, -1, H // K, QUERY_CHUNK, E)
+    out_BxKxQxGxCxE = out_NxQxRxE.reshape(B, K, -1, H // K, C, E)
     return jnp.moveaxis(out_BxKxQxGxCxE, (1, 3), (3, 4)).reshape(B, -1, H, E)[:, :L]
 
 
@@ -99,9 +102,21 @@ def _for_each_head(by_head: bool, one_head: Callable[..., Any], queries: _Querie
     lowest_NxQ = jnp.where(is_empty, jnp.iinfo(jnp.int32).max, queries.attend_from).min(-1)
     highest_NxQ = jnp.where(is_empty, 0, queries.attend_to).max(-1)
     if by_head:
-        return jax.lax.map(lambda of_head: one_head(*of_head), (_Bounds(lowest_NxQ, highest_NxQ), queries, *arrays))
+        of_heads = (_Bounds(lowest_NxQ, highest_NxQ), queries, *arrays)
+        bits = jax.lax.map(lambda of_head: jax.tree.map(_to_bits, one_head(*of_head)), of_heads)
+        return jax.tree.map(lambda x: _from_bits(x, queries.q.dtype), bits)
     one_head = functools.partial(one_head, _Bounds(lowest_NxQ.min(0), highest_NxQ.max(0)))
     return jax.vmap(one_head)(queries, *arrays)
+
+
+def _to_bits(x: jax.Array) -> jax.Array:
+    """bfloat16 as whole numbers: XLA's CPU compiler has no such entry written into an array of all heads, but makes
+    float32 of the whole array and back for each."""
+    return jax.lax.bitcast_convert_type(x, jnp.uint16) if x.dtype.itemsize == 2 else x
+
+
+def _from_bits(x: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    return jax.lax.bitcast_convert_type(x, dtype) if x.dtype == jnp.uint16 else x
 
 
 def _one_head(scale, bounds: _Bounds, queries: _Queries, k_SxE, v_SxE):
