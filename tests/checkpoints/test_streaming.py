@@ -16,9 +16,9 @@ from t5x_code.checkpoints.copying import ALIGNMENT, THREADS, aligned_empty, cont
 from t5x_code.checkpoints.streaming import LazyArray, place, read_layers
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
-    st.lists(st.integers(1, 3), max_size=3).flatmap(lambda axes: st.permutations([*axes, 300, 270])),
+    st.lists(st.integers(1, 2), max_size=3).flatmap(lambda axes: st.permutations([*axes, 300, 270])),
     st.integers(0, 100),
     st.sampled_from(["float32", "float16", "int8"]),
 )
