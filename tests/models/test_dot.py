@@ -35,7 +35,7 @@ def test_products_add_up_in_float32(spec, dtype, tolerance):
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
-@pytest.mark.parametrize("widths", [(32, 128), (128, 32), (512, 256)])
+@pytest.mark.parametrize("widths", [(32, 128), (128, 32), (512, 256), (33, 65)])
 def test_no_gradient_of_a_kernel_contracts_leading_axes_on_a_cpu(dtype, widths):
     """XLA's CPU compiler multiplies one of bfloat16 in float32."""
     D, F = widths

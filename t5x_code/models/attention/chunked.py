@@ -22,7 +22,7 @@ from jax.ad_checkpoint import checkpoint_name
 from t5x_code.models.attention.dense import MASKED, RESULT, einsum, softmax_inner
 
 QUERY_CHUNK = 256  # C
-LONG_CHUNK = 512  # C on a CPU, where a query shares its keys with no other and rows are not padded more by it
+LONG_CHUNK = 512  # C of one head at a time, where no heads share keys and rows are padded no more: wider products
 KEY_TILE = 512  # T; smaller products run on one core
 
 
@@ -110,8 +110,8 @@ def _for_each_head(by_head: bool, one_head: Callable[..., Any], queries: _Querie
 
 
 def _to_bits(x: jax.Array) -> jax.Array:
-    """bfloat16 as whole numbers: XLA's CPU compiler has no such entry written into an array of all heads, but makes
-    float32 of the whole array and back for each."""
+    """bfloat16 as whole numbers: where a loop writes one head's into the array of all, XLA's CPU compiler makes float32
+    of the whole array, and bfloat16 of it again."""
     return jax.lax.bitcast_convert_type(x, jnp.uint16) if x.dtype.itemsize == 2 else x
 
 
