@@ -15,7 +15,8 @@ if [[ -n "$wheels" ]]; then
     python3 -m pip install -q --no-index --no-deps --no-compile --target "$output/../site" "$wheels"/*.whl
     export PYTHONPATH="$output/../site:${PYTHONPATH:-}"
 fi
-export PYTHONPATH="$PWD:${PYTHONPATH:-}" PYTHONUNBUFFERED=1 XLA_PYTHON_CLIENT_MEM_FRACTION=0.92
+export PYTHONPATH="$PWD:${PYTHONPATH:-}" PYTHONUNBUFFERED=1 XLA_CLIENT_MEM_FRACTION=0.92
+unset XLA_PYTHON_CLIENT_MEM_FRACTION
 
 part() { # NAME SECONDS COMMAND..
     local name=$1 limit=$2 start=$SECONDS status

@@ -5,7 +5,8 @@
         --tokenizer=Salesforce/codegen2-1B_P --mbpp=mbpp.jsonl
     python launch/cache.py --module=my_tasks --task=my_seqio_task --output=CACHE_DIR
     python launch/cache.py --task=parquet:gs://bucket/the_stack/*.parquet --output=gs://bucket/stores \\
-        --tokenizer=Salesforce/codegen2-1B_P --runner=DataflowRunner --runner_option=project=P --runner_option=region=R
+        --tokenizer=Salesforce/codegen2-1B_P --runner=DataflowRunner --runner_option=project=P \\
+        --runner_option=region=R --runner_option=sdk_container_image=IMAGE_WITH_T5X_CODE
 
 Train on it with --gin.DATA="'CACHE_DIR'". Without --tokenizer a byte-level BPE is trained on the corpus itself and kept
 in CACHE_DIR/tokenizers. A mixture's name (code_nl) makes the stores of all its tasks, with one tokenizer for them all.

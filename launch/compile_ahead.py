@@ -3,7 +3,7 @@
     python launch/compile_ahead.py --gin_file=gin/codegen2_7b.gin --gin_file=gin/meshes/tpu_v5p_64.gin \\
         --topology=v5p:4x4x4 [--num_slices=2] [--search] [--output=report.json]
 
-Needs a CPU and the vendor's compiler: pip install '.[tpu]' for TPU, '.[gpu-aot]' for GPUs (h100:32x8 is 32 hosts of 8).
+Needs a CPU and the vendor's compiler: pip install -e '.[tpu]', or '.[gpu-aot]' for GPUs (h100:32x8 is 32 hosts of 8).
 A vocabulary that is split by modality has the size that its tokenizer gives: that of the recipe's stores, or the one
 that --gin.TOKENIZER="'FOLDER or hub name'" names; for the embedded corpus it is trained in seconds.
 With --search it finds the largest microbatch under each remat policy. Exits with 1 if the step does not fit.

@@ -3,7 +3,7 @@
 #
 #   bash launch/quickstart.sh            continue the run in runs/quickstart (the first time: start it)
 #   bash launch/quickstart.sh --fresh    throw that run away and start over
-#   bash launch/quickstart.sh --small    a quarter of the steps, in runs/quickstart_small
+#   bash launch/quickstart.sh --small    a fifth of the steps, in runs/quickstart_small
 set -euo pipefail
 cd "$(dirname "$0")/.."
 model_dir=runs/quickstart
@@ -26,4 +26,5 @@ echo
 python launch/show_run.py --model_dir="$model_dir"
 python launch/show_samples.py --model_dir="$model_dir"
 echo "The run lies in $model_dir; sample from it with"
+[[ "$VIRTUAL_ENV" != "$PWD/.venv" ]] || echo "  source .venv/bin/activate"
 echo "  python launch/generate.py --model_dir=$model_dir --prompt='def '"

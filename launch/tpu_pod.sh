@@ -4,7 +4,7 @@
 #
 #   bash launch/tpu_pod.sh --name=run1 --zone=us-east5-a --type=v5p-128 [--version=v2-alpha-tpuv5] [--spot]
 #       [--project=PROJECT] [--max_restarts=1000] [--dry_run] -- --gin_file=gin/codegen2_7b.gin
-#       --gin.MODEL_DIR="'gs://bucket/codegen2_7b'"
+#       --gin.DATA="'gs://bucket/stores'" --gin.MODEL_DIR="'gs://bucket/codegen2_7b'"
 #
 # What follows -- goes to launch/train.py. MODEL_DIR must be a bucket, as a preempted slice's disks are gone. Needs gcloud,
 # logged in. Without --version the slice has the software that Google names for its type. Ends with 0 when training is

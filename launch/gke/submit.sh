@@ -2,7 +2,8 @@
 # Trains on TPU slices of a GKE cluster, as a JobSet through kubectl, or with --xpk through XPK.
 #
 #   bash launch/gke/submit.sh --name=run1 --image=REGISTRY/t5x_code --type=v5p --topology=4x4x4 [--slices=2] [--dry_run]
-#       [--xpk --cluster=CLUSTER] -- --gin_file=gin/codegen2_7b.gin --gin.MODEL_DIR="'gs://bucket/codegen2_7b'"
+#       [--xpk --cluster=CLUSTER] -- --gin_file=gin/codegen2_7b.gin
+#       --gin.DATA="'gs://bucket/stores'" --gin.MODEL_DIR="'gs://bucket/codegen2_7b'"
 #
 # What follows -- goes to launch/train.py. The image is made by launch/gke/Dockerfile. Needs kubectl (with the JobSet
 # controller in the cluster) or xpk. A slice's processes find each other by what GKE tells them.

@@ -47,7 +47,7 @@ def _product(spec: str, x: jax.Array, y: jax.Array, x_type: jnp.dtype, y_type: j
         import qwix
     except ImportError as error:
         raise UserError(
-            "TransformerConfig.quantization needs the package qwix: pip install '.[quantized]', or set it to 'none'"
+            "TransformerConfig.quantization needs the package qwix: pip install -e '.[quantized]', or set it to 'none'"
         ) from error
     operands, result = spec.split("->")
     rounded = []

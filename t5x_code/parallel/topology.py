@@ -90,7 +90,7 @@ def _gpus(topology: str, chip: Chip, sizes: str, num_slices: int) -> list[jax.De
 def _describe(name: str, platform: str, **options: object) -> list[jax.Device]:
     module, extra = COMPILERS[platform]
     if importlib.util.find_spec(module) is None:
-        raise UserError(f"--topology={name}: its compiler is not installed; pip install '.[{extra}]'")
+        raise UserError(f"--topology={name}: its compiler is not installed; pip install -e '.[{extra}]'")
     try:
         return list(topologies.get_topology_desc(platform=platform, **options).devices)
     except (RuntimeError, ValueError) as error:

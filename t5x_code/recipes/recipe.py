@@ -34,7 +34,8 @@ class DataConfig:
     # Each with its share of the rows of every task.
     objectives: tuple[tuple[Objective | PackingObjective, float], ...]
     stores: str | None = None  # folder of token stores; None: the embedded corpus
-    tokenizer: str | None = None  # folder or hub name; None: the stores' own, or one trained on the corpus
+    tokenizer: str | None = None  # folder or hub name; None: the stores' own, that of `initialize_from`, or a new one
+    initialize_from: str | None = None  # the model directory of that tokenizer, if it has one
     length: int = 2048
     isolate_documents: bool = True
     seed: int = 0

@@ -35,7 +35,7 @@ from t5x_code.recipes.dry_run import describe_mesh, refuse_uneven_batches
 from t5x_code.recipes.memory_choice import describe_choice, fit_memory
 from t5x_code.recipes.mixture import cache_folder
 from t5x_code.recipes.recipe import Recipe
-from t5x_code.recipes.vocabulary import describe_unused_rows
+from t5x_code.recipes.vocabulary import describe_unused_rows, say_once
 from t5x_code.terminal import say
 from t5x_code.tokens.tokenizer import TOKENIZER_FILE, Tokenizer
 from t5x_code.training.loop import RunData, RunFiles, train
@@ -221,14 +221,15 @@ def refuse_other_tokenizer(model_dir: epath.PathLike, tokenizer: Tokenizer) -> N
     """Raises a UserError where a model to start from has learnt other tokens by the same ids; new ones may follow."""
     folder = epath.Path(model_dir) / TOKENIZER_FOLDER
     if not (folder / TOKENIZER_FILE).exists():
+        say_once(f"INITIALIZE_FROM={model_dir} has no tokenizer: nobody knows whether it has learnt this run's tokens")
         return
     ours = tokenizer.vocabulary()
     for text, number in Tokenizer.load(str(folder)).vocabulary().items():
         if ours.get(text) != number:
             here = f"which is {ours[text]} here" if text in ours else "which this run's tokenizer lacks"
             raise UserError(
-                f"INITIALIZE_FROM={model_dir} has learnt other tokens: its {number} is {text!r}, {here}; set "
-                f"TOKENIZER={str(folder)!r}, and make the stores with it"
+                f"INITIALIZE_FROM={model_dir} has learnt other tokens: its {number} is {text!r}, {here}; name a "
+                f"new folder as DATA, where stores are made with {folder}, or make them so by launch/cache.py"
             )
 
 

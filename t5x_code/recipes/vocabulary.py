@@ -145,7 +145,8 @@ def _target_modalities(objective: Objective | PackingObjective, of_task: int) ->
 
 
 def _tokenizer_folder(config: DataConfig, mixture: MixtureDeclaration, root: epath.Path, trains_on: TrainsOn) -> str:
-    """The recipe's tokenizer; else the one that came with a store; else one that is trained on the corpus now."""
+    """The recipe's tokenizer; else the one that came with a store, or with the model that it starts from; else one that
+    is trained on the corpus now."""
     given = _given_tokenizer(config, mixture, root)
     if given is not None:
         return given
@@ -166,10 +167,13 @@ def _tokenizer_folder(config: DataConfig, mixture: MixtureDeclaration, root: epa
 
 
 def _given_tokenizer(config: DataConfig, mixture: MixtureDeclaration, root: epath.Path) -> str | None:
-    if config.tokenizer is not None and not falls_back(config):
+    if config.tokenizer is not None:
         return config.tokenizer
-    with_stores = [root / task.name / TOKENIZER_FOLDER for task in mixture.tasks]
-    return next((str(folder) for folder in with_stores if folder.exists()), None)
+    found = [folder for task in mixture.tasks if (folder := root / task.name / TOKENIZER_FOLDER).exists()]
+    if not found and config.initialize_from is not None:
+        of_model = epath.Path(config.initialize_from) / TOKENIZER_FOLDER
+        found = [of_model] if (of_model / TOKENIZER_FILE).exists() else []
+    return str(found[0]) if found else None
 
 
 def say_once(text: str) -> None:

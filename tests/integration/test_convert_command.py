@@ -93,7 +93,7 @@ def test_a_run_starts_from_an_imported_model_with_the_tokens_that_its_task_adds(
     ended = script("convert.py", "import", f"--source={tmp_path / 'hf'}", f"--target={tmp_path / 'imported'}")
     assert ended.code == 0, ended.err
 
-    more = [f"INITIALIZE_FROM='{tmp_path / 'imported'}'", f"TOKENIZER='{tmp_path / 'hf'}'", "TRAIN_STEPS=1"]
+    more = [f"INITIALIZE_FROM='{tmp_path / 'imported'}'", "TRAIN_STEPS=1"]  # whose tokenizer the stores are made with
     more += [f"DATA='{tmp_path / 'stores'}'"]
     more.append(f"TransformerConfig.vocab_size={OLD_TOKENS}")
     too_small = script("train.py", *arguments("code_clm_none", pairs, tmp_path / "run", *more))

@@ -73,5 +73,5 @@ def test_types_stay_those_of_a_plain_product():
 
 def test_without_the_package_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "qwix", None)
-    with pytest.raises(UserError, match=r"pip install '.\[quantized\]', or set it to 'none'"):
+    with pytest.raises(UserError, match=r"pip install -e '.\[quantized\]', or set it to 'none'"):
         quantized_dot("bld,df->blf", jnp.ones((1, 1, 2)), jnp.ones((2, 2)), jnp.float32, "int8")

@@ -23,7 +23,7 @@ def test_gpus_are_hosts_times_gpus():
 @pytest.mark.parametrize(("name", "extra"), [("v5e:2x2", "tpu"), ("h100:1x8", "gpu-aot")])
 def test_a_missing_compiler_is_named(monkeypatch, name, extra):
     monkeypatch.setattr(topology.importlib.util, "find_spec", lambda module: None)
-    with pytest.raises(UserError, match=rf"its compiler is not installed; pip install '.\[{extra}\]'"):
+    with pytest.raises(UserError, match=rf"its compiler is not installed; pip install -e '.\[{extra}\]'"):
         topology.described_devices(name)
 
 

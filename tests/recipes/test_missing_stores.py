@@ -8,8 +8,10 @@ import pytest
 import tokenizers
 
 from t5x_code.errors import UserError
+from t5x_code.recipes import vocabulary
 from t5x_code.recipes.gin_files import load_recipe
 from t5x_code.recipes.inputs import prepare_inputs
+from t5x_code.tokens import train_bpe
 from t5x_code.tokens.tokenizer import Tokenizer
 
 VOCAB_SIZE = 8192
@@ -53,6 +55,24 @@ def test_a_missing_store_is_announced_once(prepare, source, tmp_path):
     assert prepare(f"jsonl:{source}", f"DATA='{data}'") == []
     (made,) = prepare(f"jsonl:{source}", f"DATA='{tmp_path / 'other'}'", f"TOKENIZER='{tokenizer}'")
     assert made.startswith(f"DATA={tmp_path / 'other'} holds no store ")
+
+
+def test_new_stores_take_the_tokenizer_of_the_model_that_a_run_starts_from(prepare, source, tmp_path):
+    train_bpe.train([f"text {n}" for n in range(99)], 300, 4).save(tmp_path / "model/tokenizer")
+    start = f"INITIALIZE_FROM='{tmp_path / 'model'}'"
+    (made,) = prepare(f"jsonl:{source}", f"DATA='{tmp_path / 'new'}'", start)
+    assert f"with the tokenizer {tmp_path / 'model/tokenizer'} of" in made
+    prepare(f"jsonl:{source}", f"DATA='{tmp_path / 'old'}'")  # a store that is there brings its own
+    assert prepare(f"jsonl:{source}", f"DATA='{tmp_path / 'old'}'", start) == []
+    without = prepare(f"jsonl:{source}", f"DATA='{tmp_path / 'other'}'", "INITIALIZE_FROM='imported_without_one'")
+    assert "training one on" in without[0]
+
+
+def test_a_recipe_whose_data_is_not_given_takes_the_tokenizer_that_it_names(prepare, tmp_path, monkeypatch):
+    monkeypatch.setattr(vocabulary, "fitted", lambda tokenizer, tasks: pytest.fail(tokenizer.eod_text))
+    train_bpe.train([f"text {n}" for n in range(99)], 300, 4).save(tmp_path / "bytes")
+    with pytest.raises(pytest.fail.Exception, match="endoftext"):
+        prepare("stack_pile", f"TOKENIZER='{tmp_path / 'bytes'}'")
 
 
 def test_a_recipe_without_data_makes_its_stores_without_a_word_on_them(prepare, source):

@@ -18,14 +18,18 @@ from t5x_code.tokens import train_bpe
 TEXTS = [f"def f{i}(x):\n    return x + {i}\n" for i in range(200)]
 
 
-def test_a_model_of_another_tokenizer_is_no_beginning(tmp_path):
+def test_a_model_of_another_tokenizer_is_no_beginning(tmp_path, capsys):
     tokenizer = train_bpe.train(TEXTS, 300, 4)
     tokenizer.save(tmp_path / "model/tokenizer")
     refuse_other_tokenizer(tmp_path / "model", tokenizer)
     refuse_other_tokenizer(tmp_path / "model", tokenizer.with_pair_tokens().with_python_words())  # more tokens follow
+    capsys.readouterr()
     refuse_other_tokenizer(tmp_path / "without_tokenizer", tokenizer)
+    assert "without_tokenizer has no tokenizer: nobody knows" in capsys.readouterr().err
     for other in (train_bpe.train([text.upper() for text in TEXTS], 300, 4), train_bpe.train(TEXTS, 290, 4)):
-        with pytest.raises(UserError, match=r"has learnt other tokens: its \d+ is .*; set TOKENIZER="):
+        with pytest.raises(
+            UserError, match=r"has learnt other tokens: its \d+ is .*; name a new folder as DATA, where"
+        ):
             refuse_other_tokenizer(tmp_path / "model", other)
 
 

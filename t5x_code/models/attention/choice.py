@@ -99,7 +99,7 @@ def _why_not_tokamax(case: AttentionCase) -> str | None:
     if case.platform != "gpu" or not HOPPER.match(case.device_kind):
         return f"is a kernel for NVIDIA Hopper GPUs; this is a {case.device_kind}"
     if importlib.util.find_spec("tokamax") is None:
-        return "needs the package tokamax: pip install '.[gpu]'"
+        return "needs the package tokamax: pip install -e '.[gpu]'"
     if case.queries % 64 or case.keys % 64:
         return f"takes lengths divisible by 64, not {case.queries} queries and {case.keys} keys (of one device)"
     return _why_not_flash_gpu(case)

@@ -114,7 +114,7 @@ for head_dim in dims:
 def compile_for(topology: str, head_dims: str, length: int = 2048) -> list[int]:
     """Bytes of temporary memory that forward and backward pass take, for each head size."""
     if importlib.util.find_spec("libtpu") is None:
-        pytest.skip("libtpu is not installed: pip install '.[tpu]'")
+        pytest.skip("libtpu is not installed: pip install -e '.[tpu]'")
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
         "TPU_SKIP_MDS_QUERY": "1",

@@ -59,7 +59,7 @@ for head_dim, is_causal in ((64, False), (128, False), (128, True), (256, False)
 def test_compiles_for_hopper():
     for module in ("jax_cuda13_plugin", "tokamax"):
         if importlib.util.find_spec(module) is None:
-            pytest.skip(f"{module} is not installed: pip install '.[gpu]'")
+            pytest.skip(f"{module} is not installed: pip install -e '.[gpu]'")
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": "-1"}
     result = subprocess.run(
         [sys.executable, "-c", COMPILE], capture_output=True, text=True, env=environment, timeout=300
