@@ -58,7 +58,8 @@ install='{ [ ! -f ~/t5x_code/pid ] || kill -9 -- -$(cat ~/t5x_code/pid) 2> /dev/
 '~/uv/bin/uv venv -q --seed --allow-existing --python ">=3.11,<3.14" ~/venv && ~/venv/bin/pip install -q ".[tpu,gcp]"'
 start='cd ~/t5x_code && rm -f pid exit_code; '\
 "setsid nohup bash -c $(printf '%q' "$run") > /dev/null 2>&1 < /dev/null & until [ -f pid ]; do sleep 0.1; done"
-follow='cd ~/t5x_code && tail -n 20 -s 0.2 -F --pid="$(cat pid)" ~/run.log; [ ! -f exit_code ] || echo "exit code $(cat exit_code)"'
+follow='cd ~/t5x_code && tail -n 20 -s 0.2 -F --pid="$(cat pid)" ~/run.log; '\
+'if [ -f exit_code ]; then echo "exit code $(cat exit_code)"; elif ! kill -0 "$(cat pid)" 2> /dev/null; then echo "exit code 137"; fi'
 
 create() {
   local output

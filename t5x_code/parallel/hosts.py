@@ -125,7 +125,7 @@ def _scheduler_started_several() -> bool:
     """Whether this process is one of several that JAX can find by itself."""
     if max(int(os.environ.get(name, "1")) for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")) > 1:
         return True
-    if os.environ.get("JAX_PLATFORMS", "tpu").split(",")[0] != "tpu":
+    if (os.environ.get("JAX_PLATFORMS") or "tpu").split(",")[0] != "tpu":
         return False
     workers = os.environ.get("TPU_WORKER_HOSTNAMES")
     if workers is not None:  # GKE; elsewhere the metadata server knows

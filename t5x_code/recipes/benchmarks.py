@@ -65,7 +65,7 @@ def benchmarks_of(
 
     def run(params: Any, step: int) -> dict[str, float]:
         on = mesh if mesh.size > 1 else None
-        model = text_model(description, params, inputs.tokenizer, name=f"{model_dir}, step {step}", mesh=on)
+        model = text_model(description, params, inputs.tokenizer, name=f"step {step}", mesh=on)
         metrics = {}
         for name in config.names:
             folder = epath.Path(model_dir) / BENCHMARKS_FOLDER / str(step)

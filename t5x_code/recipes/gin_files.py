@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import logging
 import re
+import tokenize
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +19,18 @@ from t5x_code.recipes.recipe import CONFIGURABLES, Recipe
 # Recipes include each other as 'gin/models/x.gin': found from the working folder, else beside the installed package.
 SEARCH_PATHS = (".", str(Path(t5x_code.__file__).resolve().parent.parent))
 gin.add_config_file_search_path(SEARCH_PATHS[1])
+# What gin raises at a recipe that it cannot read; TokenError: of a bracket that is not closed.
+GIN_ERRORS = (
+    SyntaxError,
+    tokenize.TokenError,
+    ValueError,
+    TypeError,
+    OSError,
+    RuntimeError,
+    AttributeError,
+    NameError,
+    ImportError,
+)
 gin.config.register_file_reader(lambda path: epath.Path(path).open(), in_bucket)
 
 
@@ -49,7 +62,7 @@ def load_recipe(gin_files: Sequence[str], bindings: Sequence[str] = ()) -> tuple
         recipe = gin.get_configurable(Recipe.__name__)()
     except UserError as error:  # gin adds lines on where it was called from
         raise UserError(str(error).split("\n")[0]) from error
-    except (SyntaxError, ValueError, TypeError, OSError, RuntimeError, AttributeError, NameError) as error:
+    except GIN_ERRORS as error:
         raise UserError(_explain(error, gin_files)) from error
     finally:
         logging.disable(logging.NOTSET)
@@ -70,7 +83,7 @@ def _parse_bindings(bindings: Sequence[str]) -> None:
             raise UserError(f"--gin.{binding}: write --gin.NAME=value")
         try:
             gin.parse_config(binding)
-        except SyntaxError as error:
+        except (SyntaxError, tokenize.TokenError) as error:
             raise UserError(f"--gin.{binding}: not a gin value (strings take quotes inside: \"'x'\")") from error
 
 

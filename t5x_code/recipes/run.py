@@ -89,7 +89,8 @@ def train_recipe(recipe: Recipe, resolved: str, command: str) -> int:
         split_recipe = dataclasses.replace(recipe, model=split_config(recipe.model, split))
         settled = in_every_process("memory of all", lambda: fit_memory(split_recipe, mesh), hosts.barrier_seconds)
     choice = describe_choice(settled, MeshShape(**mesh.shape))
-    agree("memory", {"REMAT and MICROBATCH_SIZE": choice}, hosts.barrier_seconds)
+    facts = {"attention": recipe.model.attention, "REMAT and MICROBATCH_SIZE": choice}
+    agree("memory", facts, hosts.barrier_seconds)
     if is_writer():
         say(f"remat: {choice}")
     description = ModelDescription(

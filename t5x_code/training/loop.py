@@ -259,6 +259,10 @@ class _Run:
             _say_validation(self.step, record)
             self.speed.restart()
         if self.data.benchmarks and self.is_due(self.config.benchmark_period):
+            self.between_batches()
+            self.unwritten = record  # benchmarks may take hours, answer no request to stop, and may fail
+            self.save()
+            self.unwritten = None
             with self.watchdog.paused():  # programs of the model's run in them, each with bounds of its own
                 record = record | self.data.benchmarks(params, self.step)
             _say_benchmarks(self.step, record)

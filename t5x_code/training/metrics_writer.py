@@ -17,7 +17,7 @@ from etils import epath
 
 from t5x_code.buckets import in_bucket
 from t5x_code.checkpoints.manager import absolute_path
-from t5x_code.errors import UserError
+from t5x_code.errors import UserError, one_line
 from t5x_code.lines_file import LinesFile
 from t5x_code.output_file import jsonable
 from t5x_code.terminal import warn
@@ -163,4 +163,8 @@ def _start_wandb(folder: epath.Path) -> Any:
     import wandb
 
     number = hashlib.blake2b(str(folder).encode(), digest_size=4).hexdigest()
-    return wandb.init(name=folder.name, id=f"{folder.name}-{number}", resume="allow")
+    try:
+        return wandb.init(name=folder.name, id=f"{folder.name}-{number}", resume="allow")
+    except Exception as error:  # of many kinds: no key, no server
+        warn(f"Weights & Biases cannot be used ({one_line(error)[:200]}); numbers are in {folder} all the same")
+        return None

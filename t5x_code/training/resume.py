@@ -216,7 +216,7 @@ def _refuse_changes(
             "to a new folder"
         )
     free = set(COMPUTE_FIELDS)
-    if model.position_encoding == "learned":
+    if model.position_encoding == "learned" or model.top_query_layer:
         free.remove("max_length")  # it has a parameter of that size
     now = {name: value for name, value in model_facts(model).items() if name not in free}
     before = {name: metadata["model"].get(name) for name in now}

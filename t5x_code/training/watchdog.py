@@ -51,7 +51,7 @@ class Watchdog:
     def _watch(self) -> None:
         silent, minutes = 0, FIRST_TIMES * self._minutes
         while not self._ended:
-            if self._sign.wait(60 * minutes):
+            if self._sign.wait(min(60 * minutes, threading.TIMEOUT_MAX)):
                 self._sign.clear()
                 silent, minutes = 0, self._minutes
                 continue

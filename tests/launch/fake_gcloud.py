@@ -1,13 +1,15 @@
 """A gcloud that has one TPU slice: records its calls, runs ssh commands here in HOME, and fails as it is told.
 
 STATE/trouble holds one word per line, each taken once: at a describe `away` (it fails though the slice is there); at a
-create `quota` or `capacity`; at installing `install` (it
-fails) or `lost` (the slice goes too); at following the log `drop` (the connection ends) or `preempt` (the slice goes
-too). STATE/codes: what train.py ends with, one per start. uv is there, and makes an environment whose python is TRAIN.
+create `quota` or `capacity`; at installing `install` (it fails) or `lost` (the slice goes too); at following the log
+`drop` (the connection ends), `preempt` (the slice goes too) or `reboot` (what ran there is gone). STATE/codes: what
+train.py ends with, one per start. uv is there, and makes an environment whose python is TRAIN.
 """
 
+import contextlib
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -83,10 +85,14 @@ def ssh(command: str, slice_state: Path) -> int:
             (HOME / file).write_text(text)
             (HOME / file).chmod(0o755)
     if re.search(r"\btail\b", command):
-        problem = trouble("drop", "preempt")
+        problem = trouble("drop", "preempt", "reboot")
         if problem == "preempt":
             slice_state.write_text("PREEMPTED")
-        if problem:
+        if problem == "reboot":
+            with contextlib.suppress(ProcessLookupError):  # a fake run is short
+                os.killpg(int((HOME / "t5x_code/pid").read_text()), signal.SIGKILL)
+            (HOME / "t5x_code/exit_code").unlink(missing_ok=True)
+        elif problem:
             return 255
     return subprocess.run(["bash", "-c", command], cwd=HOME, check=False).returncode
 

@@ -35,13 +35,13 @@ PartitionName=debug Nodes={host} Default=YES MaxTime=INFINITE State=UP
 """
 
 
-def outside_a_job(folder: Path, *arguments: str, code: int = 0) -> subprocess.CompletedProcess:
-    """The script where there is no job, with an srun that ends with a code, and a scontrol that tells of its call."""
+def outside_a_job(folder: Path, *arguments: str, code: int = 0, **job: str) -> subprocess.CompletedProcess:
+    """The script as in what is said of a job, with an srun that ends with a code; its scontrol tells of its call."""
     for name, line in (("srun", f"exit {code}"), ("scontrol", "echo requeued >&2")):
         (folder / name).write_text(f"#!/bin/sh\n{line}\n")
         (folder / name).chmod(0o755)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
-    environment["PATH"] = f"{folder}:{environment['PATH']}"
+    environment |= {"PATH": f"{folder}:{environment['PATH']}"} | job
     command = ["bash", "launch/slurm.sbatch", *arguments]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
 
@@ -65,6 +65,17 @@ def test_outside_a_job_nothing_is_queued_again(tmp_path):
     for code in (0, 2):
         ended = outside_a_job(tmp_path, "--gin_file=x", code=code)
         assert ended.returncode == code and not ended.stderr
+
+
+def test_what_fails_at_once_again_and_again_is_not_queued_for_ever(tmp_path):
+    def is_queued_again(code: int, restarts: int) -> bool:
+        job = {"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": str(restarts)}
+        ended = outside_a_job(tmp_path, "--gin_file=x", code=code, **job)
+        assert ended.returncode == code
+        return "requeued" in ended.stderr
+
+    assert is_queued_again(1, restarts=0) and is_queued_again(75, restarts=9) and is_queued_again(137, restarts=9)
+    assert not is_queued_again(1, restarts=3) and not is_queued_again(127, restarts=3)
 
 
 def test_help_is_the_head_of_the_script(tmp_path):

@@ -102,6 +102,13 @@ def test_a_dropped_connection_is_taken_up_again(pod):
     assert (pod.home / "arguments").read_text().count("train.py") == 1  # it ran on all the while
 
 
+def test_a_run_that_died_without_a_word_is_started_again(pod):
+    """As after a reboot of worker 0: its slice is ready, nothing runs there, and no exit code was left."""
+    ended, verbs, _ = pod(trouble="reboot", codes="0 0")
+    assert ended.returncode == 0 and verbs.count("create") == 1 and verbs.count("scp") == 2, ended.stderr
+    assert "ended with 137: starting again" in ended.stderr
+
+
 def test_a_slice_that_cannot_be_prepared_ends_with_one_line(pod):
     ended, verbs, _ = pod(trouble="install install install")
     assert ended.returncode == 2 and verbs.count("scp") == 3 and verbs.count("create") == 1

@@ -55,6 +55,7 @@ def test_named_by_the_environment(initialized):
         ({"TPU_WORKER_HOSTNAMES": "localhost"}, False),
         ({"TPU_WORKER_HOSTNAMES": "a", "MEGASCALE_NUM_SLICES": "2"}, True),
         ({"TPU_WORKER_HOSTNAMES": "a,b", "JAX_PLATFORMS": "cpu"}, False),
+        ({"TPU_WORKER_HOSTNAMES": "a,b", "JAX_PLATFORMS": ""}, True),  # JAX chooses, as without it
     ],
 )
 def test_found_by_what_started_them(initialized, environment, joins):

@@ -79,6 +79,8 @@ def test_later_files_win_and_bindings_win_over_files():
         (["gin/quickstart.gin"], ["DataConfig.objectives=((@CausalLm(), 1.0),)"], r"; did you mean CausalLM\?"),
         (["gin/quickstart.gin"], ["MODEL_DIR=runs/x y"], "MODEL_DIR"),
         (["gin/quickstart.gin"], ["TRAIN_STEPS"], "NAME=value"),
+        (["gin/quickstart.gin"], ["BATCH_SIZE=((0, 8), (10, 16)"], "BATCH_SIZE=.*: not a gin value"),
+        (["gin/quickstart.gin"], ["MODEL_DIR='runs/x"], "MODEL_DIR='runs/x: not a gin value"),
         (["gin/quickstart.gin"], ["TransformerConfig.remat='some'"], "remat"),
         (["gin/quickstart.gin"], ["LossConfig.contrastive=0.1"], "use the objective NtpPlus"),
         (["gin/quickstart.gin"], ["DataConfig.eval_batch_size=0"], "eval_batch_size is 0: it must be 1 or more"),
@@ -94,7 +96,10 @@ def test_mistakes_get_one_line(files, bindings, says):
     assert "\n" not in str(error.value)
 
 
-def test_a_broken_gin_file_is_named(tmp_path):
-    (tmp_path / "broken.gin").write_text("include 'gin/quickstart.gin'\nTransformerConfig.num_layers = = 3\n")
+@pytest.mark.parametrize(
+    "line", ["TransformerConfig.num_layers = = 3", "BATCH_SIZE = ((0, 8)", "import no_such_module"]
+)
+def test_a_broken_gin_file_is_named(tmp_path, line):
+    (tmp_path / "broken.gin").write_text(f"include 'gin/quickstart.gin'\n{line}\n")
     with pytest.raises(UserError, match=r"broken\.gin"):
         load_recipe([str(tmp_path / "broken.gin")])

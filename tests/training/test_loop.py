@@ -299,6 +299,31 @@ def test_benchmarks_see_the_averaged_weights_every_so_many_steps_and_change_noth
     assert all(jax.tree.leaves(jax.tree.map(np.array_equal, plain, averaged)))
 
 
+def test_a_step_is_saved_before_its_benchmarks_and_made_up_for_where_they_end_the_run(run, tmp_path):
+    def failing(params, step):
+        raise UserError("no memory left")
+
+    def benchmarks(params, step):
+        return {"benchmark/humaneval/pass@1": step / 10}
+
+    settings = {"benchmark_period": 4, "checkpoint_period": 100}
+    run(tmp_path / "whole", benchmarks=benchmarks, **settings)
+    with pytest.raises(UserError, match="no memory left"):
+        run(tmp_path / "failed", benchmarks=failing, **settings)
+    assert list_steps(tmp_path / "failed" / "checkpoints")[-1] == 4
+    run(tmp_path / "failed", benchmarks=benchmarks, **settings)
+    assert metrics_of(tmp_path / "failed") == metrics_of(tmp_path / "whole")
+    whole, failed = (files_of_step(tmp_path / name, 6) for name in ("whole", "failed"))
+    jax.tree.map(np.testing.assert_array_equal, whole, failed)
+
+
+def test_a_request_to_stop_is_answered_before_benchmarks(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("t5x_code.training.stopping.StopRequest.arrived", lambda request: True)
+    seen = []
+    assert run(tmp_path / "run", benchmarks=lambda params, step: seen.append(step) or {}, benchmark_period=1) == 0
+    assert seen == [] and list_steps(tmp_path / "run" / "checkpoints")[-1] == 1
+
+
 def test_the_watchdog_hears_of_every_evaluation_batch_and_waits_for_benchmarks(run, make_rows, tmp_path, monkeypatch):
     events = []
 
@@ -339,6 +364,6 @@ def test_the_watchdog_hears_of_every_evaluation_batch_and_waits_for_benchmarks(r
         watchdog_minutes=7.0,
     )
     of_evaluation = ["batch", "sign"] * 3
-    of_benchmark = ["paused", "benchmark", "goes on"]
-    # A run that resumes writes the lines after its checkpoint alone: those before it have to be there.
-    assert events == [7.0, *of_evaluation, *of_benchmark, "sign", "flushed", "saved", "sign"]
+    saved = ["flushed", "saved"]  # in this order: a run that resumes writes the lines after its checkpoint alone
+    of_benchmark = ["sign", *saved, "paused", "benchmark", "goes on"]
+    assert events == [7.0, *of_evaluation, *of_benchmark, "sign", *saved, "sign"]

@@ -1,5 +1,6 @@
 """Each step stands once in metrics.jsonl, whatever was killed; the progress line says what a person needs."""
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -81,6 +82,17 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path):
     (tmp_path / "metrics.jsonl.tmp").mkdir()
     with pytest.raises(UserError, match=r"cannot write .*metrics.jsonl"):
         MetricsWriter(tmp_path, 0)
+
+
+def test_numbers_are_written_where_weights_and_biases_cannot_be_reached(tmp_path, monkeypatch, capfd):
+    (tmp_path / "wandb.py").write_text("def init(**settings):\n    raise RuntimeError('no API key\\nlog in')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("WANDB_PROJECT", "mine")
+    with contextlib.closing(MetricsWriter(tmp_path / "run", 0)) as writer:
+        writer.write(1, {"loss": 2.0})
+    assert json.loads((tmp_path / "run" / "metrics.jsonl").read_text())["loss"] == 2.0
+    (line,) = [line for line in capfd.readouterr().err.splitlines() if "Weights & Biases" in line]
+    assert "cannot be used (no API key" in line
 
 
 def test_progress_line():

@@ -86,7 +86,9 @@ def test_a_run_may_begin_an_average_later_and_lengthen_what_has_no_parameter(
     optimizer = optax.adam(0.1)
     state = state_of_params(tiny_params, optimizer, with_ema=False)
     learned = dataclasses.replace(tiny_model, position_encoding="learned")
-    for folder, model in ((tmp_path / "rotary", tiny_model), (tmp_path / "learned", learned)):
+    queried = dataclasses.replace(tiny_model, top_query_layer=True)  # its queries are learned positions
+    for name, model in (("rotary", tiny_model), ("learned", learned), ("queried", queried)):
+        folder = tmp_path / name
         metadata = {"rows_consumed": 7, "data": {}, "model": model_facts(model)}
         with CheckpointWriter(folder / "checkpoints") as writer:
             writer.save(3, checkpoint_of(state, metadata))
@@ -94,9 +96,10 @@ def test_a_run_may_begin_an_average_later_and_lengthen_what_has_no_parameter(
     start = find_start(tmp_path / "rotary", longer, optimizer, True, one_device, 0, {})
     assert (start.step, start.rows_consumed) == (3, 7)
     jax.tree.map(np.testing.assert_array_equal, start.state.ema_params, tiny_params)
-    with pytest.raises(UserError, match="is of another model: max_length 16 -> 32"):
-        longer = dataclasses.replace(learned, max_length=32)
-        find_start(tmp_path / "learned", longer, optimizer, False, one_device, 0, {})
+    for name, model in (("learned", learned), ("queried", queried)):
+        longer = dataclasses.replace(model, max_length=32)
+        with pytest.raises(UserError, match="is of another model: max_length 16 -> 32"):
+            find_start(tmp_path / name, longer, optimizer, False, one_device, 0, {})
 
 
 def test_a_run_starts_from_a_model_with_fewer_tokens_and_says_so(tmp_path, tiny_model, tiny_params, one_device):

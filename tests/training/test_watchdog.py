@@ -59,6 +59,15 @@ def test_the_first_step_has_longer_but_not_for_ever():
     assert ended.stderr.startswith(f"watchdog: no sign of life for {int(ended.stdout) * 0.5 / 60:g} minutes; every")
 
 
+def test_a_watchdog_that_is_not_wanted_waits_as_long_as_can_be():
+    ended = run("""
+        with Watchdog(minutes=1e12) as watchdog:
+            time.sleep(0.2)
+            print(watchdog._thread.is_alive())
+    """)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "True\n", "")
+
+
 def test_a_pause_is_not_silence_and_what_follows_it_is():
     ended = run("""
         with Watchdog(minutes=0.8 / 60) as watchdog:  # a busy machine may let a process wait for half a second
