@@ -41,6 +41,7 @@ CONFIG_FILE = "config.json"
 TOKENIZER_FILES = (
     TOKENIZER_FILE,
     "tokenizer_config.json",
+    "chat_template.jinja",  # which transformers 5 writes beside it
     "special_tokens_map.json",
     "added_tokens.json",
     "vocab.json",

@@ -21,6 +21,16 @@ DTYPES = ("float32", "bfloat16", "float16")  # that parameters may be stored in
 # How a model is computed, stored or begun, not what it is: config.json need not say these fields of ours.
 UNSAID = ("dtype", "remat", "scan_layers", "attention", "loss_chunk", "vocab_multiple", "initializer_range")
 ROTARY = ("rotary_dim", "rope_base", "rope_scaling")  # say nothing where nothing rotates
+# Of each kind of scaling: our fields, and theirs.
+SCALING_FIELDS: Mapping[str, Mapping[str, str]] = {
+    "llama3": {
+        "factor": "factor",
+        "low_frequency_factor": "low_freq_factor",
+        "high_frequency_factor": "high_freq_factor",
+        "original_length": "original_max_position_embeddings",
+    },
+    "linear": {"factor": "factor"},
+}
 ACTIVATIONS = {"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu_fast": "gelu_tanh", "gelu": "gelu"}
 
 
@@ -47,6 +57,7 @@ def read_config(family: Family, hf: HfConfig) -> TransformerConfig:
     if model_type not in family.model_types:
         wanted = " or ".join(map(repr, family.model_types))
         raise UserError(f"config.json has model_type {model_type!r}, not {wanted}; choose another --family")
+    refuse_unless(hf, "is_causal", True)  # transformers 5 attends both ways if it is false, in any family
     try:
         config = family.config_from_hf(hf)
         _check_types(config)
@@ -163,13 +174,15 @@ def read_rope(hf: HfConfig) -> dict[str, Any]:
     base = float(scaling.get("rope_theta", hf.get("rope_theta", 10_000.0)))
     if kind == "default":
         return {"rope_base": base, "rope_scaling": None}
-    if kind != "llama3":
-        raise UserError(f"config.json: rope scaling {kind!r} is not supported; only 'default' and 'llama3' are")
-    names = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
-    missing = [name for name in names if name not in scaling]
+    if kind not in SCALING_FIELDS:
+        supported = ", ".join(map(repr, ("default", *SCALING_FIELDS)))
+        raise UserError(f"config.json: rope scaling {kind!r} is not supported; only {supported} are")
+    fields = SCALING_FIELDS[kind]
+    missing = [theirs for theirs in fields.values() if theirs not in scaling]
     if missing:
         raise UserError(f"config.json: its rope scaling has no {missing[0]}")
-    return {"rope_base": base, "rope_scaling": RopeScaling(*(scaling[name] for name in names))}
+    said = {ours: scaling[theirs] for ours, theirs in fields.items()}
+    return {"rope_base": base, "rope_scaling": RopeScaling(kind=kind, **said)}
 
 
 def write_rope(config: TransformerConfig) -> dict[str, Any]:
@@ -177,11 +190,5 @@ def write_rope(config: TransformerConfig) -> dict[str, Any]:
     scaling = config.rope_scaling
     if scaling is None:
         return {"rope_theta": config.rope_base, "rope_scaling": None}
-    said = {
-        "rope_type": "llama3",
-        "factor": scaling.factor,
-        "low_freq_factor": scaling.low_frequency_factor,
-        "high_freq_factor": scaling.high_frequency_factor,
-        "original_max_position_embeddings": scaling.original_length,
-    }
-    return {"rope_theta": config.rope_base, "rope_scaling": said}
+    said = {theirs: getattr(scaling, ours) for ours, theirs in SCALING_FIELDS[scaling.kind].items()}
+    return {"rope_theta": config.rope_base, "rope_scaling": {"rope_type": scaling.kind, **said}}

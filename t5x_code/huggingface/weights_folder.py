@@ -14,7 +14,8 @@ from t5x_code.mapped_files import give_back, map_file
 # Of a file's path and of its bytes: its tensors, as views of the bytes.
 Reader = Callable[[Path, np.ndarray], dict[str, np.ndarray]]
 
-# Kinds of files in the order in which they are looked for, each as one file or as shards with an index.
+# Kinds of files in the order in which they are looked for, each as one file or, failing that, as shards with an index:
+# transformers' order, so that what an older save left in the folder is passed over here as there.
 KINDS: tuple[tuple[str, Reader], ...] = (
     ("model.safetensors", read_safetensors_file),
     ("pytorch_model.bin", read_torch_file),
@@ -78,11 +79,11 @@ def _map(path: Path) -> np.ndarray:
 
 def _find_files(folder: Path) -> tuple[list[str], Reader]:
     for name, read in KINDS:
+        if (folder / name).is_file():
+            return [name], read
         index = folder / f"{name}.index.json"
         if index.is_file():
             return _files_of_index(index), read
-        if (folder / name).is_file():
-            return [name], read
     names = " nor ".join(name for name, _ in KINDS)
     raise UserError(f"{folder} has neither {names}, nor an index of one; is the download complete?")
 

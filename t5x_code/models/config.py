@@ -20,18 +20,22 @@ Auto = Literal["auto"]
 Remat = Literal[RematPolicy, Auto]
 Dtype = Literal["bfloat16", "float32"]
 Quantization = Literal["none", "int8", "fp8"]
+RopeScalingKind = Literal["llama3", "linear"]
 
 
 @dataclasses.dataclass(frozen=True)
 class RopeScaling:
-    """Llama 3's stretched rotation, for contexts longer than those of training (arXiv 2407.21783, as released)."""
+    """A stretched rotation, for contexts longer than those of training: Llama 3's (arXiv 2407.21783, as released), or
+    of all waves alike (arXiv 2306.15595, DeepSeek-Coder's), to which the factor alone matters."""
 
-    factor: float  # by which waves longer than `original_length / low_frequency_factor` are stretched
+    factor: float  # by which waves longer than `original_length / low_frequency_factor` are stretched, or all
     low_frequency_factor: float = 1.0
     high_frequency_factor: float = 4.0  # waves shorter than `original_length / high_frequency_factor` stay
     original_length: int = 8192
+    kind: RopeScalingKind = "llama3"
 
     def __post_init__(self):
+        check_choice("RopeScaling.kind", self.kind, get_args(RopeScalingKind))
         if self.factor < 1 or not 0 < self.low_frequency_factor < self.high_frequency_factor:
             raise UserError(f"{self}: factor must be 1 or more, and the low frequency factor below the high one")
         if self.original_length < 1:

@@ -22,7 +22,7 @@ def rotary_angles(
         positions_BxL: of each token in its segment.
         rotary_dim: R.
         base: of the geometric series of frequencies.
-        scaling: lowers the low frequencies.
+        scaling: lowers the low frequencies, or all.
     """
     frequencies = (base ** (-np.arange(0, rotary_dim, 2) / rotary_dim)).astype(np.float32)
     if scaling is not None:
@@ -32,7 +32,10 @@ def rotary_angles(
 
 
 def _scale_frequencies(frequencies: np.ndarray, scaling: RopeScaling) -> np.ndarray:
-    """Divides low frequencies by the factor, keeps high ones, blends in between by waves per original length."""
+    """Divides all frequencies by the factor, or as Llama 3: low ones alone, keeping high ones and blending in between
+    by waves per original length."""
+    if scaling.kind == "linear":
+        return frequencies / np.float32(scaling.factor)
     waves = scaling.original_length * frequencies / (2 * math.pi)
     kept = (waves - scaling.low_frequency_factor) / (scaling.high_frequency_factor - scaling.low_frequency_factor)
     kept = np.clip(kept, 0, 1)

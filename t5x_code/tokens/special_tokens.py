@@ -5,8 +5,15 @@ import functools
 import itertools
 
 EOD_TEXT = "<|endoftext|>"
-# What ends a document in other families' tokenizers (Llama, Llama 3, PanGu-Coder), looked for in this order.
-EOD_TEXTS = (EOD_TEXT, "</s>", "<|end_of_text|>", "<eot>")
+# What ends a document in other families' tokenizers, looked for in this order.
+EOD_TEXTS = (
+    EOD_TEXT,
+    "</s>",  # Llama
+    "<|end_of_text|>",  # Llama 3
+    "<eot>",  # PanGu-Coder
+    "<\uff5cend\u2581of\u2581sentence\uff5c>",  # DeepSeek
+    "<[end\u2581of\u2581sentence]>",  # Seed-Coder
+)
 SEP_TEXT = "<sep>"
 EOM_TEXT = "<eom>"
 

@@ -31,6 +31,13 @@ CLASSES = {
     "gpt_neo": transformers.GPTNeoConfig,
 }
 
+SCALINGS = (
+    {},
+    {"rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    | {"original_max_position_embeddings": 32},
+    {"rope_type": "linear", "factor": 4.0},
+)
+
 
 def random_hf_config(family: str, seed: int) -> dict[str, Any]:
     """Fields of a config.json: odd head counts, grouped and single key heads, tied and untied, biases, windows, .."""
@@ -54,9 +61,8 @@ def random_hf_config(family: str, seed: int) -> dict[str, Any]:
     newer |= {"hidden_size": width, "intermediate_size": inner, "max_position_embeddings": 64}
     gelu = {"activation_function": str(rng.choice(["gelu", "gelu_new", "gelu_pytorch_tanh"]))}
     rope = {"rope_theta": float(rng.choice([1e2, 1e4, 1e6])), "rope_type": "default"}
-    if family == "llama" and coin():
-        rope |= {"rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
-        rope |= {"original_max_position_embeddings": 32}
+    if family == "llama":  # by turns, so that a few seeds have every kind
+        rope |= SCALINGS[seed % len(SCALINGS)]
     window = int(rng.integers(2, 9))
     of_family = {
         "codegen": gpt2 | gelu | {"rotary_dim": 2 * int(rng.integers(1, head_dim // 2 + 1))},

@@ -21,6 +21,7 @@ LLAMA = TransformerConfig(
 )  # fmt: skip
 STRETCHED = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 STRETCHED |= {"original_max_position_embeddings": 32}
+LINEAR = {"rope_type": "linear", "factor": 4.0}
 
 
 @pytest.mark.parametrize("family", CLASSES)
@@ -92,11 +93,16 @@ def test_a_decoder_of_no_family_says_so():
         ("llama", {"rope_scaling": STRETCHED | {"original_max_position_embeddings": 32.5}}, "original_length is 32.5"),
         ("llama", {"rope_scaling": {"partial_rotary_factor": 0.5}}, "partial_rotary_factor 0.5 is not supported"),
         ("starcoder2", {"sliding_window": 8.0}, r"window_pattern is \(8.0,\): it must be of type tuple"),
-        ("llama", {"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope scaling 'linear' is not supported"),
+        ("llama", {"rope_scaling": {"type": "yarn", "factor": 2.0}}, "rope scaling 'yarn' is not supported"),
+        ("llama", {"rope_scaling": {"rope_type": "dynamic"}}, "rope scaling 'dynamic' is not supported"),
+        ("llama", {"rope_scaling": {"type": "linear"}}, "its rope scaling has no factor"),
+        ("llama", {"rope_scaling": {"type": "linear", "factor": "4"}}, "config.json cannot be read as llama's"),
         ("llama", {"rope_scaling": {"rope_type": "llama3"}}, "its rope scaling has no factor"),
         ("llama", {"rope_scaling": "linear"}, "config.json cannot be read as llama's"),
         ("llama", {"rope_parameters": {"rope_theta": "large"}}, "config.json cannot be read as llama's"),
         ("llama", {"partial_rotary_factor": 0.5}, "partial_rotary_factor 0.5 is not supported"),
+        ("llama", {"is_causal": False}, "is_causal False is not supported; only True is"),
+        ("codegen", {"is_causal": None}, "is_causal None is not supported; only True is"),
         ("gpt_bigcode", {"n_head": 0}, "config.json cannot be read as gpt_bigcode's"),
         ("llama", {"hidden_act": "gelu"}, "hidden_act 'gelu' is not supported"),
         ("gpt_neo", {"attention_types": [[["global"], 9]]}, "attention_types names 9 layers"),
@@ -134,6 +140,8 @@ def test_transformers_4_and_5_say_the_same_rotation():
         {"rope_scaling": {"rope_type": "default", "rope_theta": 5e5}},
         {"rope_scaling": {**STRETCHED, "rope_theta": 5e5}, "rope_theta": 7.0},
         {"rope_scaling": STRETCHED, "rope_theta": 7.0},
+        {"rope_scaling": {"type": "linear", "factor": 4.0}, "rope_theta": 1e5},  # as deepseek-coder says it
+        {"rope_parameters": LINEAR | {"rope_theta": 1e5}},
         {"rope_scaling": {"rope_type": "default"}, "rope_parameters": {**STRETCHED, "rope_theta": 5e5}},
         {"rope_scaling": None, "rope_parameters": {**STRETCHED, "rope_theta": 5e5}, "rope_theta": 7.0},
     ],
@@ -143,7 +151,13 @@ def test_the_rotation_is_the_one_that_transformers_reads(family, said):
     ours = read_config(FAMILIES[family], hf | {"model_type": family})
     theirs = CLASSES[family](**copy.deepcopy(hf)).rope_parameters  # which it fills in
     assert ours.rope_base == theirs["rope_theta"]
-    assert (ours.rope_scaling is None) == (theirs["rope_type"] == "default")
+    assert (ours.rope_scaling.kind if ours.rope_scaling else "default") == theirs["rope_type"]
+    assert ours.rope_scaling is None or ours.rope_scaling.factor == theirs["factor"]
+
+
+def test_a_linear_scaling_is_written_as_it_was_read():
+    hf = random_hf_config("llama", 0) | {"model_type": "llama", "rope_scaling": LINEAR}
+    assert write_config(FAMILIES["llama"], read_config(FAMILIES["llama"], hf))["rope_scaling"] == LINEAR
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2"])

@@ -159,6 +159,7 @@ def cut_weights(folder):
 
 
 def name_a_missing_shard(folder):
+    remove_weights(folder)  # it would be read before an index
     index = {"weight_map": {"transformer.wte.weight": "model-00001-of-00002.safetensors"}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
 

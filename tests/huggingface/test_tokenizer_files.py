@@ -58,6 +58,14 @@ def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(hf_folder, tmp_p
         import_model(str(folder), str(tmp_path / "imported"))
 
 
+def test_a_chat_template_in_a_file_of_its_own_survives_the_way_there_and_back(hf_folder, tmp_path):
+    source = Path(shutil.copytree(hf_folder, tmp_path / "source"))
+    (source / "chat_template.jinja").write_text("{{ messages[0].content }}\n")
+    import_model(str(source), str(tmp_path / "ours"))
+    export_model(str(tmp_path / "ours"), str(tmp_path / "back"))
+    assert (tmp_path / "back/chat_template.jinja").read_bytes() == (source / "chat_template.jinja").read_bytes()
+
+
 OFFSETS = tokenizers.processors.ByteLevel(trim_offsets=True)
 OTHER_LEAD = tokenizers.processors.TemplateProcessing(
     single=f"{SEP_TEXT} $A {EOM_TEXT}", special_tokens=[(SEP_TEXT, 257), (EOM_TEXT, 258)]

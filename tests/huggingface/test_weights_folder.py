@@ -11,6 +11,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
+import safetensors.torch
 import torch
 
 from t5x_code.checkpoints.copying import THREADS
@@ -88,6 +89,19 @@ def test_a_large_tensor_is_written_by_several_threads_some_rows_at_a_time(tmp_pa
     read = safetensors.numpy.load_file(tmp_path / "model.safetensors")
     for name, tensor in tensors.items():
         np.testing.assert_array_equal(read[name], tensor)
+
+
+@pytest.mark.parametrize("read_first", ["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"])
+def test_files_are_looked_for_in_transformers_order(tmp_path, read_first):
+    """As after another save into the same folder: what it left behind has the same names and other weights."""
+    order = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+    for number, name in list(enumerate(order))[order.index(read_first) :]:
+        write_one = torch.save if "bin" in name else safetensors.torch.save_file
+        shard = f"shard{number}" if name.endswith("index.json") else name
+        write_one({"weight": torch.full((2,), float(number))}, tmp_path / shard)
+        if shard != name:
+            (tmp_path / name).write_text(json.dumps({"weight_map": {"weight": shard}}))
+    np.testing.assert_array_equal(WeightsFolder(tmp_path)["weight"], order.index(read_first))
 
 
 def torch_state():

@@ -244,6 +244,8 @@ def test_a_config_that_cannot_be_is_refused(change):
         ({"factor": 0.5}, "factor must be 1 or more"),
         ({"factor": 8.0, "low_frequency_factor": 5.0}, "low frequency factor below the high one"),
         ({"factor": 8.0, "original_length": 0}, "original_length must be at least 1"),
+        ({"factor": 8.0, "kind": "yarn"}, "RopeScaling.kind is 'yarn': choose one of llama3, linear"),
+        ({"factor": 0.5, "kind": "linear"}, "factor must be 1 or more"),
     ],
 )
 def test_a_stretch_that_cannot_be_is_refused(scaling, says):

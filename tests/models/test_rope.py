@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from t5x_code.models.config import RopeScaling
 from t5x_code.models.rope import _rotate_by_flip, _rotate_by_product, rotary_angles, rotate
 
 
@@ -24,6 +25,12 @@ def test_rotation_keeps_relative_positions():
     for interleaved in (True, False):
         np.testing.assert_allclose(score(7, 3, interleaved), score(104, 100, interleaved), atol=1e-4)
         assert abs(score(7, 3, interleaved) - score(7, 5, interleaved)) > 1e-3
+
+
+def test_linear_scaling_divides_the_positions():
+    positions = jnp.arange(6).reshape(2, 3)
+    stretched = rotary_angles(4 * positions, 8, 10_000.0, RopeScaling(4.0, kind="linear"))
+    np.testing.assert_allclose(stretched, rotary_angles(positions, 8, 10_000.0), rtol=1e-6)
 
 
 @pytest.mark.parametrize("interleaved", [True, False])

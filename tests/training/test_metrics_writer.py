@@ -88,6 +88,7 @@ def test_numbers_are_written_where_weights_and_biases_cannot_be_reached(tmp_path
     (tmp_path / "wandb.py").write_text("def init(**settings):\n    raise RuntimeError('no API key\\nlog in')\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("WANDB_PROJECT", "mine")
+    (tmp_path / "run").mkdir()
     with contextlib.closing(MetricsWriter(tmp_path / "run", 0)) as writer:
         writer.write(1, {"loss": 2.0})
     assert json.loads((tmp_path / "run" / "metrics.jsonl").read_text())["loss"] == 2.0
