@@ -46,7 +46,7 @@ def held_out_texts(path: str) -> Iterator[str]:
     """Texts under a path: a split of a token store, read by the store's own tokenizer, or a folder of Python files.
 
     Raises:
-        UserError: neither is there.
+        UserError: neither is there, or a file cannot be read.
     """
     folder = epath.Path(path)
     if (folder / MANIFEST_FILE).exists():
@@ -57,4 +57,8 @@ def held_out_texts(path: str) -> Iterator[str]:
     if not files:
         raise UserError(f"{path} is neither a split of a token store nor a folder with Python files")
     for file in files:
-        yield file.read_text(encoding="utf-8", errors="replace")
+        try:
+            text = file.read_text(encoding="utf-8", errors="replace")
+        except OSError as error:
+            raise UserError(f"{file} cannot be read: {error.strerror}") from error
+        yield text

@@ -27,6 +27,7 @@ from t5x_code.evaluation.samples_file import SamplesFile, read_samples
 from t5x_code.evaluation.sandbox.pool import SandboxPool
 from t5x_code.evaluation.sandbox.sandbox import Outcome
 from t5x_code.progress import progress_bar
+from t5x_code.terminal import warn
 
 
 def evaluate_humaneval(request: Request) -> Results:
@@ -70,6 +71,7 @@ def _evaluate(request: Request, problems: Sequence[Problem], default_protocol: s
         problems = [problem.stripped() for problem in problems]
     problems = [dataclasses.replace(p, preamble=protocol.preamble) if p.language == "python" else p for p in problems]
     with SandboxPool(request.execution) as pool, contextlib.closing(_Judge(pool, problems, request)) as judge:
+        _warn_of_own_answer(pool, problems)
         started = time.monotonic()
         if request.samples is not None:
             samples = read_samples(request.samples, known)
@@ -89,6 +91,20 @@ def _evaluate(request: Request, problems: Sequence[Problem], default_protocol: s
         "limits": dataclasses.asdict(request.execution.limits),
         "timings": timings,
     }
+
+
+def _warn_of_own_answer(pool: SandboxPool, problems: Sequence[Problem]) -> None:
+    """Says so where the first own answer fails, as all programs do whose tests import what the sandbox lacks: a score
+    of 0 would be taken for the model's."""
+    problem = next((problem for problem in problems if problem.answer.strip()), None)
+    if problem is None:
+        return
+    outcome = pool.submit(problem.program(problem.answer)).result()
+    if not outcome.passed:
+        warn(
+            f"the benchmark's own answer to {problem.task_id} does not pass here ({outcome.result}); others may fail "
+            "for the same reason"
+        )
 
 
 def _first(problems: Sequence[Problem], limit: int | None) -> list[Problem]:

@@ -6,18 +6,23 @@ RESAMPLES = 2000
 COVERAGE = 0.95  # share of resampled means inside, as the results' `confidence_95` says
 
 
-def bootstrap_interval(values_P: np.ndarray, seed: int, weights_P: np.ndarray | None = None) -> list[float]:
-    """The percentile interval of the mean of per-problem values [P]; [low, high].
+def bootstrap_interval(values: np.ndarray, seed: int, weights: np.ndarray | None = None) -> list[float]:
+    """The percentile interval of the mean of per-problem values; [low, high].
 
     Args:
-        values_P: one number per problem, not empty.
+        values: [P], one number per problem, not empty; or [P, S], of which the mean of the S settings' means is taken.
         seed: of the draws.
-        weights_P: of the problems in the mean, such as how many parts each has: parts of one problem fail together.
+        weights: of the values in their mean, such as how many parts each problem has: parts of one problem fail
+            together. At 0 a problem lacks a setting; one that all problems drawn lack is left out.
     """
-    weights_P = np.ones(len(values_P)) if weights_P is None else np.asarray(weights_P, float)
-    values_P = np.asarray(values_P, float) * weights_P
-    rng = np.random.default_rng([seed, len(values_P)])
-    drawn = (rng.integers(0, len(values_P), len(values_P)) for _ in range(RESAMPLES))
-    means = [values_P[again_P].sum() / weights_P[again_P].sum() for again_P in drawn]
+    size = len(values)
+    weights_PxS = np.ones((size, 1)) if weights is None else np.asarray(weights, float).reshape(size, -1)
+    values_PxS = np.asarray(values, float).reshape(size, -1) * weights_PxS
+    rng = np.random.default_rng([seed, size])
+    means = []
+    for _ in range(RESAMPLES):
+        again_P = rng.integers(0, size, size)
+        sums_S, weights_S = values_PxS[again_P].sum(0), weights_PxS[again_P].sum(0)
+        means.append(np.mean(sums_S[weights_S > 0] / weights_S[weights_S > 0]))
     low, high = np.quantile(means, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2])
     return [float(low), float(high)]

@@ -4,6 +4,8 @@ import ast
 import dataclasses
 import functools
 import json
+import os
+import shutil
 import textwrap
 from collections.abc import Callable
 from typing import Any
@@ -129,11 +131,20 @@ def read_multilingual(data: str | None) -> list[Problem]:
     """A file of HumanEval-X (arXiv 2303.17568): `task_id` such as JavaScript/0, prompt, canonical_solution, test.
 
     Raises:
-        UserError: none was given, it cannot be read, or its language is not one of ours.
+        UserError: none was given, it cannot be read, its language is not one of ours, or that one's interpreter is not
+            installed.
     """
     if data is None:
         raise UserError("give --data=humaneval_js.jsonl.gz, a file of HumanEval-X")
-    return _read(data, _multilingual_problem)
+    problems = _read(data, _multilingual_problem)
+    for language in dict.fromkeys(problem.language for problem in problems if problem.language != "python"):
+        command = _LANGUAGES[language].command[0]
+        if shutil.which(command, path=os.defpath) is None:  # every answer would fail, and the score be 0
+            raise UserError(
+                f"{data}: programs in {language} are run by {command}, which the sandbox looks for in {os.defpath} and "
+                "which is not there; install it there"
+            )
+    return problems
 
 
 def _humaneval_problem(record: dict[str, Any]) -> Problem:
@@ -148,15 +159,13 @@ def _infilling_problem(record: dict[str, Any]) -> Problem:
 
 def _function_problem(record: dict[str, Any]) -> Problem:
     """What HumanEval and HumanEval-Infilling have in common."""
-    entry_point = record["entry_point"]
+    entry_point, prompt, answer = (record[name] for name in ("entry_point", "prompt", "canonical_solution"))
     ast.parse(record["test"])  # a SyntaxError here, and not when a model has written its answers
-    return Problem(
-        task_id=record["task_id"],
-        prompt=record["prompt"],
-        answer=record["canonical_solution"],
-        tests=f"{record['test']}\ncheck({entry_point})\n",
-        from_program=(entry_point,),
-    )
+    tests = f"{record['test']}\ncheck({entry_point})\n"
+    from_program: tuple[str, ...] = (entry_point,)
+    if not entry_point.isidentifier():  # such as `Solution().twoSum`, of which the program makes `Solution`
+        from_program = names_from_program(tests, prompt + answer + (record.get("suffix") or ""))
+    return Problem(record["task_id"], prompt, answer, tests, from_program)
 
 
 def _mbpp_problem(record: dict[str, Any]) -> Problem:
@@ -245,6 +254,7 @@ def _read(path: str, make: Callable[[dict[str, Any]], Problem]) -> list[Problem]
         for record in records:
             problem = make(record)
             _check_texts(problem)
+            _check_program(problem)
             if problem.task_id in problems:  # samples are known by this id alone
                 raise ValueError(f"task_id {problem.task_id} is there twice")
             problems[problem.task_id] = problem
@@ -268,3 +278,9 @@ def _check_texts(problem: Problem) -> None:
         if not isinstance(text, str):
             raise TypeError(f"{name} is {text!r}, not a text")
         text.encode()  # JSON can spell half characters
+
+
+def _check_program(problem: Problem) -> None:
+    """Raises a SyntaxError or ValueError, and not in the middle of a run, for an own program that is no Python."""
+    if problem.language == "python":
+        _ = problem._from_reference

@@ -1,6 +1,6 @@
 """From similarities to the figures of Logically Equivalent Code Selection, and the baselines that know no program.
 
-Ties count one half everywhere, and a similarity that is no number makes no number. Legend: P items.
+Ties count one half everywhere, and a similarity that is no number makes no number. Legend: P items, S settings.
 """
 
 import math
@@ -32,8 +32,9 @@ def selection_scores(
         seed: of the bootstrap.
 
     Returns:
-        By name: `pos|neg` and the other settings, their `mean`, and for each accepted kind `accuracy_at_1` and `mrr`
-        among the others and the shuffled query. An item without a candidate of a kind is left out of its settings.
+        By name: `pos|neg` and the other settings, the `mean` of those that are there, and for each accepted kind
+        `accuracy_at_1` and `mrr` among the others and the shuffled query. An item without a candidate of a kind is left
+        out of its settings.
     """
     metrics: dict[str, float] = {}
     intervals: dict[str, list[float]] = {}
@@ -43,15 +44,18 @@ def selection_scores(
             metrics[name] = float(np.mean(values))
             intervals[name] = bootstrap_interval(np.array(values), seed)
 
-    means_P: list[list[float]] = [[] for _ in similarities_P]
-    for accepted, rejected in SETTINGS:
-        wins = []
+    wins_PxS = np.zeros((len(similarities_P), len(SETTINGS)))
+    has_PxS = np.zeros(wins_PxS.shape, bool)
+    for at, (accepted, rejected) in enumerate(SETTINGS):
         for number, similarities in enumerate(similarities_P):
             if accepted in similarities and rejected in similarities:
-                wins.append(_win(similarities[accepted], similarities[rejected]))
-                means_P[number].append(wins[-1])
-        add(f"{accepted}|{rejected}", wins)
-    add("mean", [float(np.mean(values)) for values in means_P if values])
+                wins_PxS[number, at] = _win(similarities[accepted], similarities[rejected])
+                has_PxS[number, at] = True
+        add(f"{accepted}|{rejected}", wins_PxS[has_PxS[:, at], at].tolist())
+    if metrics:  # an item that lacks a setting weighs no more in the others
+        has_any_P = has_PxS.any(axis=1)
+        metrics["mean"] = float(np.mean(list(metrics.values())))
+        intervals["mean"] = bootstrap_interval(wins_PxS[has_any_P], seed, has_PxS[has_any_P])
     for accepted in ACCEPTED:
         ranks = [
             _rank(similarities[accepted], [*others, *([similarities["lsh"]] if "lsh" in similarities else [])])

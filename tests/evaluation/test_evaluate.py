@@ -53,6 +53,24 @@ def test_given_samples_count_as_openai_counts_them(request_for, tmp_path):
     assert results["confidence_95"]["pass@1"] == [0.25, 1.0]
 
 
+def test_a_benchmark_whose_own_answer_fails_here_is_told_of(request_for, tmp_path, capsys):
+    """As where its tests import a package that the sandbox lacks: every score is 0, and no model is to blame."""
+    record = {"prompt": "def f():\n", "canonical_solution": "    return 1\n", "entry_point": "f"}
+    samples, data = tmp_path / "samples.jsonl", tmp_path / "data.jsonl"
+    samples.write_text(json.dumps({"task_id": "T/1", "completion": "    return 1\n"}))
+    for imported, passed in (("a_package_of_nobody", 0.0), ("math", 1.0)):
+        test = f"import {imported}\ndef check(candidate):\n    assert candidate() == 1\n"
+        lines = [record | {"task_id": f"T/{n}", "test": test} for n in range(2)]
+        data.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        results = evaluate(request_for(model=None, samples=str(samples), data=str(data)))
+        assert results["metrics"] == {"pass@1": passed} and results["num_samples"] == 1
+        said = capsys.readouterr().err
+        fails = (
+            "own answer to T/0 does not pass here (failed: ModuleNotFoundError: No module named 'a_package_of_nobody')"
+        )
+        assert said.count("warning: ") == said.count(fails) == (not passed)
+
+
 def test_incremental_results_are_means_over_sub_problems(request_for, tmp_path):
     parts = incremental_problems(read_humaneval()[0])
     path = tmp_path / "samples.jsonl"
@@ -132,6 +150,9 @@ def test_what_an_evaluation_lacks_is_said(request_for):
     for name, flag in {"completion": {"protocol": "codegen2_pass1"}, "loss": {"limit": 2}}.items():
         with pytest.raises(UserError, match=f"--{next(iter(flag))} does nothing in --eval={name}"):
             evaluate(dataclasses.replace(request_for(), name=name, sampled=Sampled(), **flag))
+    loss = dataclasses.replace(request_for(limit=None), name="loss", sampled=Sampled(max_new_tokens=8))
+    with pytest.raises(UserError, match="--max_new_tokens does nothing in --eval=loss"):
+        evaluate(loss)
 
 
 @pytest.mark.parametrize("name", ["temperature", "top_p", "top_k", "num_samples", "max_new_tokens"])

@@ -1,8 +1,10 @@
 """Programs with nothing to hide, where only limits and the filter of system calls hold them: they run as ever."""
 
 import ctypes
+import errno
 import os
 import re
+import socket
 import sys
 import textwrap
 from pathlib import Path
@@ -10,6 +12,7 @@ from pathlib import Path
 import pytest
 from hostile_program import TESTS
 
+from t5x_code.errors import UserError
 from t5x_code.evaluation.problems import read_humaneval
 from t5x_code.evaluation.sandbox.inside import landlock
 from t5x_code.evaluation.sandbox.isolation import why_not
@@ -185,3 +188,35 @@ def test_the_runner_is_hidden_from_its_own_user_for_as_long_as_programs_may_run(
         assert dumpable() == 1
         assert result_of(first, GOOD) == "passed" and dumpable() == hidden
     assert dumpable() == 1
+
+
+@pytest.mark.parametrize(("module", "name"), [(os, "pipe"), (socket, "socketpair")])
+def test_what_the_runner_cannot_open_is_no_programs_failure(monkeypatch, module, name):
+    def too_many(*_):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    good = PythonProgram(GOOD, TESTS, ("square",))
+    with Sandbox("rlimits", LIMITS) as sandbox:
+        with (
+            monkeypatch.context() as patch,
+            pytest.raises(UserError, match="Too many open files; give fewer --workers"),
+        ):
+            patch.setattr(module, name, too_many)
+            sandbox.run(good)
+        assert sandbox.run(good).passed
+
+
+def test_a_sandbox_that_cannot_be_opened_is_told_of_by_its_program(monkeypatch):
+    def too_many(*_):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with SandboxPool(Execution(True, True, "rlimits", workers=1, limits=LIMITS)) as pool:
+        monkeypatch.setattr(socket, "socketpair", too_many)
+        with pytest.raises(UserError, match="Too many open files; give fewer --workers"):
+            pool.submit(PythonProgram(GOOD, TESTS, ("square",))).result()
+
+
+def test_a_sandbox_for_each_processor_that_this_process_may_use(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(77)))
+    with SandboxPool(Execution(True, True, "rlimits", limits=LIMITS)) as pool:
+        assert pool._threads._max_workers == 77

@@ -13,6 +13,7 @@ from byte_model import ByteTokenizer
 from t5x_code.errors import UserError
 from t5x_code.evaluation import embeddings, logic_equivalence
 from t5x_code.evaluation.embeddings import embed_codes
+from t5x_code.evaluation.intervals import bootstrap_interval
 from t5x_code.evaluation.logic_equivalence import evaluate_logic_equivalence
 from t5x_code.evaluation.request import Request
 from t5x_code.evaluation.selection_scores import BagOfTokens, cosine, selection_scores
@@ -66,6 +67,7 @@ def test_scores_are_those_counted_by_hand():
         both = [(item[accepted], item[rejected]) for item in items if accepted in item and rejected in item]
         expected = sum((a > b) + 0.5 * (a == b) for a, b in both) / len(both)
         assert metrics[f"{accepted}|{rejected}"] == pytest.approx(expected)
+    assert metrics["mean"] == pytest.approx(np.mean([value for name, value in metrics.items() if "|" in name]))
     ranks = []
     for item, its_others in zip(items, others, strict=True):
         if "obf" in item:
@@ -74,6 +76,22 @@ def test_scores_are_those_counted_by_hand():
     assert metrics["obf/mrr"] == pytest.approx(np.mean([1 / rank for rank in ranks]))
     assert metrics["obf/accuracy_at_1"] == pytest.approx(np.mean([max(0, 2 - rank) for rank in ranks]))
     assert all(low <= metrics[name] <= high for name, (low, high) in intervals.items())
+
+
+def test_the_mean_is_of_settings_and_not_of_items():
+    """The second item has one setting, and weighs in that one alone; so does it where it is drawn alone."""
+    items = [{"pos": 1.0, "obf": 1.0, "neg": 0.0, "lsh": 0.0}, {"pos": 0.0, "neg": 1.0}]
+    metrics, intervals = selection_scores(items, [(), ()])
+    assert metrics == {"pos|neg": 0.5, "pos|lsh": 1, "obf|neg": 1, "obf|lsh": 1, "mean": 0.875}
+    assert intervals["mean"] == [0, 1]
+    many, intervals = selection_scores(items * 50, [()] * 100)
+    low, high = intervals["mean"]
+    assert many == metrics and (low, high) == pytest.approx((0.85, 0.90), abs=0.01)
+    whole = [{"pos": 2.0, "obf": obf, "neg": 1.0, "lsh": 3.0} for obf in (0.0, 2.0, 3.0, 4.0)]
+    metrics, intervals = selection_scores(whole, [()] * 4, seed=3)
+    assert metrics["mean"] == np.mean([0.25, 0.5, 0.625, 0.75])
+    assert intervals["mean"] == bootstrap_interval(np.array([0.25, 0.5, 0.625, 0.75]), 3)
+    assert selection_scores([{"pos": 1.0}], [()]) == ({}, {})
 
 
 def test_a_diverged_model_has_no_accuracy():

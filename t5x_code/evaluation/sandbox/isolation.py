@@ -114,6 +114,8 @@ def start_of(isolation: IsolationName, limits: Limits, number: int) -> Start:
         number: of this sandbox in this process; root's sandboxes get a user each.
     """
     user = user_of(number) if os.geteuid() == 0 else None
+    # Before there is a folder that nobody would remove if they cannot be read.
+    modules = [(f"{_ROOM}.{name}", (_INSIDE / f"{name}.py").read_text()) for name in _MODULES]
     folder = None
     if isolation == "rlimits":
         folder = tempfile.mkdtemp(prefix="t5x_code.sandbox.")
@@ -130,7 +132,7 @@ def start_of(isolation: IsolationName, limits: Limits, number: int) -> Start:
         "links": _links(),
         "hidden": _hidden_folders(),
         "landlock": landlock.version(),
-        "modules": [(f"{_ROOM}.{name}", (_INSIDE / f"{name}.py").read_text()) for name in _MODULES],
+        "modules": modules,
     }
     interpreter = [os.path.realpath(sys.executable), "-I", "-c", _BOOT, json.dumps(settings)]
     outside = _bubblewrap(settings) if isolation == "bubblewrap" else []

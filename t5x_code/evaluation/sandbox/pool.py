@@ -23,11 +23,12 @@ class SandboxPool:
         self._limits = execution.limits
         self._own = threading.local()
         self._sandboxes: list[Sandbox] = []
-        self._threads = ThreadPoolExecutor(execution.workers or os.cpu_count() or 1, initializer=self._start)
+        # Those that this process may use: a batch system gives it a few of the machine's.
+        self._threads = ThreadPoolExecutor(execution.workers or len(os.sched_getaffinity(0)))
 
     def submit(self, program: Program) -> Future[Outcome]:
         """Runs a program when there is a sandbox for it."""
-        return self._threads.submit(lambda: self._own.sandbox.run(program))
+        return self._threads.submit(self._run, program)
 
     def __enter__(self) -> Self:
         return self
@@ -37,6 +38,8 @@ class SandboxPool:
         for sandbox in self._sandboxes:
             sandbox.close()
 
-    def _start(self) -> None:
-        self._own.sandbox = Sandbox(self.isolation, self._limits)
-        self._sandboxes.append(self._own.sandbox)
+    def _run(self, program: Program) -> Outcome:
+        if not hasattr(self._own, "sandbox"):  # not as the thread starts, where a UserError would only break the pool
+            self._own.sandbox = Sandbox(self.isolation, self._limits)
+            self._sandboxes.append(self._own.sandbox)
+        return self._own.sandbox.run(program)

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import errno
 import itertools
 import json
 import os
@@ -9,7 +10,7 @@ import secrets
 import socket
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Self
 
 from t5x_code.errors import UserError
@@ -71,14 +72,14 @@ class Sandbox:
         self._process: subprocess.Popen | None = None
         self._folder: str | None = None
         self._hidden = contextlib.ExitStack()
-        try:
-            self._start()
-        except BaseException:
-            self.close()
-            raise
+        self._start()
 
     def run(self, program: Program) -> Outcome:
-        """Runs a program to its end, one way or another."""
+        """Runs a program to its end, one way or another.
+
+        Raises:
+            UserError: this process cannot open what it takes, or the isolation no longer works.
+        """
         if self._process is None:
             self._start()
         try:
@@ -101,8 +102,10 @@ class Sandbox:
                 self._process.wait()
             self._process = None
         if self._folder is not None:
-            # Not by shutil: a program may nest folders deeper than Python's stack.
-            subprocess.run(["rm", "-rf", self._folder], stderr=subprocess.DEVNULL, check=False)
+            # Not by shutil: a program may nest folders deeper than Python's stack. Nor by subprocess, which opens files
+            # itself: this process may have no more of them.
+            silent = [(os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0)]
+            os.waitpid(os.posix_spawnp("rm", ["rm", "-rf", self._folder], os.environ, file_actions=silent), 0)
             self._folder = None
         self._hidden.close()
 
@@ -113,18 +116,21 @@ class Sandbox:
         self.close()
 
     def _start(self) -> None:
+        try:
+            self._start_zygote()
+        except BaseException:
+            self.close()
+            raise
+
+    def _start_zygote(self) -> None:
         if self._isolation == "rlimits" and os.geteuid() != 0:
             self._hidden.enter_context(hidden_memory())
-        start = start_of(self._isolation, self._limits, self._number)
+        start = _opened(start_of, self._isolation, self._limits, self._number)
         self._folder = start.folder
-        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._control, theirs = _opened(socket.socketpair, socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            self._process = subprocess.Popen(
-                start.command, stdin=theirs, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env={}, cwd="/"
-            )
-        except OSError as error:
-            self._process = None
-            raise UserError(f"the sandbox {self._isolation} does not start: {error}") from error
+            pipes = {"stdin": theirs, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+            self._process = _opened(subprocess.Popen, start.command, **pipes, env={}, cwd="/")
         finally:
             theirs.close()
         self._control.settimeout(_START_SECONDS)
@@ -145,8 +151,13 @@ class Sandbox:
         """
         is_python = isinstance(program, PythonProgram)
         nonce = secrets.token_hex(16)  # who says it has run the tests to their end
-        read_source, write_source = os.pipe()
-        ours, theirs = socket.socketpair()
+        read_source, write_source = _opened(os.pipe)
+        try:
+            ours, theirs = _opened(socket.socketpair)
+        except UserError:
+            os.close(read_source)
+            os.close(write_source)
+            raise
         request = {"kind": "python" if is_python else "command", "limits": dataclasses.asdict(self._limits)}
         try:
             socket.send_fds(self._control, [json.dumps(request).encode()], [read_source, theirs.fileno()])
@@ -167,6 +178,15 @@ class Sandbox:
         if not is_python and report["status"]["last"] != 0:
             failure = f"status {report['status']['last']}"
         return failure, report
+
+
+def _opened(make: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """What `make` opens for this process itself: that it cannot is no program's failure."""
+    try:
+        return make(*arguments, **options)
+    except OSError as error:
+        advice = "; give fewer --workers, or raise ulimit -n" if error.errno in (errno.EMFILE, errno.ENFILE) else ""
+        raise UserError(f"a sandbox cannot be opened: {error}{advice}") from error
 
 
 @contextlib.contextmanager
