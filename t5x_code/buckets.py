@@ -1,5 +1,6 @@
 """Buckets: which paths lie in one, such as gs://bucket/run, and what keeps a machine from it, for now or for good."""
 
+import os
 import re
 import traceback
 
@@ -25,6 +26,18 @@ TRIED_AGAIN = re.compile(r"All \d+ retry attempts failed: (.*)")
 def in_bucket(path: epath.PathLike) -> bool:
     """Whether a path is an address in a bucket, where nothing is appended to, renamed as a folder or locked."""
     return "://" in str(path)
+
+
+def size_and_mtime(path: epath.Path) -> tuple[int, int]:
+    """Bytes of a file, and the time of its last change in whole seconds.
+
+    A path's own `stat` looks up the name of a local file's owner, who may be unknown in a container or on NFS.
+    """
+    if in_bucket(path):
+        stat = path.stat()
+        return stat.length, stat.mtime
+    stat = os.stat(path)
+    return stat.st_size, int(stat.st_mtime)
 
 
 def why_no_bucket(error: BaseException) -> str | None:

@@ -1,11 +1,13 @@
 """What is an address in a bucket, in any of the types that paths come in."""
 
+import os
+import pwd
 from pathlib import Path
 
 import pytest
 from etils import epath
 
-from t5x_code.buckets import in_bucket
+from t5x_code.buckets import in_bucket, size_and_mtime
 
 
 @pytest.mark.parametrize("make", [str, epath.Path])
@@ -13,3 +15,19 @@ def test_addresses_and_paths(make):
     assert in_bucket(make("gs://bucket/run")) and in_bucket(make("s3://bucket/run"))
     assert not in_bucket(make("/local/run")) and not in_bucket(make("run"))
     assert not in_bucket(Path("gs:/bucket"))
+
+
+def test_size_and_time_of_a_file_whose_owner_nobody_knows(tmp_path, monkeypatch):
+    """As etils says them, where it knows the owner: stores are known by them."""
+    path = epath.Path(tmp_path / "x")
+    path.write_text("four")
+    os.utime(path, ns=(0, 1_700_000_000_999_999_999))
+    stat = path.stat()
+
+    def unknown(number):
+        raise KeyError(f"getpwuid(): uid not found: {number}")
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    assert size_and_mtime(path) == (stat.length, stat.mtime) and stat.length == 4
+    with pytest.raises(FileNotFoundError):
+        size_and_mtime(path.parent / "absent")

@@ -9,15 +9,17 @@ and of documents in parts `part_ends`, `part_kinds` and `groups` beside them, as
 Paths may be local, gs:// or s3://. Shape legend: S shards, N tokens, D documents, Q parts.
 """
 
+import contextlib
+import re
 import urllib.parse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import tensorstore as ts
 from etils import epath
 
-from t5x_code.buckets import in_bucket
+from t5x_code.buckets import in_bucket, size_and_mtime
 from t5x_code.data.manifest import Manifest
 from t5x_code.data.mapped_tokens import MappedTokens, map_tokens
 from t5x_code.errors import UserError
@@ -28,6 +30,7 @@ ALWAYS_VERIFIED_BYTES = 256 << 20
 CACHE_BYTES = 64 << 20  # holds a shard's index: random rows come at 40 M tokens/s, without it at 8
 IN_MEMORY_BYTES = 64 << 20  # of tokens: a smaller store is read whole
 THREADS = 32  # a large store has thousands of files, and a bucket answers in tens of milliseconds
+MISSING = re.compile(r'"([^"]*)" is missing')  # what TensorStore says of a file
 
 Span = tuple[int, int, int]  # shard, start, stop
 
@@ -93,9 +96,10 @@ class TokenStore:
 
     def read_spans(self, spans: Sequence[Span]) -> list[np.ndarray]:
         """Tokens [stop - start] int32 of each span; those of a bucket are fetched all at once."""
-        found = [self._tokens_of(shard)[start:stop] for shard, start, stop in spans]
-        fetched = [part.read() if isinstance(part, ts.TensorStore) else part for part in found]
-        return [(part.result() if isinstance(part, ts.Future) else part).astype(np.int32) for part in fetched]
+        with self._missing_is_damage():
+            found = [self._tokens_of(shard)[start:stop] for shard, start, stop in spans]
+            fetched = [part.read() if isinstance(part, ts.TensorStore) else part for part in found]
+            return [(part.result() if isinstance(part, ts.Future) else part).astype(np.int32) for part in fetched]
 
     def document_lengths(self) -> np.ndarray:
         """Tokens of every document, eod included, int64, in store order over all shards."""
@@ -116,20 +120,33 @@ class TokenStore:
 
     def _index(self, shard: int, name: str) -> np.ndarray:
         if (shard, name) not in self._indices:
-            array = self._open_array(shard, name).read().result()
+            with self._missing_is_damage():
+                array = self._open_array(shard, name).read().result()
             array.flags.writeable = False
             self._indices[shard, name] = array
         return self._indices[shard, name]
 
     def _open_array(self, shard: int, name: str) -> ts.TensorStore:
         path = shard_folder(self.folder, shard) / name
-        spec = {"driver": "zarr3", "kvstore": kvstore_url(path)}
+        # A file that is gone would read as zeros. An array of zeros had none when earlier versions wrote the store.
+        is_written = f"{SHARDS_FOLDER}/{path.parent.name}/{name}/c/0" in self.manifest.checksums
+        spec = {"driver": "zarr3", "kvstore": kvstore_url(path), "fill_missing_data_reads": not is_written}
         # A finished store never changes, so that what was read once need not be looked at again.
         unchanging = {"recheck_cached_data": "open", "recheck_cached_metadata": "open"}
         try:
             return ts.open(spec | unchanging, open=True, context=self._context).result()
         except ValueError as error:
             raise UserError(f"token store {self.folder} is damaged: {path} does not open; make it again") from error
+
+    @contextlib.contextmanager
+    def _missing_is_damage(self) -> Iterator[None]:
+        try:
+            yield
+        except ValueError as error:  # TensorStore's only kind
+            missing = MISSING.search(str(error))
+            if missing is None:
+                raise
+            raise UserError(f"token store {self.folder} is damaged: {missing[1]} is missing; make it again") from error
 
     def __reduce__(self):
         return TokenStore, (self.folder, self.manifest)
@@ -139,7 +156,7 @@ def _problem_of_file(store: epath.Path, name: str, expected: tuple[int, int], ve
     """What is wrong with a file of a store, in a few words."""
     file = store / name
     try:
-        sound = size_and_crc(file) == expected if verify else file.stat().length == expected[0]
+        sound = size_and_crc(file) == expected if verify else size_and_mtime(file)[0] == expected[0]
     except FileNotFoundError:
         return f"{name} is missing"
     return None if sound else f"{name} is not what was written"

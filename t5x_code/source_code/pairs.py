@@ -73,8 +73,10 @@ def split_code(code: str) -> tuple[str, str]:
     *before, last = _statements(text) or [None]
     if not isinstance(last, FUNCTIONS) or not all(isinstance(node, ast.Import | ast.ImportFrom) for node in before):
         return "", code
-    span = extract_functions(text)[0]
-    return text[: span.header_end], text[span.body_start :]
+    spans = extract_functions(text)
+    if not spans:  # nested too deeply for us, if not for Python
+        return "", code
+    return text[: spans[0].header_end], text[spans[0].body_start :]
 
 
 def _holds_long_text(signature: str, body: str) -> bool:

@@ -53,7 +53,9 @@ def python_forms(vocabulary: dict[str, int]) -> list[str]:
 def takes_forms(description: dict[str, Any]) -> bool:
     """Whether a tokenizer.json can be given whole words: a byte-level BPE, which cuts a text into words first."""
     is_byte_level = (description.get("decoder") or {}).get("type") == "ByteLevel"
-    return is_byte_level and description["model"]["type"] == "BPE" and description.get("pre_tokenizer") is not None
+    model = description["model"]
+    kind = model.get("type", "BPE" if "merges" in model else None)  # older files, such as GPT-2's, have no type
+    return is_byte_level and kind == "BPE" and description.get("pre_tokenizer") is not None
 
 
 def with_forms(description: dict[str, Any]) -> tuple[dict[str, Any], int]:

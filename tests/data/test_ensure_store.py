@@ -89,6 +89,17 @@ def test_a_store_that_another_process_makes_meanwhile_is_taken(tmp_path, task, t
         build_second(task, tokenizer, tmp_path / "out")
 
 
+def test_a_store_that_another_process_made_of_something_else_is_not_taken(tmp_path, task, tokenizer):
+    """The builder keeps what it finds there in the end."""
+    other = train_bpe.train(TEXTS, vocab_size=310, num_masks=4)
+
+    def build_late(task, tokenizer, root):
+        return build_store(task, other, root, show_progress=False)
+
+    with pytest.raises(UserError, match="stale: the tokenizer changed"):
+        ensure_store(task, tokenizer, tmp_path / "out", build_late)
+
+
 def test_the_childs_complaint_reaches_the_caller(tmp_path, task, tokenizer):
     (tmp_path / "data.jsonl").write_text("{")
     with pytest.raises(UserError, match=r"no readable document \(1 not JSON\)"):

@@ -14,8 +14,8 @@ from etils import epath
 
 from t5x_code.data.builtin_tasks import PYTHON_DOCS, PYTHON_STDLIB, declaration_for
 from t5x_code.data.declarations import SourceDeclaration
-from t5x_code.data.sources import jsonl
-from t5x_code.data.sources.files import SourceFile
+from t5x_code.data.sources import files, jsonl
+from t5x_code.data.sources.files import SourceFile, find_files, read_text
 from t5x_code.data.sources.source import HASHED_BYTES, read_documents, source_fingerprint, source_kind
 from t5x_code.errors import UserError
 
@@ -43,6 +43,24 @@ def test_jsonl_plain_and_compressed_are_the_same(tmp_path):
     assert read(f"jsonl:{tmp_path}")[0] == texts * 3
     assert read(f"jsonl:{tmp_path}/[ab]*")[0] == texts * 2
     assert read(f"jsonl:{tmp_path.parent}/**/a.jsonl")[0] == texts
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("*.py", ["a.py"]),
+        ("[ab].py", ["a.py"]),
+        ("*/*.py", ["b/c.py"]),
+        ("b/*.py", ["c.py"]),
+        ("**/*.py", ["a.py", "b/c.py"]),
+    ],
+)
+def test_a_relative_pattern_may_begin_with_its_wildcard(tmp_path, monkeypatch, pattern, names):
+    (tmp_path / "b").mkdir()
+    for name in ("a.py", "b/c.py"):
+        (tmp_path / name).write_text(name)
+    monkeypatch.chdir(tmp_path)
+    assert [file.name for file in find_files(pattern, (".py",))] == names
 
 
 def test_bad_lines_are_counted_by_reason(tmp_path):
@@ -130,11 +148,34 @@ def test_a_buckets_files_are_asked_for_at_once(monkeypatch):
         return types.SimpleNamespace(length=HASHED_BYTES, mtime=len(path.name))
 
     paths = [epath.Path(f"gs://bucket/{'x' * number}.jsonl") for number in range(1, 9)]
-    files = [SourceFile(path.name, path) for path in paths]
+    found = [SourceFile(path.name, path) for path in paths]
     monkeypatch.setattr(type(paths[0]), "stat", slow_stat)
-    monkeypatch.setattr(jsonl, "find_files", lambda *arguments: files)
+    monkeypatch.setattr(jsonl, "find_files", lambda *arguments: found)
     state = source_kind(SourceDeclaration("jsonl")).state(SourceDeclaration("jsonl"))
     assert state == [[path.name, HASHED_BYTES, len(path.name)] for path in paths]
+
+
+def test_a_bucket_out_of_reach_drops_no_document(tmp_path, monkeypatch):
+    """Which would make a smaller store, and nobody would know."""
+    (tmp_path / "a.py").write_text("x = 1")
+    (task,) = declaration_for(f"text_files:{tmp_path}").tasks
+    path = epath.Path(tmp_path / "a.py")
+
+    def fail(path):
+        raise error
+
+    monkeypatch.setattr(type(path), "read_bytes", fail)
+    error = TimeoutError()
+    assert not list(read_text(path, skipped := Counter())) and skipped == {"not readable": 1}
+    ((_, _, known),) = source_kind(task.source).state(task.source)
+    assert known == "not readable"
+    monkeypatch.setattr(files, "in_bucket", lambda path: True)
+    with pytest.raises(TimeoutError):
+        list(read_text(path, Counter()))
+    with pytest.raises(TimeoutError):
+        source_fingerprint(task.source)
+    error = FileNotFoundError()  # removed since it was listed
+    assert not list(read_text(path, skipped)) and skipped == {"not readable": 2}
 
 
 def test_parquet_filters_by_language(tmp_path):

@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import pickle
+import pwd
 import random
 import socket
 import threading
@@ -17,11 +18,11 @@ from etils import epath
 
 from t5x_code.data import token_store
 from t5x_code.data.builtin_tasks import declaration_for
-from t5x_code.data.caching import build
+from t5x_code.data.caching import build, shard_writer
 from t5x_code.data.caching.build import build_store
 from t5x_code.data.caching.document_hash import document_hash, part_of, split_of
 from t5x_code.data.declarations import SPLITS, TaskDeclaration
-from t5x_code.data.manifest import MANIFEST_FILE, Manifest
+from t5x_code.data.manifest import MANIFEST_FILE, Manifest, checksum_folder
 from t5x_code.data.token_store import TokenStore
 from t5x_code.errors import UserError
 from t5x_code.tokens import train_bpe
@@ -199,8 +200,94 @@ def test_a_bucket_gets_manifests_last(tmp_path, monkeypatch):
     monkeypatch.setattr(build, "in_bucket", lambda path: True)
     monkeypatch.setattr(path_type, "copy", lambda file, to: copied.append(file.name) or copy(file, to))
     build.publish(tmp_path / "made", epath.Path(tmp_path / "store"))
+    build.publish(tmp_path / "made", epath.Path(tmp_path / "store"))  # a second maker's, which is not needed
     assert copied == ["x", "0", MANIFEST_FILE, MANIFEST_FILE]
     assert (tmp_path / "store/validation/manifest.json").read_text() == "validation/manifest.json"
+
+
+@pytest.mark.parametrize("bucket", [False, True])
+def test_a_store_that_another_process_was_first_with_stays(tmp_path, task, tokenizer, monkeypatch, bucket):
+    """A run may read it already."""
+    target, write_manifest = tmp_path / "out" / task.name, build.write_manifest
+
+    def while_another_publishes(*arguments):
+        write_manifest(*arguments)
+        for split in SPLITS:
+            (target / split).mkdir(parents=True, exist_ok=True)
+            (target / split / MANIFEST_FILE).write_text("another's")
+
+    monkeypatch.setattr(build, "write_manifest", while_another_publishes)
+    monkeypatch.setattr(build, "in_bucket", lambda path: bucket)
+    assert build_store(task, tokenizer, tmp_path / "out", show_progress=False) == epath.Path(target)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [task.name]
+    assert {(target / split / MANIFEST_FILE).read_text() for split in SPLITS} == {"another's"}
+    assert sorted(path.name for path in target.iterdir()) == sorted(SPLITS)
+    build_store(task, tokenizer, tmp_path / "out", overwrite=True, show_progress=False)
+    assert (target / "tokenizer").exists()
+
+
+def test_half_a_store_in_a_bucket_is_completed(tmp_path, monkeypatch):
+    for split in SPLITS:
+        (tmp_path / "made" / split).mkdir(parents=True)
+        (tmp_path / "made" / split / MANIFEST_FILE).write_text("ours")
+    store = epath.Path(tmp_path / "store")
+    (store / SPLITS[0]).mkdir(parents=True)
+    (store / SPLITS[0] / "of_another").write_text("half")
+    monkeypatch.setattr(build, "in_bucket", lambda path: True)
+    build.publish(tmp_path / "made", store)
+    assert (store / SPLITS[1] / MANIFEST_FILE).read_text() == "ours" and (store / SPLITS[0] / "of_another").exists()
+
+
+def test_a_file_of_an_unknown_owner_is_no_damage(tmp_path, task, tokenizer, monkeypatch):
+    """As in a container or on NFS, and of a store that is too large to be read whole."""
+    folder = build_store(task, tokenizer, tmp_path / "out", show_progress=False) / "train"
+
+    def unknown(number):
+        raise KeyError(f"getpwuid(): uid not found: {number}")
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    monkeypatch.setattr(token_store, "ALWAYS_VERIFIED_BYTES", 0)
+    TokenStore.open(folder)
+
+
+def store_of(folder: epath.Path, tokens_N: np.ndarray, groups_D: np.ndarray) -> TokenStore:
+    """A store of one shard that is never read whole, as are those in a bucket."""
+    shard_writer.write_arrays(token_store.shard_folder(folder, 0), tokens_N, {"groups": groups_D})
+    fields = dict.fromkeys(field.name for field in dataclasses.fields(Manifest))
+    fields |= {"num_tokens": len(tokens_N), "shard_tokens": (len(tokens_N),), "checksums": checksum_folder(folder)}
+    return TokenStore(folder, Manifest(**fields))
+
+
+@pytest.fixture
+def from_disk(monkeypatch):
+    monkeypatch.setattr(token_store, "IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr(token_store, "map_tokens", lambda folder: None)
+    monkeypatch.setattr(shard_writer, "INNER_CHUNK", 16)
+    monkeypatch.setattr(shard_writer, "FILE_TOKENS", 64)
+
+
+def test_zeros_are_written_and_what_is_gone_is_not_read_as_zeros(tmp_path, from_disk):
+    folder = epath.Path(tmp_path)
+    tokens_N = np.concatenate([np.arange(1, 100), np.zeros(60)]).astype(np.uint16)
+    store = store_of(folder, tokens_N, np.zeros(5, np.int64))
+    np.testing.assert_array_equal(store.read(0, 0, 159), tokens_N)
+    np.testing.assert_array_equal(store.groups(0), np.zeros(5))
+    for name in ("tokens/c/1", "groups/c/0"):
+        (folder / "shards/00000" / name).unlink()
+    again = TokenStore(folder, store.manifest)  # the other remembers what it has read
+    np.testing.assert_array_equal(again.read(0, 0, 64), tokens_N[:64])
+    with pytest.raises(UserError, match=r"is damaged: .*/shards/00000/tokens/c/1 is missing; make it again"):
+        again.read(0, 60, 70)
+    with pytest.raises(UserError, match=r"is damaged: .*/shards/00000/groups/c/0 is missing; make it again"):
+        again.groups(0)
+
+
+def test_an_array_of_zeros_that_an_earlier_version_did_not_write_is_read(tmp_path, from_disk):
+    folder = epath.Path(tmp_path)
+    store = store_of(folder, np.ones(5, np.uint16), np.zeros(5, np.int64))
+    (folder / "shards/00000/groups/c/0").unlink()
+    before = dataclasses.replace(store.manifest, checksums=checksum_folder(folder))
+    np.testing.assert_array_equal(TokenStore(folder, before).groups(0), np.zeros(5))
 
 
 def test_a_tokenizer_that_takes_texts_for_control_tokens_makes_no_store(tmp_path, task):

@@ -79,6 +79,12 @@ def test_a_docstring_is_taken_out_whatever_stands_around_its_function(before, si
     assert split_code(code) == (signature, "    return x\n# end\n")
 
 
+def test_code_that_only_python_can_read_to_its_depth_is_not_split():
+    code = f"def f(x):\n    return {' + '.join(['x'] * 1500)}\n"
+    ast.parse(code)
+    assert split_code(code) == ("", code)
+
+
 def test_code_that_is_an_indented_method_is_dedented():
     assert split_code('\n    def f(x):\n        """Says."""\n        return x\n') == ("def f(x):\n", "    return x\n")
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from t5x_code.errors import UserError
 from t5x_code.tokens import train_bpe
 from t5x_code.tokens.modality import describe_split, split_vocabulary
-from t5x_code.tokens.python_words import python_forms, python_words
+from t5x_code.tokens.python_words import python_forms, python_words, takes_forms, with_forms
 from t5x_code.tokens.special_tokens import PAIR_TEXTS
 from t5x_code.tokens.tokenizer import Tokenizer
 
@@ -115,6 +115,17 @@ def test_the_released_tokenizer(shared_data):
     assert extended.special_tokens == released.special_tokens
     text = "def f(x):\n    if isinstance(x, tuple):\n        return frozenset(x)\n"
     assert len(extended.encode(text)) < len(released.encode(text)) and extended.decode(extended.encode(text)) == text
+
+
+def test_a_tokenizer_of_gpt2s_days_is_taken_for_what_it_is(plain, extended):
+    """Its model has merges but no type."""
+    description = json.loads(plain._json)
+    del description["model"]["type"]
+    with_words, _ = with_forms(description)
+    assert takes_forms(description)
+    assert Tokenizer.from_json(json.dumps(with_words), "old").vocabulary() == extended.vocabulary()
+    del description["model"]["merges"]
+    assert not takes_forms(description)
 
 
 def test_other_kinds_of_tokenizers(plain):

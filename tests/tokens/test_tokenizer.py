@@ -13,10 +13,13 @@ from hypothesis import strategies as st
 
 from t5x_code.errors import UserError
 from t5x_code.tokens import train_bpe
-from t5x_code.tokens.special_tokens import EOD_TEXT, EOD_TEXTS, SpecialTokens
+from t5x_code.tokens.special_tokens import EOD_TEXT, SpecialTokens
 from t5x_code.tokens.tokenizer import Tokenizer
 
 CONTROL_SPELLINGS = 'def f(x):\n    return "<|endoftext|>", <mask_1>, <sep> <eom>\n\t\t<mask_899> <dummy_1>' + " " * 40
+# Of CodeGen, Llama, Llama 3, PanGu-Coder, DeepSeek and Seed-Coder.
+OF_FAMILIES = ("<|endoftext|>", "</s>", "<|end_of_text|>", "<eot>")
+OF_FAMILIES += ("<\uff5cend\u2581of\u2581sentence\uff5c>", "<[end\u2581of\u2581sentence]>")
 SOURCES = [inspect.getsource(module) for module in (textwrap, json.decoder, pickle)]
 
 
@@ -111,7 +114,7 @@ def test_missing_control_tokens_are_named(small, tmp_path):
         Tokenizer.load(str(tmp_path))
 
 
-@pytest.mark.parametrize("eod_text", EOD_TEXTS)
+@pytest.mark.parametrize("eod_text", OF_FAMILIES)
 def test_another_familys_tokenizer_is_taken_and_extended(tmp_path, eod_text):
     """It has no tokens of infilling, and its own text for the end of a document; neither comes out of encoding."""
     letters = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())

@@ -80,7 +80,7 @@ def build_store_with_beam(
                 store = epath.Path(work / "store" / split)
                 write_manifest(store, task, split, summaries, skipped, tokenizer, decontaminator, fingerprints)
             tokenizer.save(work / "store" / TOKENIZER_FOLDER)
-            publish(work / "store", target)
+            publish(work / "store", target, overwrite)
     except OSError as error:
         raise UserError(f"cannot write token store {target} ({error}); nothing was left there") from error
     return target

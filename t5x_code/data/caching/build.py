@@ -88,7 +88,7 @@ def build_store(
                     ]
                     write_manifest(store, task, split, summaries, skipped, tokenizer, decontaminator, fingerprints)
             tokenizer.save(work / "store" / TOKENIZER_FOLDER)
-            publish(work / "store", target)
+            publish(work / "store", target, overwrite)
     except OSError as error:
         raise UserError(f"cannot write token store {target} ({error}); nothing was left there") from error
     return target
@@ -201,20 +201,28 @@ def _making(target: epath.Path) -> str:
     return f".{target.name}.making.{socket.gethostname()}"
 
 
-def publish(built: epath.Path | Path, target: epath.Path) -> None:
-    """Moves a finished store into place; into a bucket file by file, the manifests last."""
+def publish(built: epath.Path | Path, target: epath.Path, overwrite: bool = False) -> None:
+    """Moves a finished store into place; into a bucket file by file, the manifests last.
+
+    Unless told to overwrite, it keeps a store that another process has put there meanwhile: a run may read it already.
+    """
     if in_bucket(target):
-        if target.exists():
+        if not overwrite and all((target / split / MANIFEST_FILE).exists() for split in SPLITS):
+            return
+        if overwrite and target.exists():
             target.rmtree()
         for file in sorted(walk(epath.Path(built)), key=lambda file: (file.name == MANIFEST_FILE, str(file))):
             copy = target / file.relative_to(built).as_posix()
             copy.parent.mkdir(parents=True, exist_ok=True)
             file.copy(copy)
         return
-    old = built.parent / "old"
-    if target.exists():
-        os.rename(target, old)
-    os.rename(built, target)
+    if overwrite and target.exists():
+        os.rename(target, built.parent / "old")
+    try:
+        os.rename(built, target)
+    except OSError:
+        if overwrite or not target.exists():
+            raise
 
 
 def _is_running(process: int, started: str) -> bool:

@@ -86,10 +86,11 @@ def ensure_store(
     target = epath.Path(root) / task.name
     if not target.exists():
         try:
-            return build(task, tokenizer, root)
+            build(task, tokenizer, root)
         except UserError:
-            if not target.exists():  # else another process was first; what it made is looked at below
+            if not target.exists():
                 raise
+        # Another process may have been first: what lies there is looked at below in either case.
     command = rebuild_command(task, root, tokenizer_flags, other_flags)
     try:
         manifests = [Manifest.read(target / split) for split in SPLITS]

@@ -223,6 +223,7 @@ def _write_array(path: epath.Path, array: np.ndarray, chunk: int, codecs: list[d
             "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [chunk]}},
             "codecs": codecs,
         },
+        "store_data_equal_to_fill_value": True,  # so that a chunk that is not there was lost
     }
     try:
         ts.open(spec, create=True).result().write(array).result()

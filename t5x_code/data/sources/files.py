@@ -47,9 +47,10 @@ def find_files(pattern: str, suffixes: Sequence[str]) -> list[SourceFile]:
 
 
 def _find_files(pattern: str, suffixes: Sequence[str]) -> list[SourceFile]:
-    head = epath.Path(_before_wildcard(pattern))
-    if any(sign in pattern for sign in WILDCARDS):
-        paths = _glob(head, pattern[len(_before_wildcard(pattern)) :].lstrip("/"))
+    folder, rest = _split_at_wildcard(pattern)
+    head = epath.Path(folder)
+    if rest:
+        paths = _glob(head, rest)
     elif head.is_dir():
         paths = [path for path in walk(head) if path.name.endswith(tuple(suffixes))]
     else:
@@ -84,20 +85,32 @@ def of_each(function: Callable[[epath.Path], Result], paths: Sequence[epath.Path
 
 
 def read_text(path: epath.Path, skipped: Counter) -> Iterator[str]:
-    """The text of one file as at most one document; a file that is not UTF-8 or not readable is counted instead."""
+    """The text of one file as at most one document; a file that is not UTF-8 or not readable is counted instead.
+
+    Raises:
+        OSError: a bucket cannot be reached, which is nothing that its file lacks.
+    """
     try:
         yield path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError:
         skipped["not UTF-8"] += 1
-    except OSError:
+    except OSError as error:
+        if is_of_bucket(error, path):
+            raise
         skipped["not readable"] += 1
 
 
-def _before_wildcard(pattern: str) -> str:
+def is_of_bucket(error: OSError, path: epath.Path) -> bool:
+    """Whether an error of reading a file is its bucket's, such as a network that is down, and not the file's own."""
+    return in_bucket(path) and not isinstance(error, FileNotFoundError)
+
+
+def _split_at_wildcard(pattern: str) -> tuple[str, str]:
+    """The folder before the first part with a wildcard, and what follows, empty where there is none."""
     parts = pattern.split("/")
     first = next((i for i, part in enumerate(parts) if any(sign in part for sign in WILDCARDS)), len(parts))
     head = "/".join(parts[:first])
-    return head or ("/" if pattern.startswith("/") else ".")
+    return head or ("/" if pattern.startswith("/") else "."), "/".join(parts[first:])
 
 
 def _glob(head: epath.Path, rest: str) -> list[epath.Path]:

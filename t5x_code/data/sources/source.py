@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from etils import epath
 
+from t5x_code.buckets import size_and_mtime
 from t5x_code.data.declarations import SourceDeclaration, TaskDeclaration
 from t5x_code.data.document import Document, edit_texts, text_of
 from t5x_code.data.manifest import fingerprint_of
@@ -23,7 +24,7 @@ from t5x_code.data.sources import (
     text_files,
     tfds,
 )
-from t5x_code.data.sources.files import WILDCARDS, SourceFile, of_each
+from t5x_code.data.sources.files import WILDCARDS, SourceFile, is_of_bucket, of_each
 from t5x_code.errors import UserError
 from t5x_code.objectives.ntp_plus import CODE_KINDS
 from t5x_code.objectives.text_to_code import PAIR_KINDS
@@ -49,10 +50,10 @@ def _state_of_files(files: Callable[[SourceDeclaration], list[SourceFile]]) -> C
     def state(source: SourceDeclaration) -> list:
         found = files(source)
         paths = [file.path for file in found]
-        stats = of_each(lambda path: path.stat(), paths)
-        small = sum(stat.length for stat in stats) < HASHED_BYTES
-        known_by = of_each(_content_hash, paths) if small else [stat.mtime for stat in stats]
-        return [[file.name, stat.length, known] for file, stat, known in zip(found, stats, known_by, strict=True)]
+        stats = of_each(size_and_mtime, paths)
+        small = sum(size for size, _ in stats) < HASHED_BYTES
+        known_by = of_each(_content_hash, paths) if small else [mtime for _, mtime in stats]
+        return [[file.name, size, known] for file, (size, _), known in zip(found, stats, known_by, strict=True)]
 
     return state
 
@@ -60,7 +61,9 @@ def _state_of_files(files: Callable[[SourceDeclaration], list[SourceFile]]) -> C
 def _content_hash(path: epath.Path) -> str:
     try:
         return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
-    except OSError:
+    except OSError as error:
+        if is_of_bucket(error, path):
+            raise
         return "not readable"
 
 
