@@ -39,7 +39,7 @@ flags.DEFINE_bool("int8", False, "Round the weights to 8 bits when generating.")
 flags.DEFINE_bool("allow_code_execution", False, "Run programs that nobody has read, in a sandbox.")
 flags.DEFINE_bool("allow_without_isolation", False, "Run them even where only resource limits hold them.")
 flags.DEFINE_enum("isolation", None, ["bubblewrap", "namespaces", "rlimits"], "Default: the strongest that works.")
-flags.DEFINE_integer("workers", None, "Sandboxes at a time; default: one per processor.")
+flags.DEFINE_integer("workers", None, "Sandboxes at a time; default: one per processor that it may use.")
 
 
 def main(argv: list[str]) -> None:
