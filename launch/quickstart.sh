@@ -26,5 +26,5 @@ echo
 python launch/show_run.py --model_dir="$model_dir"
 python launch/show_samples.py --model_dir="$model_dir"
 echo "The run lies in $model_dir; sample from it with"
-[[ "$VIRTUAL_ENV" != "$PWD/.venv" ]] || echo "  source .venv/bin/activate"
+[[ "$VIRTUAL_ENV" != "$(pwd -P)/.venv" ]] || echo "  source .venv/bin/activate"
 echo "  python launch/generate.py --model_dir=$model_dir --prompt='def '"

@@ -136,6 +136,7 @@ class _Judge:
         self._pool, self._problems = pool, {problem.task_id: problem for problem in problems}
         self._futures: dict[str, list[Future[Outcome]]] = {}
         self._passed = self._ended = 0
+        self._failure: BaseException | None = None  # the first, such as a sandbox that cannot be opened
         self._shown = request.show_progress
 
     @functools.cached_property
@@ -144,7 +145,9 @@ class _Judge:
         return progress_bar(total=0, unit="program", shown=self._shown)
 
     def take(self, samples: Sequence[tuple[str, str]]) -> None:
-        """Queues samples (task id, completion)."""
+        """Queues samples (task id, completion); raises what went wrong with earlier ones, before more are drawn."""
+        if self._failure is not None:
+            raise self._failure
         if samples:
             self._bar.total += len(samples)
         for task_id, completion in samples:
@@ -162,9 +165,11 @@ class _Judge:
             self._bar.close()
 
     def _count(self, future: Future[Outcome]) -> None:
+        failure = None if future.cancelled() else future.exception()
         with self._bar.get_lock():
+            self._failure = self._failure or failure
             self._ended += 1
-            self._passed += not future.cancelled() and future.exception() is None and future.result().passed
+            self._passed += not future.cancelled() and failure is None and future.result().passed
             self._bar.set_postfix_str(f"{self._passed / self._ended:.1%} passed", refresh=False)
             self._bar.update(1)
 

@@ -44,7 +44,7 @@ def describe(recipe: Recipe, resolved: str) -> str:
     _refuse_attention(recipe)
     recipe, vocabulary = _with_split_model(recipe)
     unused = None
-    if recipe.data.modality_separation == "none":
+    if recipe.data.modality_separation == "none" and recipe.initialize_from is None:
         unused = describe_unused_rows(recipe, num_tokens_without_data(recipe.data))
     _refuse_uneven(recipe, shape)
     rows = batch_size_at(recipe.loop.batch_size, 0)

@@ -33,7 +33,7 @@ class DataConfig:
     mixture: str | tuple[tuple[str, Rate], ...]  # a task or mixture by name, or ((name, rate or schedule), ..)
     # Each with its share of the rows of every task.
     objectives: tuple[tuple[Objective | PackingObjective, float], ...]
-    stores: str | None = None  # folder of token stores; None: the embedded corpus
+    stores: str | None = None  # folder of token stores; None: one in the user's cache
     tokenizer: str | None = None  # folder or hub name; None: the stores' own, that of `initialize_from`, or a new one
     initialize_from: str | None = None  # the model directory of that tokenizer, if it has one
     length: int = 2048

@@ -207,7 +207,7 @@ def _prepare_inputs(recipe: Recipe) -> recipe_inputs.Inputs:
     hosts = recipe.hosts
 
     def refuse_tokenizer(tokenizer: Tokenizer) -> None:
-        if recipe.initialize_from is not None:
+        if recipe.initialize_from is not None and not _has_begun(recipe):
             refuse_other_tokenizer(recipe.initialize_from, tokenizer)
 
     def prepare() -> recipe_inputs.Inputs:
@@ -229,8 +229,8 @@ def refuse_other_tokenizer(model_dir: epath.PathLike, tokenizer: Tokenizer) -> N
         if ours.get(text) != number:
             here = f"which is {ours[text]} here" if text in ours else "which this run's tokenizer lacks"
             raise UserError(
-                f"INITIALIZE_FROM={model_dir} has learnt other tokens: its {number} is {text!r}, {here}; name a "
-                f"new folder as DATA, where stores are made with {folder}, or make them so by launch/cache.py"
+                f"INITIALIZE_FROM={model_dir} has learnt other tokens: its {number} is {text!r}, {here}; leave "
+                f"out TOKENIZER and name a new folder as DATA: its stores are made with {folder}"
             )
 
 

@@ -71,6 +71,10 @@ def find_vocabulary(config: DataConfig, vocab_size: int, trains_on: TrainsOn = "
     mixture, root = resolve_mixture(config), stores_root(config)
     folder = _tokenizer_folder(config, mixture, root, trains_on)
     tokenizer = given = fitted(Tokenizer.load(folder), mixture.tasks)
+    if config.stores is None and folder == _named_tokenizer(
+        config
+    ):  # the cache is shared with runs of other tokenizers
+        root /= f"tokenizer-{tokenizer.fingerprint[:12]}"
     if config.modality_separation == "partial":
         tokenizer, root = _with_python_words(tokenizer, root)
     flags = (f"--tokenizer={folder}", *(("--python_words",) if tokenizer is not given else ()))
@@ -167,13 +171,19 @@ def _tokenizer_folder(config: DataConfig, mixture: MixtureDeclaration, root: epa
 
 
 def _given_tokenizer(config: DataConfig, mixture: MixtureDeclaration, root: epath.Path) -> str | None:
-    if config.tokenizer is not None:
+    named = _named_tokenizer(config)
+    if named is not None and (config.tokenizer is not None or config.stores is None):
+        return named
+    with_stores = [root / task.name / TOKENIZER_FOLDER for task in mixture.tasks]
+    return next((str(folder) for folder in with_stores if folder.exists()), named)
+
+
+def _named_tokenizer(config: DataConfig) -> str | None:
+    """The recipe's, else that of the model that it starts from; stores in DATA that bring one go before the latter."""
+    if config.tokenizer is not None or config.initialize_from is None:
         return config.tokenizer
-    found = [folder for task in mixture.tasks if (folder := root / task.name / TOKENIZER_FOLDER).exists()]
-    if not found and config.initialize_from is not None:
-        of_model = epath.Path(config.initialize_from) / TOKENIZER_FOLDER
-        found = [of_model] if (of_model / TOKENIZER_FILE).exists() else []
-    return str(found[0]) if found else None
+    of_model = epath.Path(config.initialize_from) / TOKENIZER_FOLDER
+    return str(of_model) if (of_model / TOKENIZER_FILE).exists() else None
 
 
 def say_once(text: str) -> None:

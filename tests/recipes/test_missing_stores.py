@@ -8,9 +8,9 @@ import pytest
 import tokenizers
 
 from t5x_code.errors import UserError
-from t5x_code.recipes import vocabulary
 from t5x_code.recipes.gin_files import load_recipe
 from t5x_code.recipes.inputs import prepare_inputs
+from t5x_code.recipes.vocabulary import find_vocabulary
 from t5x_code.tokens import train_bpe
 from t5x_code.tokens.tokenizer import Tokenizer
 
@@ -68,11 +68,16 @@ def test_new_stores_take_the_tokenizer_of_the_model_that_a_run_starts_from(prepa
     assert "training one on" in without[0]
 
 
-def test_a_recipe_whose_data_is_not_given_takes_the_tokenizer_that_it_names(prepare, tmp_path, monkeypatch):
-    monkeypatch.setattr(vocabulary, "fitted", lambda tokenizer, tasks: pytest.fail(tokenizer.eod_text))
-    train_bpe.train([f"text {n}" for n in range(99)], 300, 4).save(tmp_path / "bytes")
-    with pytest.raises(pytest.fail.Exception, match="endoftext"):
-        prepare("stack_pile", f"TOKENIZER='{tmp_path / 'bytes'}'")
+def test_a_recipe_whose_data_is_not_given_takes_the_tokenizer_that_it_names(tmp_path, monkeypatch):
+    monkeypatch.setenv("T5X_CODE_CACHE", str(tmp_path / "cache"))
+    tokenizer = train_bpe.train([f"text {n}" for n in range(99)], 300, 4)
+    tokenizer.save(tmp_path / "bytes")
+    found = [
+        find_vocabulary(load_recipe(["gin/quickstart.gin"], ["MIXTURE='stack_pile'", binding])[0].data, VOCAB_SIZE)
+        for binding in (f"TOKENIZER='{tmp_path / 'bytes'}'", "SEED=0")
+    ]
+    assert found[0].folder == str(tmp_path / "bytes")
+    assert found[1].folder != found[0].folder and found[0].root != found[1].root  # nor are their stores the same
 
 
 def test_a_recipe_without_data_makes_its_stores_without_a_word_on_them(prepare, source):

@@ -28,7 +28,7 @@ def test_a_model_of_another_tokenizer_is_no_beginning(tmp_path, capsys):
     assert "without_tokenizer has no tokenizer: nobody knows" in capsys.readouterr().err
     for other in (train_bpe.train([text.upper() for text in TEXTS], 300, 4), train_bpe.train(TEXTS, 290, 4)):
         with pytest.raises(
-            UserError, match=r"has learnt other tokens: its \d+ is .*; name a new folder as DATA, where"
+            UserError, match=r"has learnt other tokens: its \d+ is .*; leave out TOKENIZER and name a new folder"
         ):
             refuse_other_tokenizer(tmp_path / "model", other)
 

@@ -39,7 +39,7 @@ class Execution:
     allowed: bool = False  # programs that nobody has read may be run
     allowed_without_isolation: bool = False  # even where only resource limits hold them
     isolation: IsolationName | None = None  # None: the strongest that works here
-    workers: int | None = None  # sandboxes; None: one per processor
+    workers: int | None = None  # sandboxes; None: one per processor that this process may use
     limits: Limits = dataclasses.field(default_factory=Limits)
 
     def __post_init__(self) -> None:
