@@ -20,6 +20,7 @@ from t5x_code.evaluation.request import Arrays, Request, Results
 from t5x_code.inference.infilling import TextCodec
 from t5x_code.models.config import TransformerConfig
 from t5x_code.models.decoder import hidden_states, logits
+from t5x_code.parallel.rules import logical_axes_on
 from t5x_code.progress import progress_bar
 from t5x_code.tokens.modality import MODALITY_NAMES
 
@@ -41,7 +42,9 @@ def evaluate_loss(request: Request) -> Results:
     for name, batches in held_out.batches.items():
         sums_Mx3, num_bytes, says_modality = np.zeros((len(MODALITY_NAMES), 3)), 0, False
         for rows in progress_bar(batches(), unit="batch", desc=name, shown=request.show_progress):
-            sums_Mx3 += np.asarray(_sums(model.config, model.params, _as_read(rows), held_out.allowed_2xW), float)
+            with logical_axes_on(model.mesh):
+                sums = _sums(model.config, model.params, _as_read(rows), held_out.allowed_2xW)
+            sums_Mx3 += np.asarray(sums, float)
             num_bytes += count_bytes(model.tokenizer, rows["targets"], rows["loss_weights"])
             says_modality = "target_modality" in rows
         loss, right, count = sums_Mx3.sum(0)

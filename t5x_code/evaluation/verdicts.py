@@ -16,6 +16,7 @@ import numpy as np
 from t5x_code.inference.infilling import TextModel
 from t5x_code.models.config import TransformerConfig
 from t5x_code.models.decoder import hidden_states, logits
+from t5x_code.parallel.rules import logical_axes_on
 from t5x_code.source_code.selection import DIFFERENT_TEXT, EQUIVALENT_TEXT
 
 BATCH_TOKENS = 8192
@@ -45,7 +46,8 @@ def verdict_log_odds(
                 inputs[row, : len(tokens)] = tokens
                 firsts[row], sizes[row] = len(prompt), len(tokens)
             targets = np.pad(verdict, (0, longest - len(verdict)), constant_values=-1)
-            log_p = _log_probability(model.config, model.params, inputs, firsts, sizes, targets)
+            with logical_axes_on(model.mesh):
+                log_p = _log_probability(model.config, model.params, inputs, firsts, sizes, targets)
             odds[start : start + len(part)] += sign * np.asarray(log_p, np.float64)[: len(part)]
         on_progress(len(part))
     return odds
