@@ -40,6 +40,9 @@ class RopeScaling:
             raise UserError(f"{self}: factor must be 1 or more, and the low frequency factor below the high one")
         if self.original_length < 1:
             raise UserError(f"{self}: original_length must be at least 1")
+        others = [field for field in dataclasses.fields(self) if field.name not in ("factor", "kind")]
+        if self.kind == "linear" and any(getattr(self, field.name) != field.default for field in others):
+            raise UserError(f"{self}: linear scaling has a factor alone; leave out the others")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -52,7 +52,7 @@ CHIPS = (
     Chip("v6e", ("TPU v6 lite", "TPU v6e"), 918 * TERA, 32 * GIB, 1640 * GB, 400 * GB, 12.5 * GB, 1.75 * GIGA),
     Chip("a100", ("NVIDIA A100",), 312 * TERA, 80 * GIB, 2039 * GB, 300 * GB, 25 * GB),
     Chip("h100", ("NVIDIA H100",), 989 * TERA, 80 * GIB, 3350 * GB, 450 * GB, 50 * GB),
-    Chip("h200", ("NVIDIA H200",), 989 * TERA, 141 * 10**9, 4800 * GB, 450 * GB, 50 * GB),
+    Chip("h200", ("NVIDIA H200",), 989 * TERA, int(139.8 * GIB), 4800 * GB, 450 * GB, 50 * GB),
     Chip("b200", ("NVIDIA B200",), 2250 * TERA, 180 * 10**9, 8000 * GB, 900 * GB, 50 * GB),
 )
 

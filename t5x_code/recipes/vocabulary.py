@@ -71,9 +71,7 @@ def find_vocabulary(config: DataConfig, vocab_size: int, trains_on: TrainsOn = "
     mixture, root = resolve_mixture(config), stores_root(config)
     folder = _tokenizer_folder(config, mixture, root, trains_on)
     tokenizer = given = fitted(Tokenizer.load(folder), mixture.tasks)
-    if config.stores is None and folder == _named_tokenizer(
-        config
-    ):  # the cache is shared with runs of other tokenizers
+    if config.stores is None and _named_tokenizer(config) is not None:  # the cache is shared with runs of other ones
         root /= f"tokenizer-{tokenizer.fingerprint[:12]}"
     if config.modality_separation == "partial":
         tokenizer, root = _with_python_words(tokenizer, root)

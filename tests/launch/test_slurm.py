@@ -68,14 +68,18 @@ def test_outside_a_job_nothing_is_queued_again(tmp_path):
 
 
 def test_what_fails_at_once_again_and_again_is_not_queued_for_ever(tmp_path):
-    def is_queued_again(code: int, restarts: int) -> bool:
-        job = {"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": str(restarts)}
-        ended = outside_a_job(tmp_path, "--gin_file=x", code=code, **job)
+    def ends(code: int) -> list[str]:
+        ended = outside_a_job(tmp_path, "--gin_file=x", code=code, SLURM_JOB_ID="7", SLURM_SUBMIT_DIR=str(tmp_path))
         assert ended.returncode == code
-        return "requeued" in ended.stderr
+        return ended.stderr.splitlines()
 
-    assert is_queued_again(1, restarts=0) and is_queued_again(75, restarts=9) and is_queued_again(137, restarts=9)
-    assert not is_queued_again(1, restarts=3) and not is_queued_again(127, restarts=3)
+    for code in (1, 75, 127):
+        assert ends(code) == [f"ended with {code}: queued again", "requeued"]
+    (line,) = ends(1)
+    assert "four times in a row, last with 1: not queued again" in line
+    for code in (1, 0, 1):  # what is done, or submitted again, begins anew
+        assert ("requeued" in ends(code)) == bool(code)
+    assert (tmp_path / "slurm-7.early").read_text() == "1\n"
 
 
 def test_help_is_the_head_of_the_script(tmp_path):

@@ -246,6 +246,7 @@ def test_a_config_that_cannot_be_is_refused(change):
         ({"factor": 8.0, "original_length": 0}, "original_length must be at least 1"),
         ({"factor": 8.0, "kind": "yarn"}, "RopeScaling.kind is 'yarn': choose one of llama3, linear"),
         ({"factor": 0.5, "kind": "linear"}, "factor must be 1 or more"),
+        ({"factor": 8.0, "kind": "linear", "original_length": 4096}, "linear scaling has a factor alone"),
     ],
 )
 def test_a_stretch_that_cannot_be_is_refused(scaling, says):

@@ -10,6 +10,7 @@ import tokenizers
 from t5x_code.errors import UserError
 from t5x_code.recipes.gin_files import load_recipe
 from t5x_code.recipes.inputs import prepare_inputs
+from t5x_code.recipes.mixture import stores_root
 from t5x_code.recipes.vocabulary import find_vocabulary
 from t5x_code.tokens import train_bpe
 from t5x_code.tokens.tokenizer import Tokenizer
@@ -69,15 +70,17 @@ def test_new_stores_take_the_tokenizer_of_the_model_that_a_run_starts_from(prepa
 
 
 def test_a_recipe_whose_data_is_not_given_takes_the_tokenizer_that_it_names(tmp_path, monkeypatch):
+    """Its stores lie apart from those of other tokenizers in the cache that all such runs share."""
     monkeypatch.setenv("T5X_CODE_CACHE", str(tmp_path / "cache"))
-    tokenizer = train_bpe.train([f"text {n}" for n in range(99)], 300, 4)
-    tokenizer.save(tmp_path / "bytes")
-    found = [
-        find_vocabulary(load_recipe(["gin/quickstart.gin"], ["MIXTURE='stack_pile'", binding])[0].data, VOCAB_SIZE)
-        for binding in (f"TOKENIZER='{tmp_path / 'bytes'}'", "SEED=0")
-    ]
-    assert found[0].folder == str(tmp_path / "bytes")
-    assert found[1].folder != found[0].folder and found[0].root != found[1].root  # nor are their stores the same
+    roots = []
+    for name, size in (("one", 300), ("two", 290)):
+        train_bpe.train([f"text {n}" for n in range(99)], size, 4).save(tmp_path / name / "tokenizer")
+        for binding in (f"TOKENIZER='{tmp_path / name / 'tokenizer'}'", f"INITIALIZE_FROM='{tmp_path / name}'"):
+            recipe, _ = load_recipe(["gin/quickstart.gin"], ["MIXTURE='stack_pile'", binding])
+            found = find_vocabulary(recipe.data, VOCAB_SIZE, trains_on="nothing")
+            assert found.folder == str(tmp_path / name / "tokenizer")
+            roots.append(found.root)
+    assert roots[0] == roots[1] != roots[2] == roots[3] and stores_root(recipe.data) not in roots
 
 
 def test_a_recipe_without_data_makes_its_stores_without_a_word_on_them(prepare, source):
