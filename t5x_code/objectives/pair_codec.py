@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from t5x_code.errors import UserError
+from t5x_code.objectives.split_codec import SplitCodec
 from t5x_code.objectives.text_to_code import TextToCode
 from t5x_code.source_code.linearisation import linearise, linearise_function, restore_lines
 from t5x_code.tokens.modality import CODE_MODALITY, TEXT_MODALITY, ModalityTables
@@ -38,13 +39,6 @@ class PairCodec:
     def special_tokens(self) -> SpecialTokens:
         """Those of the tokenizer: both modalities share them."""
         return self.tokenizer.special_tokens
-
-    @property
-    def forbidden_tokens(self) -> tuple[int, ...]:
-        """Ids that are no code: the rows of text that have a copy for code."""
-        if self.tables is None:
-            return ()
-        return tuple(np.flatnonzero(~self.tables.allowed[CODE_MODALITY]).tolist())
 
     def encode(self, text: str) -> np.ndarray:
         """Final ids [N] int32 of a code, its docstrings among it.
@@ -112,16 +106,19 @@ class PairCodec:
         return base_N if self.tables is None else self.tables.ids[modality, base_N]
 
 
-def codec_of(tokenizer: Tokenizer, extra: dict[str, Any]) -> tuple[Tokenizer | PairCodec, tuple[int, ...]]:
-    """What reads and writes text for a model, and the ids that it may not write.
+Codec = Tokenizer | SplitCodec | PairCodec
 
-    A codec where model.json says that the model was trained on pairs, else the tokenizer itself.
+
+def codec_of(tokenizer: Tokenizer, extra: dict[str, Any]) -> tuple[Codec, tuple[int, ...]]:
+    """What reads and writes text for a model, and the ids that it may not write: text's rows that have a copy for code.
+
+    A codec where model.json says that the model was trained on pairs, or has a split vocabulary; else the tokenizer.
     """
-    if PAIRS not in extra:
-        return tokenizer, ()
     tables = ModalityTables.from_json(extra[MODALITY]) if MODALITY in extra else None
-    codec = PairCodec(tokenizer, extra[PAIRS]["layout"], tables)
-    return codec, codec.forbidden_tokens
+    forbidden = () if tables is None else tuple(np.flatnonzero(~tables.allowed[CODE_MODALITY]).tolist())
+    if PAIRS in extra:
+        return PairCodec(tokenizer, extra[PAIRS]["layout"], tables), forbidden
+    return (tokenizer if tables is None else SplitCodec(tokenizer, tables)), forbidden
 
 
 @functools.lru_cache(maxsize=1024)  # whatever the model writes is looked at many times on its way

@@ -10,7 +10,7 @@ from t5x_code.checkpoints.model_directory import MODEL_FILE, ModelDescription
 from t5x_code.errors import UserError
 from t5x_code.huggingface.token_ids import BEGIN_TOKENS, stop_tokens
 from t5x_code.inference.infilling import TextModel
-from t5x_code.objectives.pair_codec import PREFIX_LM, PairCodec, codec_of
+from t5x_code.objectives.pair_codec import PREFIX_LM, Codec, PairCodec, codec_of
 from t5x_code.tokens.modality import CODE_MODALITY
 from t5x_code.tokens.tokenizer import Tokenizer
 
@@ -62,15 +62,15 @@ def text_model(
     )
 
 
-def _control_ids(codec: Tokenizer | PairCodec, tokenizer: Tokenizer) -> dict[str, int]:
+def _control_ids(codec: Codec, tokenizer: Tokenizer) -> dict[str, int]:
     """Ids of the control tokens by their texts, as the model writes them."""
     found = {text: token for text, token in tokenizer.vocabulary().items() if tokenizer.is_special(token)}
-    if not isinstance(codec, PairCodec) or codec.tables is None:
+    if isinstance(codec, Tokenizer) or codec.tables is None:
         return found
     return {text: int(codec.tables.ids[CODE_MODALITY, token]) for text, token in found.items()}
 
 
-def _prefix_length(codec: Tokenizer | PairCodec, extra: dict[str, Any]) -> Callable[[np.ndarray], int]:
+def _prefix_length(codec: Codec, extra: dict[str, Any]) -> Callable[[np.ndarray], int]:
     """How much of a prompt is read both ways: of a prefix language model all, or of a pair what stood there so."""
     if not extra.get(PREFIX_LM):
         return lambda prompt_N: 0
