@@ -17,7 +17,7 @@ from t5x_code.errors import UserError
 from t5x_code.recipes.command_line import run
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("model_dir", None, "Model directory: of a training run, or made by launch/convert.py.")
+flags.DEFINE_string("model_dir", None, "Model directory, or a Hugging Face folder.")
 flags.DEFINE_string("prompt", None, "Text to continue.")
 flags.DEFINE_string("prefix", None, "Text before the gap to fill.")
 flags.DEFINE_string("suffix", None, "Text after the gap to fill.")

@@ -6,6 +6,7 @@ source_code/selection.py. Beside the model stand bag-of-tokens, TF-IDF and the s
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -80,8 +81,7 @@ def _ways_of_models(
     model = request.require_model()
     others = {"before": request.before} if request.before else {}
     if with_untrained:
-        fresh = init_params(model.config, jax.random.key(request.sampled.seed))
-        others["untrained"] = dataclasses.replace(model, params=fresh, mesh=None)
+        others["untrained"] = dataclasses.replace(model, params=_fresh_params(model, request.sampled.seed))
     total = len(texts) * (len(attentions) + len(others))
     ways: dict[str, Similarity] = {}
     with progress_bar(total=total, unit="code", shown=request.show_progress) as progress:
@@ -94,6 +94,12 @@ def _ways_of_models(
             codes = [other.tokenizer.encode(text) for text in texts]
             ways[name] = _by_cosine(embed_codes(other, codes, "causal", progress.update)["mean"])
     return ways
+
+
+def _fresh_params(model: TextModel, seed: int) -> Any:
+    """Of the model before training, laid out as its own."""
+    init = functools.partial(init_params, model.config)
+    return jax.jit(init, out_shardings=jax.tree.map(lambda leaf: leaf.sharding, model.params))(jax.random.key(seed))
 
 
 def _by_verdict(

@@ -87,6 +87,16 @@ def import_model(
     return description
 
 
+def describe_folder(source: str) -> ModelDescription:
+    """What a Hugging Face folder's model is; its weights are not read.
+
+    Raises:
+        UserError: as `import_model`, of all but the weights.
+    """
+    folder = local_folder(source)
+    return _describe(folder, *_read_config(folder))
+
+
 def load_onto_mesh(source: str, mesh: Mesh | None) -> tuple[ModelDescription, dict[str, Any]]:
     """Reads a Hugging Face folder straight onto devices, each its own share, as float32.
 

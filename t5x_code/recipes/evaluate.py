@@ -14,26 +14,18 @@ import jax
 from etils import epath
 
 import t5x_code
-from t5x_code.checkpoints.manager import absolute_path
-from t5x_code.checkpoints.model_directory import (
-    MODEL_FILE,
-    TOKENIZER_FOLDER,
-    read_description,
-    read_params,
-)
 from t5x_code.data.declarations import VALIDATION
 from t5x_code.data.document_texts import held_out_texts
 from t5x_code.errors import UserError
 from t5x_code.evaluation.registry import check_request, evaluate
 from t5x_code.evaluation.request import HeldOutRows, Request, Results, Sampled
 from t5x_code.evaluation.sandbox.limits import Execution
-from t5x_code.huggingface.conversion import CONFIG_FILE, load_onto_mesh
 from t5x_code.inference.infilling import TextModel
 from t5x_code.output_file import check_writable, jsonable, write_whole
-from t5x_code.parallel.mesh import MeshConfig, make_mesh
 from t5x_code.recipes.gin_files import load_recipe
 from t5x_code.recipes.inputs import evaluations_from, prepare_inputs, vocabulary_split
 from t5x_code.recipes.mixture import resolve_mixture, stores_root
+from t5x_code.recipes.open_model import open_model
 from t5x_code.recipes.recipe import DataConfig
 from t5x_code.recipes.run import (
     RECIPE_FILE,
@@ -42,10 +34,8 @@ from t5x_code.recipes.run import (
     read_trained_groups,
     use_compilation_cache,
 )
-from t5x_code.recipes.text_model import text_model
 from t5x_code.recipes.vocabulary import PYTHON_WORDS_FOLDER
 from t5x_code.reports.similarity_plot import draw_similarities
-from t5x_code.tokens.tokenizer import Tokenizer
 
 OF_MODELS = ("step", "int8", "batch_size")  # flags that say how a model is read and asked
 VERSIONED = ("jax", "jaxlib", "flax", "numpy", "tokenizers")
@@ -91,10 +81,10 @@ def evaluate_command(command: EvaluationCommand) -> Results:
     use_compilation_cache()
     start = time.time()
     if command.model_dir:
-        request = dataclasses.replace(request, model=_open_model(command), batches=_batches(command))
+        request = dataclasses.replace(request, model=_open(command), batches=_batches(command))
     if command.before:
         second = dataclasses.replace(command, model_dir=command.before, step=None)
-        request = dataclasses.replace(request, before=_open_model(second))
+        request = dataclasses.replace(request, before=_open(second))
     loaded = time.time()
     results = evaluate(request)
     results = {
@@ -152,22 +142,8 @@ def _refuse_of_models(command: EvaluationCommand) -> None:
             raise UserError(f"--{name} does nothing to --samples, which are drawn already; leave it out")
 
 
-def _open_model(command: EvaluationCommand) -> TextModel:
-    """A model directory, or a Hugging Face folder as it stands."""
-    folder = epath.Path(command.model_dir)
-    mesh = make_mesh(MeshConfig()) if jax.device_count() > 1 else None
-    is_foreign = not (folder / MODEL_FILE).exists() and (folder / CONFIG_FILE).exists()
-    if is_foreign:
-        if command.step is not None:
-            raise UserError(f"{folder} is a Hugging Face folder, which has no steps; leave out --step")
-        description, params = load_onto_mesh(command.model_dir, mesh)
-        tokenizer = Tokenizer.load(command.model_dir)
-        return text_model(description, params, tokenizer, name=str(absolute_path(folder)), mesh=mesh, int8=command.int8)
-    description = read_description(folder)
-    step, params = read_params(folder, description.config, command.step, mesh)
-    tokenizer = Tokenizer.load(str(folder / TOKENIZER_FOLDER))
-    name = f"{absolute_path(folder)}, step {step}"
-    return text_model(description, params, tokenizer, name=name, mesh=mesh, int8=command.int8)
+def _open(command: EvaluationCommand) -> TextModel:
+    return open_model(command.model_dir, command.step, int8=command.int8)
 
 
 def _held_out(command: EvaluationCommand) -> Callable[[], Iterator[str]] | None:

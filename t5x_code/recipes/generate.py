@@ -7,8 +7,6 @@ from collections.abc import Sequence
 
 from etils import epath
 
-from t5x_code.checkpoints.manager import absolute_path
-from t5x_code.checkpoints.model_directory import TOKENIZER_FOLDER, read_model_directory
 from t5x_code.errors import UserError
 from t5x_code.evaluation.sample_problems import drawn_with
 from t5x_code.evaluation.samples_file import SamplesFile
@@ -24,9 +22,8 @@ from t5x_code.inference.prompt_file import (
 from t5x_code.inference.sampling import Sampling
 from t5x_code.output_file import check_writable
 from t5x_code.progress import progress_bar
-from t5x_code.recipes.text_model import text_model
+from t5x_code.recipes.open_model import open_model
 from t5x_code.surrogates import holds_surrogates
-from t5x_code.tokens.tokenizer import Tokenizer
 
 MAX_NEW_TOKENS = 128  # where the command says nothing
 
@@ -73,10 +70,12 @@ def generate_command(command: GenerateCommand) -> list[Completion]:
         seed=command.seed,
         batch_size=command.batch_size,
     )
+    num_prompts = 1
     if command.input_file is not None:
         lines = read_prompt_file(command.input_file)
         check_writable(command.output_file)
-    model = _load_model(command)
+        num_prompts = len(lines)
+    model = open_model(command.model_dir, int8=command.int8, num_prompts=num_prompts)
     if command.max_new_tokens is None:
         most = min(generation.max_new_tokens, model.config.max_length // 2)
         generation = dataclasses.replace(generation, max_new_tokens=most)
@@ -89,13 +88,6 @@ def generate_command(command: GenerateCommand) -> list[Completion]:
         return complete(model, [command.prompt], generation, stop=stop, names=["--prompt"])[0]
     gap = [(command.prefix, command.suffix)]
     return infill(model, gap, generation, stop=stop, names=["--prefix and --suffix"])[0]
-
-
-def _load_model(command: GenerateCommand) -> TextModel:
-    description, params = read_model_directory(command.model_dir)
-    tokenizer = Tokenizer.load(f"{command.model_dir}/{TOKENIZER_FOLDER}")
-    name = str(absolute_path(epath.Path(command.model_dir)))
-    return text_model(description, params, tokenizer, name=name, int8=command.int8)
 
 
 def complete_file(

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Iterator
 
-from t5x_code.checkpoints.model_directory import TOKENIZER_FOLDER, read_model_directory
+from t5x_code.checkpoints.model_directory import TOKENIZER_FOLDER
 from t5x_code.data.declarations import VALIDATION
 from t5x_code.data.document_texts import document_texts
 from t5x_code.data.token_store import TokenStore
@@ -11,8 +11,8 @@ from t5x_code.errors import UserError
 from t5x_code.inference.generation import GenerationConfig
 from t5x_code.inference.infilling import at_strings, complete, infill
 from t5x_code.inference.side_by_side import Comparison
+from t5x_code.recipes.open_model import open_model
 from t5x_code.recipes.run import read_run_stores
-from t5x_code.recipes.text_model import text_model
 from t5x_code.source_code.functions import extract_functions
 from t5x_code.tokens.tokenizer import Tokenizer
 
@@ -47,11 +47,10 @@ def complete_functions(
     Raises:
         UserError: a folder is missing or damaged, or holds no function that fits.
     """
-    description, params = read_model_directory(model_dir)
+    model = open_model(model_dir, num_prompts=num_functions)
     tokenizer = Tokenizer.load(f"{model_dir}/{TOKENIZER_FOLDER}")
-    model = text_model(description, params, tokenizer)
     folder = split or f"{next(iter(read_run_stores(model_dir).folders.values()))}/{VALIDATION}"
-    context, longest = description.config.max_length, generation.max_new_tokens
+    context, longest = model.config.max_length, generation.max_new_tokens
     gaps = find_gaps(TokenStore.open(folder), tokenizer, num_functions, context, longest)
     if not gaps:
         raise UserError(

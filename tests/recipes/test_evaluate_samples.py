@@ -15,7 +15,7 @@ def command(tmp_path, monkeypatch):
     def opened(command):
         raise AssertionError("a model was opened")
 
-    monkeypatch.setattr(evaluate, "_open_model", opened)
+    monkeypatch.setattr(evaluate, "_open", opened)
     return EvaluationCommand("humaneval", str(tmp_path / "r.json"), allow_code_execution=True)
 
 
