@@ -72,7 +72,7 @@ def _refuse_ignored(request: Request) -> None:
     """Raises a UserError that names a flag which was given and would do nothing."""
     given = vars(request.sampled) | vars(request)
     ignored = [] if request.name in WRITES_PROGRAMS else list(OF_PROGRAMS)
-    ignored += ["limit", "max_new_tokens"] if request.name == "loss" else []
+    ignored += {"loss": ["limit", "max_new_tokens"], "logic_equivalence": ["max_new_tokens"]}.get(request.name, [])
     for name in ignored:
         if given[name] is not None:
             raise UserError(f"--{name} does nothing in --eval={request.name}; leave it out")

@@ -27,7 +27,7 @@ def settle_attention(recipe: Recipe, mesh: Mesh) -> TransformerConfig:
     case = case_of(mesh.devices.flat[0], queries, recipe.data.length, model.head_dim, model.dtype)
     name = choose(model.attention, case)
     # Only a recipe knows that no token sees a later one: then kernels visit half of the tiles, and need fewer arrays.
-    if model.attention == AUTO and name in ("tokamax", "cudnn"):
+    if model.attention == AUTO and name in ("tokamax", "cudnn", "chunked"):
         for faster in ("cudnn_causal", "tokamax_causal"):
             if suits_rows(faster, recipe) and why_not(faster, case) is None:
                 return dataclasses.replace(model, attention=faster)

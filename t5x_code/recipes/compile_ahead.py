@@ -1,6 +1,7 @@
 """Proves on a CPU that a recipe's training step compiles for hardware that is elsewhere and fits it; and what it costs.
 
-The step is the one that training compiles, made by the same functions.
+The step is the one that training compiles, made by the same functions. Its arithmetic is that of rows of one document:
+what kernels skip between the documents of a row is known only to a run.
 """
 
 import dataclasses
@@ -211,14 +212,16 @@ def _compile(recipe: Recipe, split: VocabularySplit | None, rows: int, mesh: Mes
 def _bounds(
     recipe: Recipe, compiled: CompiledStep, chip: Chip, mesh: Mesh, rows: int, microbatches: int, flops: float
 ) -> StepBounds:
-    parameters, beside = state_bytes(recipe.model, recipe.optimizer)
+    model = recipe.model
+    parameters, beside = state_bytes(model, recipe.optimizer)
     shards = mesh.shape["fsdp"] * mesh.shape["tensor"]
     # What is trained is read and written once; every microbatch reads all, in the compute type, forward and back.
-    state = 2 * (trained_bytes(recipe.model) + beside) / shards
-    itemsize = 2 if recipe.model.dtype == "bfloat16" else 4
-    weights = 2 * microbatches * parameters / 4 * itemsize / mesh.shape["tensor"]
+    state = 2 * (trained_bytes(model) + beside) / shards
+    itemsize = 2 if model.dtype == "bfloat16" else 4
+    looked_up = 0 if model.tie_embeddings else model.vocab_size * model.model_dim  # a row for each token, not all
+    weights = 2 * microbatches * (parameters / 4 - looked_up) * itemsize / mesh.shape["tensor"]
     # No chip multiplies 8 bits at more than twice bfloat16's rate.
-    flops -= eight_bit_flops_per_token(recipe.model) / 2
+    flops -= eight_bit_flops_per_token(model) / 2
     return step_bounds(
         chip,
         flops=flops * rows * recipe.data.length / mesh.size,

@@ -150,9 +150,9 @@ def test_what_an_evaluation_lacks_is_said(request_for):
     for name, flag in {"completion": {"protocol": "codegen2_pass1"}, "loss": {"limit": 2}}.items():
         with pytest.raises(UserError, match=f"--{next(iter(flag))} does nothing in --eval={name}"):
             evaluate(dataclasses.replace(request_for(), name=name, sampled=Sampled(), **flag))
-    loss = dataclasses.replace(request_for(limit=None), name="loss", sampled=Sampled(max_new_tokens=8))
-    with pytest.raises(UserError, match="--max_new_tokens does nothing in --eval=loss"):
-        evaluate(loss)
+    for name in ("loss", "logic_equivalence"):
+        with pytest.raises(UserError, match=f"--max_new_tokens does nothing in --eval={name}"):
+            evaluate(dataclasses.replace(request_for(limit=None), name=name, sampled=Sampled(max_new_tokens=8)))
 
 
 @pytest.mark.parametrize("name", ["temperature", "top_p", "top_k", "num_samples", "max_new_tokens"])

@@ -36,6 +36,12 @@ def with_attention(recipe, name):
     return dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, attention=name))
 
 
+def with_long_rows(recipe):
+    model, data = recipe.model, recipe.data
+    longer = {"model": dataclasses.replace(model, max_length=8192), "data": dataclasses.replace(data, length=8192)}
+    return dataclasses.replace(recipe, **longer)
+
+
 def test_a_run_names_what_its_devices_can(recipes):
     assert settle_attention(recipes[0], make_mesh(recipes[0].mesh)).attention == "by_head"
     with pytest.raises(UserError, match="'splash', which is a kernel for TPUs"):
@@ -64,3 +70,11 @@ def test_kernels_are_told_of_a_causal_mask_and_of_no_other(recipes, one_h100):
     for name in ("cudnn_causal", "tokamax_causal"):
         with pytest.raises(UserError, match="takes whole rows, not 1024 queries of 2048"):
             settle_attention(with_attention(causal, name), one_h100)
+
+
+def test_long_causal_rows_take_the_kernel_that_needs_no_mask(recipes, one_h100):
+    """Masks of more than 4,096 tokens are too large for cuDNN, which makes its own of causal rows."""
+    mixed, causal = map(with_long_rows, recipes)
+    one_h100.devices.flat[0].device_kind = "NVIDIA A100-SXM4-80GB"
+    assert settle_attention(causal, one_h100).attention == "cudnn_causal"
+    assert settle_attention(mixed, one_h100).attention == "chunked"
