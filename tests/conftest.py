@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import gc
 import importlib
 import os
 import shutil
@@ -20,6 +21,9 @@ with contextlib.suppress(ImportError):
     import triton  # noqa: F401
 
 
+# The garbage collector does not look through what is imported, millions of objects: a tenth of the time of all tests.
+gc.disable()
+
 COMPILED = "JAX_COMPILATION_CACHE_DIR"
 own_cache = None if os.environ.get(COMPILED) else tempfile.mkdtemp()
 if own_cache:
@@ -32,6 +36,14 @@ def pytest_configure(config: pytest.Config) -> None:
     """Removes the cache of compiled programs in the end."""
     if own_cache:
         config.add_cleanup(lambda: shutil.rmtree(own_cache, ignore_errors=True))
+
+
+def pytest_collection_finish() -> None:
+    """Lets the garbage collector look through what the tests themselves make, more seldom than by default."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
+    gc.set_threshold(50_000, 50, 100)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,8 @@ from t5x_code.evaluation.problems import Problem
 
 def incremental_problems(problem: Problem) -> list[Problem]:
     """The sub-problems, named `task_id/l`; their group is the problem's id."""
-    lines = problem.answer.splitlines(keepends=True)
+    lines = problem.answer.split("\n")  # at no other character that ends lines of text: a literal may hold it
+    lines = [f"{line}\n" for line in lines[:-1]] + [line for line in lines[-1:] if line]
     found, seen = [], set()
     for number in range(len(lines)):
         given = "".join(lines[:number])

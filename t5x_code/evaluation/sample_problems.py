@@ -128,7 +128,7 @@ def draw_samples(
         alike.setdefault((problem.is_infill, problem.stops), []).append(index)
     for (is_infill, stops), indices in alike.items():
         asked = [draws.fitting[index] for index in indices]
-        respond = infill if is_infill else complete
+        respond = functools.partial(infill, at_eod=False) if is_infill else complete
         respond(
             model,
             [(p.prompt, p.suffix) if is_infill else p.prompt for p in asked],

@@ -1,6 +1,6 @@
 """From similarities to the figures of Logically Equivalent Code Selection, and the baselines that know no program.
 
-Ties count one half everywhere, and a similarity that is no number makes no number. Legend: P items, S settings.
+Between two, a tie counts one half, and a similarity that is no number makes no number. Legend: P items, S settings.
 """
 
 import math
@@ -57,13 +57,13 @@ def selection_scores(
         metrics["mean"] = float(np.mean(list(metrics.values())))
         intervals["mean"] = bootstrap_interval(wins_PxS[has_any_P], seed, has_PxS[has_any_P])
     for accepted in ACCEPTED:
-        ranks = [
-            _rank(similarities[accepted], [*others, *([similarities["lsh"]] if "lsh" in similarities else [])])
+        wins = [
+            [_win(similarities[accepted], other) for other in (*others, *_of(similarities, "lsh"))]
             for similarities, others in zip(similarities_P, others_P, strict=True)
             if accepted in similarities and others
         ]
-        add(f"{accepted}/accuracy_at_1", [float(np.clip(2 - rank, 0, 1)) for rank in ranks])
-        add(f"{accepted}/mrr", [1 / rank for rank in ranks])
+        add(f"{accepted}/accuracy_at_1", [_is_first(of_item) for of_item in wins])
+        add(f"{accepted}/mrr", [1 / (1 + sum(1 - win for win in of_item)) for of_item in wins])
     return metrics, intervals
 
 
@@ -73,9 +73,15 @@ def _win(accepted: float, rejected: float) -> float:
     return 0.5 if accepted == rejected else float(accepted > rejected)
 
 
-def _rank(accepted: float, rejected: Sequence[float]) -> float:
-    """1 is best; every tie adds one half."""
-    return 1 + sum(1 - _win(accepted, other) for other in rejected)
+def _is_first(wins: Sequence[float]) -> float:
+    """Whether all are won; of several that are first together, each is with equal probability."""
+    if any(math.isnan(win) for win in wins):
+        return math.nan
+    return 1 / (1 + wins.count(0.5)) if min(wins) else 0.0
+
+
+def _of(similarities: Similarities, kind: str) -> list[float]:
+    return [similarities[kind]] if kind in similarities else []
 
 
 class BagOfTokens:

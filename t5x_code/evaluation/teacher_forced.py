@@ -23,6 +23,7 @@ from t5x_code.models.decoder import hidden_states, logits
 from t5x_code.parallel.rules import logical_axes_on
 from t5x_code.progress import progress_bar
 from t5x_code.tokens.modality import MODALITY_NAMES
+from t5x_code.tokens.tokenizer import Tokenizer
 
 _READ = ("inputs", "positions", "attend_from", "attend_to")
 
@@ -70,6 +71,8 @@ def evaluate_loss(request: Request) -> Results:
 
 def count_bytes(tokenizer: TextCodec, targets_BxL: np.ndarray, weights_BxL: np.ndarray) -> int:
     """UTF-8 bytes of the targets that count; control tokens have none."""
+    if isinstance(tokenizer, Tokenizer) and tokenizer.is_byte_level:  # by token: a span may begin inside a character
+        return int(tokenizer.token_sizes[targets_BxL[weights_BxL > 0]].sum())
     rows: Sequence[np.ndarray] = [row_L[weight_L > 0] for row_L, weight_L in zip(targets_BxL, weights_BxL, strict=True)]
     return sum(len(tokenizer.decode(row.tolist()).encode()) for row in rows)
 

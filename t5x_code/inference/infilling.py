@@ -164,21 +164,28 @@ def infill(
     numbers: Sequence[int] | None = None,
     skip: Container[int] = (),
     on_answers: OnAnswers = lambda answers: None,
+    at_eod: bool = True,
 ) -> list[list[Completion]]:
-    """Writes what stands between each prefix and suffix; it ends at `<eom>`, as in training, or at the document's end.
+    """Writes what stands between each prefix and suffix; it ends at `<eom>`, as in training.
 
     Other tokens of infilling are never chosen (our choice; the paper is silent). Arguments and result as in `complete`.
+
+    Args:
+        at_eod: whether it ends at the document's end too [ours]. Without, as CodeGen2 is evaluated, what a model writes
+            behind that is part of its answer; a model without `<eom>` ends there all the same.
 
     Raises:
         UserError: the tokenizer has none of the tokens that it takes.
     """
     ids = [infill_prompt(model, prefix, suffix) for prefix, suffix in prefixes_and_suffixes]
     control = model.tokenizer.special_tokens
-    ends = (control.eod,) if control.eom is None else (control.eom, control.eod)
+    ends = () if control.eom is None else (control.eom,)
+    if at_eod or not ends:
+        ends = (*ends, control.eod, *model.stop_tokens)
     forbidden = (token for token in control.every_infill if token not in ends)
     generation = dataclasses.replace(
         generation,
-        stop_tokens=(*generation.stop_tokens, *model.stop_tokens, *ends),
+        stop_tokens=(*generation.stop_tokens, *ends),
         forbidden_tokens=(*generation.forbidden_tokens, *model.forbidden_tokens, *forbidden),
     )
     prefixes = [prefix for prefix, _ in prefixes_and_suffixes]

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from t5x_code.objectives.example import DocumentTable, Example, Layout, Row
+from t5x_code.objectives.example import DocumentTable, Example, Layout, Piece, Row
 from t5x_code.objectives.ntp_plus import (
     ACCEPTED_KINDS,
     BROKEN_KINDS,
@@ -20,6 +20,7 @@ from t5x_code.objectives.ntp_plus import (
     draw_part,
     longest_part,
     only_part,
+    parts_of,
 )
 from t5x_code.objectives.segments import Segment, lay_out
 
@@ -34,7 +35,7 @@ class EquivalenceText:
 
     accepted: tuple[str, ...] = ACCEPTED_KINDS
     negatives: tuple[str, ...] = BROKEN_KINDS
-    other_problem: float = 0.5  # of the rejected pairs, the share whose candidate is of another document where one fits
+    other_problem: float = 0.5  # of the rejected pairs, the share whose candidate is of another problem where one fits
 
     def __post_init__(self):
         check_kinds(self.accepted, ACCEPTED_KINDS, "EquivalenceText.accepted")
@@ -60,16 +61,20 @@ class EquivalenceText:
             is_accepted = rng.random() < 0.5
             query = only_part(piece, "code")
             candidate = draw_part(piece, self.accepted if is_accepted else self.negatives, rng)
-            others = [
-                code
-                for other in row.pieces
-                if other.group != piece.group and len(code := only_part(other, "code")) <= len(candidate)
-            ]
-            if not is_accepted and others and rng.random() < self.other_problem:
-                candidate = others[rng.integers(len(others))]
+            if not is_accepted and rng.random() < self.other_problem:
+                candidate = self._of_another(piece, row, len(query), candidate)
             verdict = only_part(piece, "equivalent" if is_accepted else "different")
             targets = np.concatenate([query, candidate, verdict, [eod]]).astype(np.int32)
             weights = np.ones(len(targets), np.float32)
             weights[len(query) : len(query) + len(candidate)] = is_accepted
             segments.append(Segment(eod, targets, weights))
         return lay_out(segments, dataclasses.replace(layout, isolate_documents=True))
+
+    def _of_another(self, piece: Piece, row: Row, length: int, candidate: np.ndarray) -> np.ndarray:
+        """The code of another problem of the row whose length is the nearest, so that length tells nothing; `candidate`
+        where none has room."""
+        room = max(map(len, parts_of(piece, (*self.accepted, *self.negatives))))
+        codes = [only_part(other, "code") for other in row.pieces if other.group != piece.group]
+        return min(
+            (code for code in codes if len(code) <= room), key=lambda code: abs(len(code) - length), default=candidate
+        )

@@ -46,13 +46,13 @@ class PrefixLM:
         return prefix_segment(piece, self.draw_length(len(piece.tokens_N), rng))
 
     def draw_length(self, num_tokens: int, rng: np.random.Generator) -> int:
-        """P of a document of so many tokens, below it: something is always left to predict."""
+        """P of a document of so many tokens, its lead counted: something is always left to predict."""
         if self.prefix == "uniform":
             return int(rng.integers(num_tokens))
         half = num_tokens // 2
         if self.prefix == "uniform_half":
             return int(rng.integers(half + 1))
-        return num_tokens - int(rng.integers(1, max(half, 1) + 1))
+        return num_tokens + 1 - int(rng.integers(1, max(half, 1) + 1))
 
 
 def prefix_segment(piece: Piece, prefix_length: int) -> Segment:

@@ -2,7 +2,8 @@
 
 Each document draws a denoiser: R, short spans and little hidden; X, long spans or much hidden; S, a prefix language
 model. Spans are hidden as spans.py shows, with T5's lengths. The document is led by its denoiser's mode token, which is
-read and never predicted. No tokenizer of ours has mode tokens: the vocabulary's last three masks serve [ours].
+read and never predicted. No tokenizer of ours has mode tokens: the vocabulary's last three masks serve [ours]. The loss
+is on all that follows it, as in CodeGen2's span corruption, and not on what is hidden alone [ours].
 
 Shape legend: N tokens of a piece, P pieces of a row, C pieces of one denoiser, K spans of a piece.
 """

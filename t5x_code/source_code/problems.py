@@ -80,8 +80,10 @@ def _parse(line: bytes, where: str) -> Problem:
 
 
 def _unified(text: str) -> str:
-    """Without what editors differ in: what is made of a program has one kind of line end, and so shall the program."""
-    return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+    """Without what editors differ in: what is made of a program has one kind of line end, behind its last line too, and
+    so shall the program."""
+    text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+    return text if text.endswith("\n") or not text else f"{text}\n"
 
 
 def group_number(group: str) -> int:

@@ -1,9 +1,10 @@
 """Python's own words, as the entries that partial separation doubles (EACL 2024, arXiv 2402.05783).
 
-They are the language's keywords, operators and builtins, and a short list of common methods and modules. A word has two
-forms: with and without the space before it. A form that a vocabulary lacks becomes an entry of it, so that separation
-gives it two rows, one for text and one for code; it then stands wherever a text is cut into exactly that word [ours:
-the release puts a form without a space also into the middle of longer words, and one with a space nowhere].
+They are the language's keywords, operators and builtins, and a short list of common methods and modules: 188 words
+[ours: the release has 174]. A word has two forms: with and without the space before it. A form that a vocabulary lacks
+becomes an entry of it, so that separation gives it two rows, one for text and one for code; it then stands wherever a
+text is cut into exactly that word [ours: the release puts a form without a space also into the middle of longer words,
+and one with a space nowhere].
 """
 
 import copy

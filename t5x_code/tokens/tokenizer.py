@@ -38,6 +38,10 @@ TOKENIZER_FILE = "tokenizer.json"
 CONTROL_TEXT = re.compile(
     "|".join([*map(re.escape, (*EOD_TEXTS, SEP_TEXT, EOM_TEXT, *PAIR_TEXTS, *FIM_TEXTS)), r"<mask_[1-9]\d*>"])
 )
+# How byte-level tokenizers spell bytes (GPT-2): those that are letters as they are, the others by letters from 256 on.
+_SHOWN = (*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1))
+_HIDDEN = (byte for byte in range(256) if byte not in _SHOWN)
+BYTE_OF = {chr(byte): byte for byte in _SHOWN} | {chr(256 + n): byte for n, byte in enumerate(_HIDDEN)}
 AT_MARKS = re.compile(f"([{''.join(MARKS)}])")
 
 
@@ -210,6 +214,22 @@ class Tokenizer:
         """The text of each token of a byte-level tokenizer; empty for control tokens and parts of characters."""
         texts = (self._tokenizer.decode([token], skip_special_tokens=True) for token in range(self.vocab_size))
         return ["" if "\ufffd" in text else text for text in texts]
+
+    def token_bytes(self) -> list[bytes]:
+        """The bytes of each token of a byte-level tokenizer; none for control tokens."""
+        added = {entry["id"]: entry for entry in json.loads(self._json)["added_tokens"]}
+        found = [b""] * self.vocab_size
+        for spelt, token in self.vocabulary().items():
+            if token not in added:
+                found[token] = bytes(BYTE_OF[letter] for letter in spelt if letter in BYTE_OF)
+            elif not added[token]["special"]:
+                found[token] = spelt.encode()
+        return found
+
+    @functools.cached_property
+    def token_sizes(self) -> np.ndarray:
+        """The number of bytes of each token of a byte-level tokenizer, int64 [V]."""
+        return np.array([len(raw) for raw in self.token_bytes()], np.int64)
 
     def vocabulary(self) -> dict[str, int]:
         """Id of each entry, spelt as in tokenizer.json."""

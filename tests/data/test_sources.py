@@ -99,6 +99,15 @@ def test_pairs_are_the_same_with_any_line_ends(tmp_path):
     assert found == [found[0]] * 3
 
 
+def test_pairs_of_nothing_are_left_out_and_counted(tmp_path):
+    code = "def f(x):\n    return x\n"
+    pairs = [("Gives x.", code), ("Gives x.", ""), (" \n", code), ("Gives x.", "\n")]
+    lines = [json.dumps({"docstring": docstring, "code": code}) for docstring, code in pairs]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(lines))
+    documents, skipped = read(f"jsonl_pairs:{tmp_path}/pairs.jsonl")
+    assert len(documents) == 1 and skipped == {"no docstring or no code": 3}
+
+
 @pytest.mark.parametrize("suffix", [".gz", ".zst"])
 def test_a_cut_archive_is_refused(tmp_path, suffix):
     zstandard = pytest.importorskip("zstandard")

@@ -82,6 +82,13 @@ def test_incremental_results_are_means_over_sub_problems(request_for, tmp_path):
     assert metrics["incremental_pass@1"] == metrics["macro_pass@1"] == pytest.approx(1 - 1 / len(parts))
 
 
+def test_lines_end_at_newlines_alone():
+    problem = dataclasses.replace(read_humaneval()[0], prompt="", answer='    s = "a\x0cb"\n    t = 1\n    return s')
+    parts = incremental_problems(problem)
+    assert [part.answer.count("\n") for part in parts] == [2, 1, 0]
+    assert all(part.prompt + part.answer == problem.answer for part in parts)
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [

@@ -59,6 +59,8 @@ def test_an_infill_ends_at_eom_and_a_completion_at_eod(answer):
     assert (completion.text, completion.ended_by, completion.tokens[-1]) == ("middle", "stop_token", EOM)
     assert set(asked["generation"].stop_tokens) == {7, EOM, EOD}
     assert set(asked["generation"].forbidden_tokens) == {SEP, MASK_1, MASK_2}
+    infill(MODEL, [("a", "b")], GenerationConfig(), at_eod=False)
+    assert set(asked["generation"].stop_tokens) == {EOM} and EOD not in asked["generation"].forbidden_tokens
     asked = answer("rest", EOD)
     assert complete(MODEL, ["a"], GenerationConfig())[0][0].text == "rest"
     assert set(asked["generation"].stop_tokens) == {EOD}

@@ -5,7 +5,7 @@ import pytest
 from stream_of_rows import looks_ahead, rows_of
 
 from t5x_code.objectives.causal_lm import CausalLM
-from t5x_code.objectives.example import Layout, Row
+from t5x_code.objectives.example import Layout, Piece, Row
 from t5x_code.objectives.infill import Infill
 from t5x_code.objectives.prefix_lm import PrefixLM
 from t5x_code.objectives.segments import Segment
@@ -179,19 +179,22 @@ def test_rates_zero_and_one(documents, layout):
 
 
 def test_segments_may_not_be_empty_of_choice():
-    """A document of one token has no prefix to draw; one of none is not a segment."""
-    for prefix in ("uniform", "uniform_half", "long"):
-        assert {PrefixLM(prefix).draw_length(1, np.random.default_rng(i)) for i in range(20)} == {0}
+    """A document of one token has no prefix to draw, but its lead; one of none is not a segment."""
+    for prefix, length in {"uniform": 0, "uniform_half": 0, "long": 1}.items():
+        assert {PrefixLM(prefix).draw_length(1, np.random.default_rng(i)) for i in range(20)} == {length}
     assert Segment(0, np.array([1])).prefix_length == 0
 
 
 @pytest.mark.parametrize(
-    ("prefix", "lengths"), [("uniform", range(9)), ("uniform_half", range(5)), ("long", range(5, 9))]
+    ("prefix", "lengths"), [("uniform", range(9)), ("uniform_half", range(5)), ("long", range(6, 10))]
 )
 def test_prefixes_are_drawn_evenly(prefix, lengths):
-    """Of a document of nine tokens; of a `long` one up to half is left."""
+    """Of a document of nine tokens; behind a `long` one up to half is predicted."""
     rng = np.random.default_rng(0)
     counts = np.bincount([PrefixLM(prefix).draw_length(9, rng) for _ in range(3000)], minlength=9)
+    piece = Piece(0, np.arange(1, 10, dtype=np.int32), True, True, 1)
+    segments = [PrefixLM(prefix).segment(piece, rng) for _ in range(200)]
+    assert {int(segment.weights_N.sum()) for segment in segments} == {min(9, 10 - length) for length in lengths}
     assert set(np.flatnonzero(counts)) == set(lengths)
     assert np.abs(counts[lengths] / 3000 - 1 / len(lengths)).max() < 0.04
 

@@ -131,6 +131,23 @@ def test_the_textual_arm_says_what_is_true():
     assert not any(other for _, other in verdicts[0.0])
 
 
+def test_another_problem_has_the_nearest_length_that_has_room():
+    """So that lengths do not tell it from an equivalent code, which is as long as the query or longer."""
+
+    def sized(number: int, code: int, obf: int) -> Piece:
+        kinds, sizes = ("code", "obf", "lsh", "equivalent", "different"), (code, obf, code, 1, 1)
+        ends, part_kinds = np.cumsum(sizes), np.array([CODE_KINDS.index(kind) for kind in kinds], np.uint8)
+        return Piece(EOD, np.full(ends[-1] + 1, 100 + number, np.int32), True, True, 1, ends, part_kinds, group=number)
+
+    pieces = tuple(sized(number, *sizes) for number, sizes in enumerate([(10, 13), (5, 5), (13, 20), (14, 14)], 1))
+    objective, rng, found = EquivalenceText(other_problem=1.0), np.random.default_rng(0), set()
+    for _ in range(40):
+        example = objective(Row(pieces), LAYOUT, rng)
+        first = example.targets_L[example.segment_ids_L == 1].tolist()
+        found.add(max((number for number in (2, 3, 4) if 100 + number in first), default=None))
+    assert found == {None, 3}  # 14 tokens have no room
+
+
 @pytest.mark.parametrize("objective", [NtpPlus(), EquivalenceText()])
 def test_other_documents_are_refused(objective):
     plain = types.SimpleNamespace(kind_names=("docstring",))

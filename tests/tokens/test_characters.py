@@ -34,3 +34,19 @@ def test_a_tokenizer_that_leads_with_a_space_cuts_no_word(shared_data):
     for seed in range(40):
         cut, _ = characters.draw_cuts(ids, np.random.default_rng(seed))
         assert tokenizer.decode(cut) == tokenizer.decode(ids)
+
+
+def test_cuts_are_even_over_characters_of_several_tokens(shared_data):
+    tokenizer = Tokenizer.load(str(shared_data / "codegen2_tokenizer"))
+    characters = TokenCharacters(tokenizer)
+    text = "一二三四五六七八九十 x"
+    ids = tokenizer.encode(text)
+    assert len(ids) == 18
+    counts = np.zeros(len(text) + 1)
+    for seed in range(3000):
+        cut, (first, second) = characters.draw_cuts(ids, np.random.default_rng(seed))
+        before, between, behind = (tokenizer.decode(part) for part in np.split(cut, (first, second)))
+        assert before + between + behind == text
+        counts[len(before)] += 1
+        counts[len(before + between)] += 1
+    assert np.abs(counts / counts.sum() - 1 / len(counts)).max() < 0.02

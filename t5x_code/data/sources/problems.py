@@ -35,7 +35,7 @@ LIBRARY_FUNCTIONS = 3000  # a sample by hash: the whole library would take minut
 SEED = 0
 # Of what is made of the programs (source_code/transformations.py), in a store's fingerprint. A change of behaviour is a
 # new version.
-TRANSFORMATIONS = ("code_variants@2",)
+TRANSFORMATIONS = ("code_variants@3",)
 
 
 def files(source: SourceDeclaration) -> list[SourceFile]:
