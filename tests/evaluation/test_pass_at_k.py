@@ -57,10 +57,10 @@ def test_the_interval_covers_as_often_as_it_says():
     """The mean of 200 coin throws lies in its interval about 19 times of 20."""
     rng = np.random.default_rng(1)
     hits = 0
-    for trial in range(100):
+    for trial in range(40):
         low, high = bootstrap_interval(rng.random(200) < 0.3, seed=trial)
         hits += low <= 0.3 <= high
-    assert 88 <= hits <= 100
+    assert 34 <= hits <= 40
     assert bootstrap_interval(np.ones(5), 0) == [1.0, 1.0]
 
 

@@ -93,6 +93,7 @@ def test_dry_run_prints_and_touches_nothing(start, tmp_path):
         assert re.search(line, ended.out), line
 
 
+@pytest.mark.slow
 def test_a_run_in_a_relative_folder(start, tiny, whole_run, tmp_path):
     """As recipes name theirs: runs/quickstart."""
     ended = finish(start("train.py", *tiny("runs/mine", "TRAIN_STEPS=1"), cwd=tmp_path))

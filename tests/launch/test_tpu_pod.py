@@ -19,7 +19,7 @@ def pod(tmp_path):
     for folder in (tools, home, state):
         folder.mkdir()
     fake = Path(__file__).with_name("fake_gcloud.py")
-    (tools / "gcloud").write_text(f'#!/bin/sh\nexec {sys.executable} {fake} "$@"\n')
+    (tools / "gcloud").write_text(f'#!/bin/sh\nexec {sys.executable} -I -S {fake} "$@"\n')
     (tools / "gcloud").chmod(0o755)
 
     def run(*flags: str, trouble: str = "", codes: str = "0", recipe=RECIPE):

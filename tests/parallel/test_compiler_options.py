@@ -29,6 +29,7 @@ def collectives_of_a_product(mesh: Mesh, options: dict[str, str] | None) -> set[
     return {operation.kind for operation in read_operations(compiled.as_text(), mesh.size)}
 
 
+@pytest.mark.slow
 def test_tpus_gather_a_kernel_before_they_multiply(four_chips):
     mesh = make_mesh(MeshConfig(fsdp=4), four_chips)
     assert collectives_of_a_product(mesh, None) == {"collective-permute"}  # share by share, into the whole result

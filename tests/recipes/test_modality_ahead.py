@@ -74,7 +74,7 @@ def shapes_of(tree):
 
 @pytest.mark.parametrize(
     "name",
-    ["prefix_code_clm_full", pytest.param("text_code_clm_partial", marks=pytest.mark.slow)],
+    [pytest.param(name, marks=pytest.mark.slow) for name in ("prefix_code_clm_full", "text_code_clm_partial")],
 )
 def test_the_compiled_program_is_the_trained_one(name, tmp_path, trained_step, compiled_step):
     recipe, resolved = recipe_of(tmp_path, name)

@@ -42,11 +42,11 @@ def corpus_of(name: str, folder: Path) -> str:
     """A small mixture that the recipe's objectives can be made of."""
     if name.startswith("ntp_plus"):
         path = folder / "problems.jsonl"
-        path.write_text("".join(json.dumps(problem(n)) + "\n" for n in range(200)))
+        path.write_text("".join(json.dumps(problem(n)) + "\n" for n in range(60)))
         return f"problems:{path}"
     if name.startswith("modality"):
         path = folder / "pairs.jsonl"
-        path.write_text("".join(json.dumps(pair(n)) + "\n" for n in range(600)))
+        path.write_text("".join(json.dumps(pair(n)) + "\n" for n in range(300)))
         return f"jsonl_pairs:{path}"
     return f"text_files:{Path(json.__file__).parent.parent / 'email'}"
 

@@ -46,7 +46,7 @@ def losses_of(tiny_model, one_device, make_rows):
     return run
 
 
-@pytest.mark.parametrize("quantization", ["int8", "fp8"])
+@pytest.mark.parametrize("quantization", ["int8", pytest.param("fp8", marks=pytest.mark.slow)])
 def test_eight_bit_products_learn_as_float32_does(losses_of, quantization):
     pytest.importorskip("qwix", reason="the extra quantized is not installed")
     exact, rounded = losses_of("none", "full", STEPS), losses_of(quantization, "full", STEPS)

@@ -75,7 +75,7 @@ def damage_all(checkpoints: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "spoil", [lose_the_folder, pytest.param(damage_the_newest, marks=pytest.mark.slow), damage_all]
+    "spoil", [lose_the_folder, *(pytest.param(f, marks=pytest.mark.slow) for f in (damage_the_newest, damage_all))]
 )
 def test_what_is_lost_in_the_shared_folder_is_taken_from_the_replica(run, replicas, tmp_path, capsys, spoil):
     assert run(8) == 8
