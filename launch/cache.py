@@ -8,8 +8,9 @@
         --tokenizer=Salesforce/codegen2-1B_P --runner=DataflowRunner --runner_option=project=P \\
         --runner_option=region=R --runner_option=sdk_container_image=IMAGE_WITH_T5X_CODE
 
-Train on it with --gin.DATA="'CACHE_DIR'". Without --tokenizer a byte-level BPE is trained on the corpus itself and kept
-in CACHE_DIR/tokenizers. A mixture's name (code_nl) makes the stores of all its tasks, with one tokenizer for them all.
+Train on it with --gin.DATA="'CACHE_DIR'". Without --tokenizer a byte-level BPE is trained on the corpus itself, by this
+machine, and kept in CACHE_DIR/tokenizers. A mixture's name (code_nl) makes the stores of all its tasks, with one
+tokenizer for them all.
 """
 
 import functools
@@ -21,13 +22,13 @@ from etils import epath
 
 from t5x_code.data.builtin_tasks import declaration_for
 from t5x_code.data.caching.build import build_store
-from t5x_code.data.caching.embedded_tokenizer import embedded_tokenizer, fitted
+from t5x_code.data.caching.embedded_tokenizer import embedded_tokenizer, embedded_tokenizer_folder, fitted
 from t5x_code.data.caching.ensure import ensure_store
 from t5x_code.data.declarations import SPLITS, TRAIN, TaskDeclaration
 from t5x_code.data.manifest import Manifest
 from t5x_code.errors import UserError
 from t5x_code.recipes.command_line import run
-from t5x_code.tokens.tokenizer import Tokenizer
+from t5x_code.tokens.tokenizer import TOKENIZER_FILE, Tokenizer
 
 TASK = flags.DEFINE_string("task", None, "A built-in task or mixture, KIND:PATH, or a task of --module.")
 OUTPUT = flags.DEFINE_string("output", None, "Folder of token stores, local or a bucket.")
@@ -97,11 +98,25 @@ def _what_to_make() -> tuple[Sequence[TaskDeclaration], Tokenizer]:
         task, tokenizer = declaration_from_seqio(MODULE.value, TASK.value)
         return [task], tokenizer
     tasks = declaration_for(TASK.value).tasks
+    if not TOKENIZER.value:
+        _refuse_large_sample(tasks)
     tokenizer = Tokenizer.load(TOKENIZER.value or str(embedded_tokenizer(OUTPUT.value, tasks)))
     if NUM_MASKS.value is not None:
         tokenizer = tokenizer.with_infill_tokens(NUM_MASKS.value)
     tokenizer = fitted(tokenizer, tasks)
     return tasks, tokenizer.with_python_words() if PYTHON_WORDS.value else tokenizer
+
+
+def _refuse_large_sample(tasks: Sequence[TaskDeclaration]) -> None:
+    """Raises a UserError if a tokenizer were to be trained here on what takes many machines to read."""
+    if not RUNNER.value or "direct" in RUNNER.value.lower():  # Beam's names of runners on this machine
+        return
+    if not (embedded_tokenizer_folder(OUTPUT.value, tasks) / TOKENIZER_FILE).exists():
+        raise UserError(
+            f"--runner={RUNNER.value} needs --tokenizer: without it this machine alone would read the whole corpus to "
+            "train one. Make a store of a part of the corpus without --runner, then add "
+            "--tokenizer=OUTPUT/TASK/tokenizer of that store"
+        )
 
 
 def _tokenizer_flags() -> list[str]:

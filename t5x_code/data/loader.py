@@ -82,7 +82,6 @@ def iterate_batches(
     process_index: int = 0,
     process_count: int = 1,
     num_threads: int = 1,
-    prefetch: int = 2,
 ) -> Iterator[Arrays]:
     """This process's contiguous part of each batch, [B / process_count, L], from row `first_row` on.
 
@@ -92,13 +91,14 @@ def iterate_batches(
       batch_sizes: the global batch size B of each step to come; may change from step to step and be endless.
       process_index: this process, whose part is the process_index-th.
       process_count: processes that share each batch.
-      num_threads: threads that make batches ahead; 0 makes each when it is asked for.
-      prefetch: batches made ahead, where there are threads.
+      num_threads: threads that make batches ahead, one each and two at least; 0 makes each when it is asked for.
 
     Raises:
       UserError: the processes do not divide a batch.
     """
-    options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=prefetch if num_threads else 0)
+    # Threads beyond the batches that are made ahead would wait.
+    prefetch = max(2, num_threads) if num_threads else 0
+    options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=prefetch)
     for size, steps in itertools.groupby(batch_sizes):
         check_batch_size(size, process_count)
         part = size // process_count

@@ -3,7 +3,8 @@
 The files are zarr3's sharding codec with raw inner chunks. Where these lie one after another, as TensorStore writes
 them, a file begins with its tokens as they are, and what it holds further (an index of the inner chunks) can be passed
 over. The system keeps what it has memory for and drops it again. Anything else than that layout is left to TensorStore,
-as are files beyond those that a process may hold open: a mapped file is an open one, and 100 GB of text are a thousand.
+as are files beyond those that a process may hold open or map: a mapped file is an open one, and 100 GB of text are a
+thousand.
 
 Shape legend: C inner chunks of a file, F tokens that a file has room for, N bytes of a file.
 """
@@ -13,6 +14,7 @@ import dataclasses
 import json
 import os
 import resource
+from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
@@ -21,6 +23,7 @@ from etils import epath
 from t5x_code.buckets import in_bucket
 
 INDEX_CHECKSUM_BYTES = 4
+MAX_MAP_COUNT = Path("/proc/sys/vm/max_map_count")
 OPEN_MAX = 10_240  # files that macOS lets a process hold open, although it says that there is no limit
 
 
@@ -92,14 +95,23 @@ def _map_file(path: epath.Path, dtype: np.dtype, held: int, per_chunk: int, num_
 
 
 def _is_crowded(file: BinaryIO) -> bool:
-    """Whether the process holds half of the files open that it may, after asking for all that the system grants; the
-    other half is for others."""
+    """Whether the process holds half of the files open that it may, after asking for all that the system grants, or
+    half as many as it may have mappings; the other half is for others."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     for most in (hard, max(soft, OPEN_MAX)):
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
             break
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limits = [limit for limit in (soft, _max_map_count()) if limit != resource.RLIM_INFINITY]
     next_number = os.dup(file.fileno())  # the lowest that is free, which the mapped file will get
     os.close(next_number)
-    return soft != resource.RLIM_INFINITY and next_number >= soft // 2
+    return bool(limits) and next_number >= min(limits) // 2
+
+
+def _max_map_count() -> int:
+    """Mappings that Linux lets a process have, without which nothing gets memory; elsewhere no limit is known."""
+    try:
+        return int(MAX_MAP_COUNT.read_text())
+    except (OSError, ValueError):
+        return resource.RLIM_INFINITY

@@ -12,7 +12,7 @@ Paths may be local, gs:// or s3://. Shape legend: S shards, N tokens, D document
 import contextlib
 import re
 import urllib.parse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -22,6 +22,7 @@ from etils import epath
 from t5x_code.buckets import in_bucket, size_and_mtime
 from t5x_code.data.manifest import Manifest
 from t5x_code.data.mapped_tokens import MappedTokens, map_tokens
+from t5x_code.data.sources.files import list_bucket
 from t5x_code.errors import UserError
 from t5x_code.file_checksum import size_and_crc
 
@@ -61,8 +62,11 @@ class TokenStore:
         manifest = Manifest.read(folder)
         total = sum(size for size, _ in manifest.checksums.values())
         verify = verify or total < ALWAYS_VERIFIED_BYTES
+        listed = list_bucket(folder) if in_bucket(folder) and not verify else None
         with ThreadPoolExecutor(THREADS) as pool:
-            problems = pool.map(lambda entry: _problem_of_file(folder, *entry, verify), manifest.checksums.items())
+            problems = pool.map(
+                lambda entry: _problem_of_file(folder, *entry, verify, listed), manifest.checksums.items()
+            )
             problem = next(filter(None, problems), None)
         if problem:
             raise UserError(f"token store {folder} is damaged: {problem}; make it again")
@@ -152,12 +156,17 @@ class TokenStore:
         return TokenStore, (self.folder, self.manifest)
 
 
-def _problem_of_file(store: epath.Path, name: str, expected: tuple[int, int], verify: bool) -> str | None:
-    """What is wrong with a file of a store, in a few words."""
+def _problem_of_file(
+    store: epath.Path, name: str, expected: tuple[int, int], verify: bool, listed: Mapping[str, int] | None
+) -> str | None:
+    """What is wrong with a file of a store, in a few words; `listed` has the sizes of those in a bucket."""
     file = store / name
     try:
-        sound = size_and_crc(file) == expected if verify else size_and_mtime(file)[0] == expected[0]
-    except FileNotFoundError:
+        if verify:
+            sound = size_and_crc(file) == expected
+        else:
+            sound = (size_and_mtime(file)[0] if listed is None else listed[name]) == expected[0]
+    except (FileNotFoundError, KeyError):
         return f"{name} is missing"
     return None if sound else f"{name} is not what was written"
 

@@ -10,7 +10,7 @@ from t5x_code.errors import UserError
 from t5x_code.evaluation.problems import Problem
 from t5x_code.evaluation.protocols import Protocol
 from t5x_code.evaluation.request import Sampled
-from t5x_code.evaluation.samples_file import WEIGHTS, SamplesFile
+from t5x_code.evaluation.samples_file import PROBLEMS, WEIGHTS, SamplesFile
 from t5x_code.evaluation.weights_digest import weights_digest
 from t5x_code.inference.generation import GenerationConfig
 from t5x_code.inference.infilling import (
@@ -49,7 +49,7 @@ def made_with(model: TextModel, draws: "Draws", name: str) -> dict[str, Any]:
     # "gap" tells infills from what was once asked for left to right: gaps at a text's end.
     texts = "\0".join(f"{p.task_id}\0{p.prompt}\0{p.suffix}" + "\0gap" * p.is_infill for p in draws.problems)
     problems = hashlib.sha256(texts.encode()).hexdigest()
-    return drawn_with(model, draws.generation) | {"problems": problems, "protocol": name}
+    return drawn_with(model, draws.generation) | {PROBLEMS: problems, "protocol": name}
 
 
 def with_lengths_of(model: TextModel, protocol: Protocol, sampled: Sampled) -> Protocol:

@@ -23,6 +23,7 @@ from t5x_code.output_file import write_whole
 from t5x_code.terminal import warn
 
 WEIGHTS = "weights"  # in what samples were made with: tells the model's parameters from others
+PROBLEMS = "problems"  # likewise: a hash of what was asked
 REWRITE_SHARE = 0.1  # of the time that goes into writing samples in a bucket, at most
 TRIES = 10  # to lock a file that others rename or remove
 Samples = dict[str, list[str]]  # completions by task id, in the order in which they were drawn
@@ -191,7 +192,10 @@ class SamplesFile:
             for name in differing:
                 if name != WEIGHTS:
                     was, now = before.get(name), made_with.get(name)
-                    raise UserError(f"{self._path} was made with {name} {was!r}, now it is {now!r}; {advice}")
+                    change = f"{name} {was!r}, now it is {now!r}"
+                    if name == PROBLEMS:  # known by a hash, which tells nobody anything
+                        change = "other problems: --data, --variant or --limit differ"
+                    raise UserError(f"{self._path} was made with {change}; {advice}")
             if not differing:
                 return
             self._set_aside(before.get(WEIGHTS, "unknown"))

@@ -44,13 +44,17 @@ class GenerationConfig:
     check_period: int = 32  # new tokens between two calls of `should_stop`
 
     def __post_init__(self) -> None:
-        """Raises UserError for counts below 1, a seed that is none, samples that greedy decoding makes all alike."""
+        """Raises UserError for counts below 1, a seed that is none, and what does nothing in greedy decoding."""
         for name in ("max_new_tokens", "num_samples", "batch_size", "check_period"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}; it must be 1 or more")
         check_seed(self.seed)
         if self.num_samples > 1 and self.sampling.temperature == 0:
             raise UserError(f"num_samples is {self.num_samples}, but at temperature 0 all are alike; set a temperature")
+        for name, every in (("top_k", 0), ("top_p", 1)):
+            if self.sampling.temperature == 0 and getattr(self.sampling, name) != every:
+                given = getattr(self.sampling, name)
+                raise UserError(f"{name} is {given}, but at temperature 0 nothing is drawn; set a temperature")
 
     @property
     def samples_at_once(self) -> int:

@@ -48,8 +48,10 @@ def read_prompt_file(path: str) -> list[PromptLine]:
     """
     try:
         lines = epath.Path(path).read_text().split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"input file {path} cannot be read as UTF-8 text: {error}") from error
+    except OSError as error:
+        raise UserError(f"input file {path} cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"input file {path} is not UTF-8 text: {error}") from error
     prompts = [_parse(f"{path} line {number}", line) for number, line in enumerate(lines, 1) if line.strip()]
     if not prompts:
         raise UserError(f"input file {path} has no lines; write one JSON object a line")
@@ -104,6 +106,7 @@ def complete_lines(
             generation,
             stop=stop,
             names=[lines[index].name for index in chosen],
+            numbers=chosen,  # a line draws what no other one does
             skip={at for at, index in enumerate(chosen) if index in skip},
             on_answers=functools.partial(tell, chosen),
         )

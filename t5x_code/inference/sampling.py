@@ -19,7 +19,7 @@ TEMPERATURES = 1e-30, 1e30  # beyond, logits over a temperature are no float32, 
 class Sampling:
     """A way to choose the next token."""
 
-    temperature: float = 0.0  # 0 is greedy: the likeliest token, whatever top_k and top_p
+    temperature: float = 0.0  # 0 is greedy: the likeliest token
     top_k: int = 0  # draw from the k likeliest tokens; 0 is all of them
     top_p: float = 1.0  # draw from the fewest tokens that hold this probability; 1 is all of them
 

@@ -9,9 +9,7 @@ from etils import epath
 from jax.sharding import Mesh
 
 from t5x_code.checkpoints.model_directory import ModelDescription
-from t5x_code.data.declarations import VALIDATION
 from t5x_code.data.document_texts import document_texts
-from t5x_code.data.token_store import TokenStore
 from t5x_code.errors import UserError
 from t5x_code.evaluation.in_training import BenchmarksConfig
 from t5x_code.evaluation.problems import read_humaneval, read_infilling, read_mbpp, read_multilingual
@@ -60,8 +58,11 @@ def benchmarks_of(
     if set(config.names) & set(WRITES_PROGRAMS):
         choose_isolation(execution)
     _refuse_missing_data(config)
-    first = next(iter(inputs.stores.values()))
-    held_out = functools.partial(document_texts, TokenStore.open(first / VALIDATION), inputs.tokenizer)
+    held_out = None
+    if inputs.validation:
+        held_out = functools.partial(document_texts, inputs.validation[0].reader, inputs.tokenizer)
+    elif "completion" in config.names:
+        raise UserError("the benchmark completion asks for held-out lines, but no task holds documents out")
 
     def run(params: Any, step: int) -> dict[str, float]:
         on = mesh if mesh.size > 1 else None

@@ -14,7 +14,7 @@ import jax
 from etils import epath
 
 import t5x_code
-from t5x_code.data.declarations import VALIDATION
+from t5x_code.checkpoints.manager import absolute_path
 from t5x_code.data.document_texts import held_out_texts
 from t5x_code.errors import UserError
 from t5x_code.evaluation.registry import check_request, evaluate
@@ -38,6 +38,7 @@ from t5x_code.recipes.vocabulary import PYTHON_WORDS_FOLDER
 from t5x_code.reports.similarity_plot import draw_similarities
 
 OF_MODELS = ("step", "int8", "batch_size")  # flags that say how a model is read and asked
+PICTURE_SUFFIX = ".svg"
 VERSIONED = ("jax", "jaxlib", "flax", "numpy", "tokenizers")
 
 
@@ -75,7 +76,7 @@ def evaluate_command(command: EvaluationCommand) -> Results:
     Raises:
         UserError: bad input of any kind.
     """
-    check_writable(command.output)
+    _refuse_output(command)
     request = _request(command)
     check_request(request)  # before a large model is read for nothing
     use_compilation_cache()
@@ -103,7 +104,7 @@ def evaluate_command(command: EvaluationCommand) -> Results:
     }
     write_whole(command.output, json.dumps(jsonable(results), indent=2) + "\n")
     if "similarities" in results:
-        picture = str(epath.Path(command.output).with_suffix(".svg"))
+        picture = str(epath.Path(command.output).with_suffix(PICTURE_SUFFIX))
         write_whole(picture, draw_similarities(results["similarities"], "Similarity to the query"))
     return results
 
@@ -135,6 +136,18 @@ def _request(command: EvaluationCommand) -> Request:
     )
 
 
+def _refuse_output(command: EvaluationCommand) -> None:
+    """Raises a UserError where the results cannot be written, or would take the place of what they are made of."""
+    check_writable(command.output)
+    output = epath.Path(command.output)
+    if output.suffix == PICTURE_SUFFIX:
+        raise UserError(f"--output={output} is the name of a picture, which lies beside the results; write .json")
+    for name in ("samples", "data"):
+        given = getattr(command, name)
+        if given is not None and absolute_path(epath.Path(given)) == absolute_path(output):
+            raise UserError(f"--output={output} is the file of --{name}, which it would replace; give another")
+
+
 def _refuse_of_models(command: EvaluationCommand) -> None:
     """Raises a UserError that names a flag which was given and would do nothing without a model."""
     for name in OF_MODELS:
@@ -151,8 +164,8 @@ def _held_out(command: EvaluationCommand) -> Callable[[], Iterator[str]] | None:
     if command.data:
         return functools.partial(held_out_texts, command.data)
     if command.model_dir and (epath.Path(command.model_dir) / STORES_FILE).exists():
-        first = next(iter(read_run_stores(command.model_dir).folders.values()))
-        return functools.partial(held_out_texts, f"{first}/{VALIDATION}")
+        stores = read_run_stores(command.model_dir)
+        return lambda: held_out_texts(stores.held_out())
     return None
 
 

@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Iterator
 
 from t5x_code.checkpoints.model_directory import TOKENIZER_FOLDER
-from t5x_code.data.declarations import VALIDATION
 from t5x_code.data.document_texts import document_texts
 from t5x_code.data.token_store import TokenStore
 from t5x_code.errors import UserError
@@ -49,7 +48,7 @@ def complete_functions(
     """
     model = open_model(model_dir, num_prompts=num_functions)
     tokenizer = Tokenizer.load(f"{model_dir}/{TOKENIZER_FOLDER}")
-    folder = split or f"{next(iter(read_run_stores(model_dir).folders.values()))}/{VALIDATION}"
+    folder = split or read_run_stores(model_dir).held_out()
     context, longest = model.config.max_length, generation.max_new_tokens
     gaps = find_gaps(TokenStore.open(folder), tokenizer, num_functions, context, longest)
     if not gaps:

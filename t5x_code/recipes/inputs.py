@@ -5,12 +5,15 @@ import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
+import jax
 import numpy as np
 from etils import epath
 
+from t5x_code.buckets import in_bucket
 from t5x_code.data.caching.ensure import build_in_child_process, ensure_store
 from t5x_code.data.declarations import TRAIN, VALIDATION, MixtureDeclaration, TaskDeclaration, scaled
 from t5x_code.data.loader import MixtureRows, build_rows, data_fingerprint, evaluation_batches, iterate_batches
+from t5x_code.data.mixing import BLOCK
 from t5x_code.data.sources.source import source_fingerprint, source_kind
 from t5x_code.data.streams import PackedRows, Stream, plan_rows
 from t5x_code.data.token_store import TokenStore
@@ -31,6 +34,10 @@ from t5x_code.tokens.modality import describe_split
 from t5x_code.tokens.tokenizer import Tokenizer
 
 Arrays = dict[str, np.ndarray]
+ROUNDING_SAID = 0.05  # of a stream's share, from which on a person is told
+# In place of the default of DataConfig.threads: a bucket answers in tens of milliseconds, for which a thread waits. As
+# many batches are in memory, of some tens of MB each.
+BUCKET_THREADS = 16
 ObjectiveShares = Sequence[tuple[Objective | PackingObjective, float]]
 
 
@@ -74,13 +81,15 @@ def prepare_inputs(
     )
     # The embedded corpus changes a little with each package that is installed; a run has to resume all the same.
     kept = config.stores is None
+    # Process 0 was first and has compared a store that all share; a look at its source is thousands of requests.
+    compared = in_bucket(root) and jax.distributed.is_initialized() and jax.process_index() > 0
     stores = {
         task.name: ensure_store(
             task,
             tokenizer,
             root,
             functools.partial(_make_missing_store, config, vocabulary, layout),
-            compare_source=not (kept and is_embedded(task.source.kind)),
+            compare_source=not compared and not (kept and is_embedded(task.source.kind)),
             tokenizer_flags=vocabulary.tokenizer_flags,
         )
         for task in mixture.tasks
@@ -139,6 +148,13 @@ def training_rows(inputs: Inputs, config: DataConfig) -> MixtureRows:
         if isinstance(stream.plan, PackedRows) and stream.plan.packing.num_too_long:
             count = stream.plan.packing.num_too_long
             say(f"{stream.stream.name}: {count:,} documents longer than {inputs.layout.length} tokens are left out")
+    shares = final_shares(inputs.train).items()
+    for (name, share), count in zip(shares, rows.mixing.counts[-1], strict=True):
+        if share and abs(count / BLOCK / share - 1) > ROUNDING_SAID:
+            say_once(
+                f"{name}: its rate asks for {share:.3g} of the rows, it gives {count / BLOCK:g}: shares are rounded to "
+                f"whole rows of {BLOCK:,}"
+            )
     return rows
 
 
@@ -146,9 +162,12 @@ def batches_from(
     rows: MixtureRows, config: DataConfig, process_index: int, process_count: int
 ) -> Callable[[int, Iterator[int]], Iterator[Arrays]]:
     """`batches(first_row, batch_sizes)`: this process's part of each training batch."""
+    threads = config.threads
+    if threads == DataConfig.threads and any(in_bucket(rows_of.stream.reader.folder) for rows_of in rows.streams):
+        threads = BUCKET_THREADS
 
     def batches(first_row: int, batch_sizes: Iterator[int]) -> Iterator[Arrays]:
-        return iterate_batches(rows, first_row, batch_sizes, process_index, process_count, config.threads)
+        return iterate_batches(rows, first_row, batch_sizes, process_index, process_count, threads)
 
     return batches
 

@@ -158,7 +158,10 @@ def _start_tensorboard(folder: Path, first_step: int) -> TensorBoardFile:
 def _start_wandb(folder: epath.Path) -> Any:
     """A run of Weights & Biases, where the package is installed and WANDB_PROJECT is set; known by its whole path, as
     folders of several runs may bear one name."""
-    if not os.environ.get("WANDB_PROJECT") or importlib.util.find_spec("wandb") is None:
+    if not os.environ.get("WANDB_PROJECT"):
+        return None
+    if importlib.util.find_spec("wandb") is None:
+        warn("WANDB_PROJECT is set, but the package wandb is not installed: pip install wandb")
         return None
     import wandb
 

@@ -82,3 +82,13 @@ def test_two_worker_processes_from_the_command_line(tmp_path, task, tokenizer, r
 
     two = cache(tmp_path / "two", "--runner=DirectRunner", *(f"--runner_option={option}" for option in WORKERS))
     assert two == cache(tmp_path / "one")
+
+
+def test_a_tokenizer_is_not_trained_on_what_takes_a_cluster_to_read(tmp_path, task, request):
+    """Whose command names the way: a tokenizer of a part of it."""
+    command = [sys.executable, "launch/cache.py", f"--task={task.source.kind}:{task.source.path}"]
+    command += [f"--output={tmp_path}/out", "--runner=DataflowRunner"]
+    ended = subprocess.run(command, cwd=request.config.rootpath, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 2 and not (tmp_path / "out").exists()
+    (line,) = ended.stderr.splitlines()
+    assert "--runner=DataflowRunner needs --tokenizer" in line and "without --runner" in line

@@ -11,7 +11,7 @@ from etils import epath
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from t5x_code.data import token_store
+from t5x_code.data import mapped_tokens, token_store
 from t5x_code.data.caching import shard_writer
 from t5x_code.data.caching.build import build_store
 from t5x_code.data.declarations import TRAIN, SourceDeclaration, TaskDeclaration
@@ -57,6 +57,17 @@ def test_mapped_files_leave_room_for_others(write, monkeypatch):
     mapped = [map_tokens(folder) for _ in range(highest)]
     assert mapped[0] is not None and mapped[-1] is None
     assert max(map(int, os.listdir("/dev/fd"))) < highest
+
+
+def test_mapped_files_leave_room_for_other_mappings(write, tmp_path, monkeypatch):
+    folder = write(np.ones(PER_FILE, np.uint16))
+    monkeypatch.setattr(mapped_tokens, "MAX_MAP_COUNT", tmp_path / "max_map_count")
+    highest = max(map(int, os.listdir("/dev/fd"))) + 10
+    for limit, mapped in (("4000000000", True), (str(2 * highest), True), ("4", False), ("?", True)):
+        (tmp_path / "max_map_count").write_text(f"{limit}\n")
+        assert (map_tokens(folder) is not None) == mapped
+    (tmp_path / "max_map_count").unlink()
+    assert map_tokens(folder) is not None
 
 
 @pytest.mark.parametrize(

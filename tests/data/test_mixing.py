@@ -3,9 +3,16 @@
 import grain
 import numpy as np
 import pytest
+from memory_store import EOD, MemoryStore, random_lengths
 
 from t5x_code.data.mixing import BLOCK, plan_mixing
+from t5x_code.data.streams import Stream
 from t5x_code.errors import UserError
+from t5x_code.objectives.causal_lm import CausalLM
+from t5x_code.objectives.example import Layout
+from t5x_code.recipes.inputs import Inputs, training_rows
+from t5x_code.recipes.recipe import DataConfig
+from t5x_code.tokens.special_tokens import SpecialTokens
 
 
 def selections(rates, rows):
@@ -87,3 +94,15 @@ def test_a_schedule_shorter_than_a_block_is_followed_too():
 def test_unusable_rates_are_named(rates, message):
     with pytest.raises(UserError, match=message):
         plan_mixing(["s0", "s1"], rates)
+
+
+def test_a_share_that_rounding_changes_is_said(capfd):
+    """A share of 0.6 rows of a block is one row, two thirds more than was asked for; 100.4 rows are near enough."""
+    store = MemoryStore(random_lengths(20), first_token=103, vocabulary=500)
+    rates = {"small": 6e-5, "near": 0.01004, "large": 1 - 6e-5 - 0.01004}
+    streams = tuple(Stream(name, "t", store, CausalLM(), rate) for name, rate in rates.items())
+    layout = Layout(32, SpecialTokens(EOD, 1, 2, masks=tuple(range(3, 103))))
+    rows = training_rows(Inputs(None, {}, layout, streams, ()), DataConfig("t", ((CausalLM(), 1.0),)))
+    assert rows.mixing == plan_mixing([*rates], [*rates.values()])
+    (line,) = [line for line in capfd.readouterr().err.splitlines() if "asks for" in line]
+    assert line.startswith("small: its rate asks for 6e-05 of the rows, it gives 0.0001")

@@ -16,7 +16,7 @@ import pytest
 import tokenizers
 from etils import epath
 
-from t5x_code.data import token_store
+from t5x_code.data import manifest, token_store
 from t5x_code.data.builtin_tasks import declaration_for
 from t5x_code.data.caching import build, shard_writer
 from t5x_code.data.caching.build import build_store
@@ -201,7 +201,7 @@ def test_a_bucket_gets_manifests_last(tmp_path, monkeypatch):
     monkeypatch.setattr(path_type, "copy", lambda file, to: copied.append(file.name) or copy(file, to))
     build.publish(tmp_path / "made", epath.Path(tmp_path / "store"))
     build.publish(tmp_path / "made", epath.Path(tmp_path / "store"))  # a second maker's, which is not needed
-    assert copied == ["x", "0", MANIFEST_FILE, MANIFEST_FILE]
+    assert sorted(copied[:2]) == ["0", "x"] and copied[2:] == [MANIFEST_FILE, MANIFEST_FILE]
     assert (tmp_path / "store/validation/manifest.json").read_text() == "validation/manifest.json"
 
 
@@ -224,6 +224,40 @@ def test_a_store_that_another_process_was_first_with_stays(tmp_path, task, token
     assert sorted(path.name for path in target.iterdir()) == sorted(SPLITS)
     build_store(task, tokenizer, tmp_path / "out", overwrite=True, show_progress=False)
     assert (target / "tokenizer").exists()
+
+
+def test_a_buckets_files_are_copied_and_summed_at_once_and_a_failed_copy_leaves_no_manifest(tmp_path, monkeypatch):
+    for name in ("train/manifest.json", *(f"train/shards/{number}" for number in range(build.THREADS))):
+        path = tmp_path / "made" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    met, path_type = threading.Barrier(build.THREADS), type(epath.Path(tmp_path))
+    copy, size_and_crc = path_type.copy, manifest.size_and_crc
+
+    def copy_with_others(file, to):
+        if file.name != MANIFEST_FILE:
+            met.wait(10)
+        return copy(file, to)
+
+    def sum_with_others(file):
+        met.wait(10)
+        return size_and_crc(file)
+
+    def copy_all_but_one(file, to):
+        if file.name == "3":
+            raise TimeoutError
+        return copy(file, to)
+
+    monkeypatch.setattr(build, "in_bucket", lambda path: True)
+    monkeypatch.setattr(path_type, "copy", copy_with_others)
+    build.publish(tmp_path / "made", epath.Path(tmp_path / "store"))
+    monkeypatch.setattr(manifest, "size_and_crc", sum_with_others)
+    sums = checksum_folder(epath.Path(tmp_path / "store/train/shards"))
+    assert [*sums] == sorted(sums) and len(sums) == build.THREADS and sums["3"][0] == len("train/shards/3")
+    monkeypatch.setattr(path_type, "copy", copy_all_but_one)
+    with pytest.raises(TimeoutError):
+        build.publish(tmp_path / "made", epath.Path(tmp_path / "failed"))
+    assert (tmp_path / "failed/train/shards/0").exists() and not (tmp_path / "failed/train/manifest.json").exists()
 
 
 def test_half_a_store_in_a_bucket_is_completed(tmp_path, monkeypatch):

@@ -149,9 +149,12 @@ def test_the_longest_prompt_that_fits_is_continued_and_a_longer_one_refused(para
         generate(CONFIG, decoding, [fits, fits[:0]], GREEDY)
 
 
-def test_greedy_samples_are_refused():
-    with pytest.raises(UserError, match="temperature"):
-        GenerationConfig(num_samples=2)
+@pytest.mark.parametrize(
+    "given", [{"num_samples": 2}, {"sampling": Sampling(top_k=5)}, {"sampling": Sampling(top_p=0.5)}]
+)
+def test_what_does_nothing_in_greedy_decoding_is_refused(given):
+    with pytest.raises(UserError, match="at temperature 0"):
+        GenerationConfig(**given)
 
 
 def test_weights_of_eight_bits_say_nearly_the_same(params, prompts):

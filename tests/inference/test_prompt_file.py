@@ -57,7 +57,8 @@ def test_a_file_without_prompts_is_refused(tmp_path, content):
 
 def test_mixed_lines_keep_their_order_and_fields(tmp_path, monkeypatch):
     def answer(kind):
-        def respond(model, prompts, generation, *, stop, names, skip, on_answers):
+        def respond(model, prompts, generation, *, stop, names, numbers, skip, on_answers):
+            assert [f"line {number + 1}" for number in numbers] == [name[-6:] for name in names]  # draws of their own
             for at, (prompt, name) in enumerate(zip(prompts, names, strict=True)):
                 if at not in skip:
                     on_answers({at: [Completion(f"{kind} {prompt} of {name[-6:]}", (), "length")]})

@@ -1,5 +1,6 @@
 """What a run cannot evaluate of itself is said when it starts, not at the first evaluation."""
 
+import contextlib
 from types import SimpleNamespace
 
 import pytest
@@ -19,11 +20,12 @@ def test_answers_that_leave_no_room_for_a_prompt():
         benchmarks_of(config, description, mesh=None, inputs=None, trained_groups=(), model_dir="unused")
 
 
-def test_only_what_runs_programs_needs_permission(monkeypatch, tmp_path):
-    """A new evaluation is one line of the registry: without stores it is past the question."""
+def test_only_what_runs_programs_needs_permission_and_only_lines_need_held_out_documents(monkeypatch):
+    """A new evaluation is one line of the registry."""
     monkeypatch.setitem(EVALUATIONS, "mine", lambda request: {"metrics": {}})
     description = ModelDescription(TransformerConfig(max_length=64))
-    inputs = SimpleNamespace(stores={"task": tmp_path}, tokenizer=None)
-    for name, refusal in (("mine", f"{tmp_path}/validation"), ("humaneval", "ALLOW_CODE_EXECUTION = True")):
-        with pytest.raises(UserError, match=refusal):
+    inputs = SimpleNamespace(validation=(), tokenizer=None)
+    refusals = {"mine": None, "humaneval": "ALLOW_CODE_EXECUTION = True", "completion": "no task holds documents out"}
+    for name, refusal in refusals.items():
+        with pytest.raises(UserError, match=refusal) if refusal else contextlib.nullcontext():
             benchmarks_of(BenchmarksConfig(names=(name,)), description, None, inputs, (), "unused")

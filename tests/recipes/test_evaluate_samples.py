@@ -39,3 +39,14 @@ def test_samples_take_no_flag_of_a_model(command, tmp_path, name, value):
     samples.write_text(json.dumps({"task_id": "HumanEval/0", "completion": "    pass"}) + "\n")
     with pytest.raises(UserError, match=f"--{name} does nothing to --samples"):
         evaluate_command(dataclasses.replace(command, samples=str(samples), **{name: value}))
+
+
+def test_results_do_not_take_the_place_of_what_they_are_made_of(command, tmp_path):
+    (tmp_path / "s.jsonl").write_text("{}")
+    for name in ("samples", "data"):
+        given = dataclasses.replace(command, output=str(tmp_path / "s.jsonl"), **{name: f"{tmp_path}/./s.jsonl"})
+        with pytest.raises(UserError, match=f"is the file of --{name}, which it would replace"):
+            evaluate_command(given)
+    with pytest.raises(UserError, match="is the name of a picture"):
+        evaluate_command(dataclasses.replace(command, output=str(tmp_path / "r.svg")))
+    assert (tmp_path / "s.jsonl").read_text() == "{}"

@@ -14,6 +14,7 @@ import tempfile
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from etils import epath
@@ -26,7 +27,7 @@ from t5x_code.data.caching.store_fingerprints import StoreFingerprints, store_fi
 from t5x_code.data.declarations import SPLITS, TRAIN, TaskDeclaration
 from t5x_code.data.decontamination import Decontaminator, load_decontaminator
 from t5x_code.data.document import Document, to_bytes
-from t5x_code.data.manifest import FORMAT_VERSION, MANIFEST_FILE, Manifest, checksum_folder
+from t5x_code.data.manifest import FORMAT_VERSION, MANIFEST_FILE, THREADS, Manifest, checksum_folder
 from t5x_code.data.sources.files import walk
 from t5x_code.data.sources.source import read_documents, source_kind
 from t5x_code.errors import UserError
@@ -211,10 +212,11 @@ def publish(built: epath.Path | Path, target: epath.Path, overwrite: bool = Fals
             return
         if overwrite and target.exists():
             target.rmtree()
-        for file in sorted(walk(epath.Path(built)), key=lambda file: (file.name == MANIFEST_FILE, str(file))):
-            copy = target / file.relative_to(built).as_posix()
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            file.copy(copy)
+        files = sorted(walk(epath.Path(built)))
+        with ThreadPoolExecutor(THREADS) as pool:
+            for last in (False, True):
+                chosen = [file for file in files if (file.name == MANIFEST_FILE) == last]
+                list(pool.map(lambda file: _copy_below(target, file, built), chosen))  # raises what a copy raised
         return
     if overwrite and target.exists():
         os.rename(target, built.parent / "old")
@@ -223,6 +225,12 @@ def publish(built: epath.Path | Path, target: epath.Path, overwrite: bool = Fals
     except OSError:
         if overwrite or not target.exists():
             raise
+
+
+def _copy_below(target: epath.Path, file: epath.Path, built: epath.PathLike) -> None:
+    copy = target / file.relative_to(built).as_posix()
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    file.copy(copy)
 
 
 def _is_running(process: int, started: str) -> bool:

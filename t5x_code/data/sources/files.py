@@ -1,18 +1,20 @@
 """Finding the files of a source, locally or in a bucket, and reading text without guessing."""
 
 import dataclasses
-import itertools
 import os
 import pathlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from etils import epath
 
 from t5x_code.buckets import in_bucket
 from t5x_code.errors import UserError
+
+if TYPE_CHECKING:
+    import fsspec
 
 WILDCARDS = "*?["
 THREADS = 32
@@ -25,6 +27,7 @@ class SourceFile:
 
     name: str
     path: epath.Path
+    num_bytes: int | None = None  # where a listing told it
 
 
 def find_files(pattern: str, suffixes: Sequence[str]) -> list[SourceFile]:
@@ -49,31 +52,70 @@ def find_files(pattern: str, suffixes: Sequence[str]) -> list[SourceFile]:
 def _find_files(pattern: str, suffixes: Sequence[str]) -> list[SourceFile]:
     folder, rest = _split_at_wildcard(pattern)
     head = epath.Path(folder)
-    if rest:
-        paths = _glob(head, rest)
-    elif head.is_dir():
-        paths = [path for path in walk(head) if path.name.endswith(tuple(suffixes))]
+    if in_bucket(head) and (rest or head.is_dir()):
+        files = _listed_files(head, rest, tuple(suffixes))
     else:
-        paths = [head] if head.exists() else []
-        head = head.parent
-    if not paths:
+        if rest:
+            paths = _glob(head, rest)
+        elif head.is_dir():
+            paths = [path for path in walk(head) if path.name.endswith(tuple(suffixes))]
+        else:
+            paths = [head] if head.exists() else []
+            head = head.parent
+        files = [SourceFile(path.relative_to(head).as_posix(), path) for path in paths]
+    if not files:
         raise UserError(f"no file at {pattern} (looked for {', '.join(suffixes)}); check the path")
-    files = (SourceFile(path.relative_to(head).as_posix(), path) for path in paths)
     return sorted(files, key=lambda file: file.name)
 
 
 def walk(folder: epath.Path, above: tuple[str, ...] = ()) -> Iterator[epath.Path]:
     """Every file below a folder, but for hidden files and folders, and links to nothing or to a folder `above`."""
-    is_local = not in_bucket(folder)
-    here = os.path.realpath(folder) if is_local else str(folder)
+    if in_bucket(folder):
+        yield from (folder / name for name in list_bucket(folder) if not _is_hidden(name))
+        return
+    here = os.path.realpath(folder)
     if here in above:
         return
-    paths = [path for path in folder.iterdir() if not path.name.startswith(".")]
-    for path, is_folder in zip(paths, of_each(lambda path: path.is_dir(), paths), strict=True):
-        if is_folder:
+    for path in folder.iterdir():
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
             yield from walk(path, (*above, here))
-        elif not is_local or path.is_file():
+        elif path.is_file():
             yield path
+
+
+def list_bucket(folder: epath.Path, pattern: str = "") -> dict[str, int]:
+    """Bytes of every file below a folder in a bucket, or of those of a pattern, by its name relative to the folder.
+
+    A bucket lists a thousand names with their sizes in the time that it takes to ask for one.
+    """
+    file_system, root = _file_system(folder)
+    root = root.rstrip("/")
+    try:
+        found = file_system.glob(f"{root}/{pattern}", detail=True) if pattern else file_system.find(root, detail=True)
+    except FileNotFoundError:
+        return {}
+    # A folder that was made by hand is an empty object whose name ends with a slash.
+    files = {name: info for name, info in found.items() if info["type"] == "file" and not name.endswith("/")}
+    return {name.removeprefix(f"{root}/"): info["size"] for name, info in files.items()}
+
+
+def read_span(path: epath.Path, start: int, stop: int) -> bytes:
+    """Bytes [start, stop) of a file; in a bucket by a single request."""
+    if in_bucket(path):
+        file_system, name = _file_system(path)
+        return file_system.cat_file(name, start=start, end=stop)
+    with path.open("rb") as file:
+        file.seek(start)
+        return file.read(stop - start)
+
+
+def _file_system(path: epath.Path) -> tuple["fsspec.AbstractFileSystem", str]:
+    """What lists a bucket, which epath does without sizes, and how a path is called there."""
+    import fsspec  # nothing that a local disk needs
+
+    return fsspec.core.url_to_fs(str(path))
 
 
 def of_each(function: Callable[[epath.Path], Result], paths: Sequence[epath.Path]) -> list[Result]:
@@ -114,10 +156,21 @@ def _split_at_wildcard(pattern: str) -> tuple[str, str]:
 
 
 def _glob(head: epath.Path, rest: str) -> list[epath.Path]:
-    """Files below `head`. Only local folders are searched through all depths (`**`): a bucket's could be millions."""
+    """Files below a local `head`."""
     if "**" not in rest:
-        paths = list(head.glob(rest)) if head.exists() else []
-        return list(itertools.compress(paths, of_each(lambda path: path.is_file(), paths)))
-    if in_bucket(head):
-        raise UserError(f"{head}/{rest}: ** is not searched for in a bucket; write one * per level")
+        return [path for path in head.glob(rest) if path.is_file()] if head.exists() else []
     return [epath.Path(path) for path in pathlib.Path(head).glob(rest) if path.is_file()]
+
+
+def _listed_files(head: epath.Path, rest: str, suffixes: tuple[str, ...]) -> list[SourceFile]:
+    """Files below `head` in a bucket: those of the pattern `rest`, or where that is empty those with a suffix. Only
+    local folders are searched through all depths (`**`): a bucket's could be millions."""
+    if "**" in rest:
+        raise UserError(f"{head}/{rest}: ** is not searched for in a bucket; write one * per level")
+    sizes = list_bucket(head, rest)
+    names = sizes if rest else [name for name in sizes if name.endswith(suffixes) and not _is_hidden(name)]
+    return [SourceFile(name, head / name, sizes[name]) for name in names]
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith(".") for part in name.split("/"))

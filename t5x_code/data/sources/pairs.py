@@ -38,8 +38,8 @@ def _document(pair: FunctionPair, skipped: Counter) -> Iterator[PartedDocument]:
     if holds_marks((pair.docstring, pair.signature, pair.body)):
         skipped["control characters"] += 1
         return
-    if not pair.docstring.strip() or not (pair.signature + pair.body).strip():
-        skipped["no docstring or no code"] += 1
+    if not (pair.signature + pair.body).strip():
+        skipped["no code"] += 1
         return
     signature, body = linearise_function(pair.signature, pair.body, *MARKS)
     yield PartedDocument(

@@ -24,13 +24,14 @@ from t5x_code.data.sources import (
     text_files,
     tfds,
 )
-from t5x_code.data.sources.files import WILDCARDS, SourceFile, is_of_bucket, of_each
+from t5x_code.data.sources.files import WILDCARDS, SourceFile, is_of_bucket, of_each, read_span
 from t5x_code.errors import UserError
 from t5x_code.objectives.ntp_plus import CODE_KINDS
 from t5x_code.objectives.text_to_code import PAIR_KINDS
 from t5x_code.surrogates import holds_surrogates
 
-HASHED_BYTES = 256 << 20  # larger sources are known by their files' sizes and times
+HASHED_BYTES = 256 << 20  # at most so much of a source is read to know its state
+END_BYTES = 1 << 20  # at a file's beginning, and at its end, by which with its size a file of a larger source is known
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,17 +51,27 @@ def _state_of_files(files: Callable[[SourceDeclaration], list[SourceFile]]) -> C
     def state(source: SourceDeclaration) -> list:
         found = files(source)
         paths = [file.path for file in found]
-        stats = of_each(size_and_mtime, paths)
-        small = sum(size for size, _ in stats) < HASHED_BYTES
-        known_by = of_each(_content_hash, paths) if small else [mtime for _, mtime in stats]
-        return [[file.name, size, known] for file, (size, _), known in zip(found, stats, known_by, strict=True)]
+        sizes = [file.num_bytes for file in found]
+        if None in sizes:
+            sizes = [size for size, _ in of_each(size_and_mtime, paths)]
+        total = sum(sizes)
+        # Not by their times, which a copy does not keep.
+        end_bytes = total if total < HASHED_BYTES else min(END_BYTES, HASHED_BYTES // (2 * len(found)))
+        size_of = dict(zip(paths, sizes, strict=True))
+        known_by = of_each(lambda path: _content_hash(path, size_of[path], end_bytes), paths)
+        return [[file.name, size, known] for file, size, known in zip(found, sizes, known_by, strict=True)]
 
     return state
 
 
-def _content_hash(path: epath.Path) -> str:
+def _content_hash(path: epath.Path, size: int, end_bytes: int) -> str:
+    """Of the first and the last `end_bytes` of a file; of all of it where it has no more."""
+    spans = [(0, size)] if size <= 2 * end_bytes else [(0, end_bytes), (size - end_bytes, size)]
+    digest = hashlib.blake2b(digest_size=16)
     try:
-        return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
+        for start, stop in spans:
+            digest.update(read_span(path, start, stop) if stop > start else b"")
+        return digest.hexdigest()
     except OSError as error:
         if is_of_bucket(error, path):
             raise
