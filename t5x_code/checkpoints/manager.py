@@ -7,6 +7,7 @@ not renamed, it has its number from the beginning, and the list of checksums, wr
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import os
 import re
@@ -172,11 +173,23 @@ class CheckpointWriter:
 def list_steps(folder: epath.PathLike) -> list[int]:
     """Steps that have a folder, ascending; whether they are whole is another question.
 
-    A save into a bucket that goes on, or was killed, has a folder too, and is left out.
+    A save into a bucket that goes on, or was killed, has a folder too, and is left out. In a bucket this takes a
+    request for each step: `newest_step` takes a few, however many are kept.
     """
+    return sorted(_steps_from_the_newest(folder))
+
+
+def newest_step(folder: epath.PathLike) -> int | None:
+    """The last one of `list_steps`; None where it is empty."""
+    return next(_steps_from_the_newest(folder), None)
+
+
+def _steps_from_the_newest(folder: epath.PathLike) -> Iterator[int]:
+    """As `list_steps`, descending; in a bucket no more are looked into than are taken."""
     folder = epath.Path(folder)
     found = [path for path in folder.iterdir() if path.name.isdigit()] if folder.is_dir() else []
-    return sorted(int(path.name) for path in found if not _is_unfinished(path))
+    found.sort(key=lambda path: int(path.name), reverse=True)
+    yield from (int(path.name) for path in found if not _is_unfinished(path))
 
 
 def _is_unfinished(step: epath.Path) -> bool:
@@ -198,7 +211,7 @@ def newest_good_step(folder: epath.PathLike, items: Collection[str] | None = Non
         UserError: there are steps, but none is whole.
     """
     step = None
-    for step in _steps_from_the_newest(folder):
+    for step in _steps_in_process_0(folder):
         path = epath.Path(folder) / str(step)
         try:
             in_every_process(f"verifying {path}", lambda path=path: _verify_share(path, items), VERIFY_SECONDS)
@@ -211,13 +224,16 @@ def newest_good_step(folder: epath.PathLike, items: Collection[str] | None = Non
     raise UserError(f"no checkpoint in {folder} is whole; move the folder away to start over")
 
 
-def _steps_from_the_newest(folder: epath.PathLike) -> Iterator[int]:
-    """As process 0 finds them."""
-    steps = np.asarray(list_steps(folder)[::-1], np.int32)
-    if jax.process_count() > 1:
-        steps = np.resize(steps, int(multihost_utils.broadcast_one_to_all(np.int32(len(steps)))))
-        steps = multihost_utils.broadcast_one_to_all(steps)
-    yield from steps.tolist()
+def _steps_in_process_0(folder: epath.PathLike) -> Iterator[int]:
+    """As process 0 finds them, from the newest."""
+    found, none_left = _steps_from_the_newest(folder), -1
+    while True:
+        step = np.int32(next(found, none_left))
+        if jax.process_count() > 1:
+            step = multihost_utils.broadcast_one_to_all(step)
+        if step == none_left:
+            return
+        yield int(step)
 
 
 def _verify_share(step: epath.Path, items: Collection[str] | None) -> None:
@@ -238,7 +254,7 @@ def set_aside_newer(folder: epath.PathLike, step: int) -> None:
         UserError: the folder cannot be written.
     """
     if jax.process_index() == 0:
-        for newer in [later for later in list_steps(folder) if later > step]:
+        for newer in list(itertools.takewhile(lambda later: later > step, _steps_from_the_newest(folder))):
             aside = epath.Path(folder) / f"{newer}{DAMAGED}"
             try:
                 if aside.exists():

@@ -6,7 +6,15 @@ from concurrent.futures import ThreadPoolExecutor
 from etils import epath
 
 from t5x_code.checkpoints.checksums import find_damage
-from t5x_code.checkpoints.manager import EMA_PARAMS, MODEL_ITEMS, PARAMS, has_item, list_steps, newest_good_step
+from t5x_code.checkpoints.manager import (
+    EMA_PARAMS,
+    MODEL_ITEMS,
+    PARAMS,
+    has_item,
+    list_steps,
+    newest_good_step,
+    newest_step,
+)
 from t5x_code.errors import UserError
 
 CHECKPOINTS_FOLDER = "checkpoints"
@@ -61,10 +69,12 @@ def _listed_step(checkpoints: epath.Path, step: int | None) -> int | None:
     Raises:
         UserError: that one has none.
     """
+    if step is None:
+        return newest_step(checkpoints)
     steps = list_steps(checkpoints)
-    if step is not None and step not in steps:
+    if step not in steps:
         raise UserError(f"{checkpoints} has no step {step}; it has {steps}")
-    return step if step is not None else max(steps, default=None)
+    return step
 
 
 def _params_of(checkpoints: epath.Path, step: int | None) -> tuple[int, str]:

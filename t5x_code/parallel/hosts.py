@@ -28,6 +28,7 @@ class HostsConfig:
     start_seconds: int = 600  # until all have joined
     heartbeat_seconds: int = 60  # of silence, after which a process is lost and the others end
     barrier_seconds: int = 600  # for the slowest at a meeting point
+    open_seconds: int = 1800  # for the slowest to open token stores that are ready
     store_seconds: int = 24 * 3600  # for the first to make missing token stores
 
     def __post_init__(self):

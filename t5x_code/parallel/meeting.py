@@ -6,6 +6,7 @@ something else, or is missing, would otherwise show as a hang in a collective.
 
 import json
 import socket
+import threading
 import traceback
 from collections.abc import Callable
 from typing import TypeVar
@@ -17,12 +18,15 @@ from jax._src import distributed
 
 from t5x_code.buckets import explain
 from t5x_code.errors import RunAgain, UserError, one_line
+from t5x_code.terminal import say
 
 Result = TypeVar("Result")
 Facts = dict[str, str]
 Verdict = tuple[bool, str]  # whether what is wrong may pass, and what it is
 NEVER_SAME = "host"  # a fact that only names the process
 PASSES = "passes"
+VERDICT = "verdict"
+REMIND_SECONDS = 300  # after which a process says whom it waits for, or after half of a shorter time
 
 
 def agree(name: str, facts: Facts, seconds: int) -> None:
@@ -132,8 +136,8 @@ def _meet(name: str, own: Facts, judge: Callable[[list[Facts]], Verdict], second
             verdict = judge(heard)
         except RunAgain as missing:
             verdict = True, str(missing)
-        _publish(f"{name}/verdict", json.dumps(verdict))
-    passes, message = json.loads(_read(f"{name}/verdict", 2 * seconds, 0))
+        _publish(f"{name}/{VERDICT}", json.dumps(verdict))
+    passes, message = json.loads(_read(f"{name}/{VERDICT}", 2 * seconds, 0))
     if message:
         raise (RunAgain if passes else UserError)(message)
 
@@ -143,12 +147,20 @@ def _publish(key: str, value: str) -> None:
 
 
 def _read(key: str, seconds: int, publisher: int) -> str:
+    what, _, kind = key.rpartition("/")
+    others = ", which waits for the others," if kind == VERDICT else ""
+    late = f"still waiting for process {publisher}{others} to say '{what}', for {seconds} s at most"
+    reminder = threading.Timer(min(REMIND_SECONDS, seconds / 2), say, [late])
+    reminder.daemon = True
+    reminder.start()
     try:
         return distributed.global_state.client.blocking_key_value_get(f"t5x_code/{key}", 1000 * seconds)
     except jax.errors.JaxRuntimeError as error:
         raise RunAgain(
-            f"process {publisher} did not say '{key.split('/')[0]}' within {seconds} s: it is slow, stuck or gone"
+            f"process {publisher} did not say '{what}' within {seconds} s: it is slow, stuck or gone"
         ) from error
+    finally:
+        reminder.cancel()
 
 
 def _first_difference(facts: list[Facts]) -> Verdict:

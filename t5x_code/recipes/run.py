@@ -10,16 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from etils import epath
+from jax.experimental import multihost_utils
 
 import t5x_code
-from t5x_code.checkpoints.manager import absolute_path, list_steps
+from t5x_code.buckets import in_bucket
+from t5x_code.checkpoints.manager import absolute_path, newest_step
 from t5x_code.checkpoints.model_directory import (
     TOKENIZER_FOLDER,
     ModelDescription,
     refuse_other_model,
 )
 from t5x_code.checkpoints.model_step import CHECKPOINTS_FOLDER
+from t5x_code.data.declarations import VALIDATION
+from t5x_code.data.manifest import Manifest
 from t5x_code.errors import RunAgain, UserError, one_line
 from t5x_code.models.config import AUTO
 from t5x_code.models.modality import split_config
@@ -33,15 +38,16 @@ from t5x_code.recipes.attention_choice import settle_attention
 from t5x_code.recipes.benchmarks import benchmarks_of
 from t5x_code.recipes.dry_run import describe_mesh, refuse_uneven_batches
 from t5x_code.recipes.memory_choice import describe_choice, fit_memory
-from t5x_code.recipes.mixture import cache_folder
+from t5x_code.recipes.mixture import cache_folder, stores_root
 from t5x_code.recipes.recipe import Recipe
 from t5x_code.recipes.vocabulary import describe_unused_rows, say_once
-from t5x_code.terminal import say
+from t5x_code.terminal import say, warn
 from t5x_code.tokens.tokenizer import TOKENIZER_FILE, Tokenizer
 from t5x_code.training.loop import RunData, RunFiles, train
 
 RECIPE_FILE = "config.gin"
 STORES_FILE = "stores.json"
+COMPILED_FOLDER = "compiled"  # in a run's folder or the user's cache folder
 PROBLEMS_FILE = "problems.json"  # numbers of the groups of problems that were trained on
 
 
@@ -51,6 +57,18 @@ class RunStores:
 
     folders: dict[str, str]  # token store by task
     shares: dict[str, float]  # of the rows, by task/objective; at the end of a rate schedule
+
+    def held_out(self) -> str:
+        """The validation split of the first store that holds documents out.
+
+        Raises:
+            UserError: none does.
+        """
+        splits = [f"{folder}/{VALIDATION}" for folder in self.folders.values()]
+        found = next((split for split in splits if Manifest.read(epath.Path(split)).num_tokens), None)
+        if found is None:
+            raise UserError(f"the run's stores hold no documents out ({', '.join(self.folders)}); give --data")
+        return found
 
 
 def train_recipe(recipe: Recipe, resolved: str, command: str) -> int:
@@ -69,8 +87,9 @@ def train_recipe(recipe: Recipe, resolved: str, command: str) -> int:
     """
     hosts = recipe.hosts
     start_processes(hosts)
-    use_compilation_cache()
+    use_compilation_cache(recipe.loop.model_dir)
     run_programs_in_turn()
+    _compile_anew_for_several_cpus()
     agree("start", start_facts(resolved), hosts.barrier_seconds)
     mesh = make_mesh(recipe.mesh)
     recipe = dataclasses.replace(recipe, model=settle_attention(recipe, mesh))
@@ -81,7 +100,7 @@ def train_recipe(recipe: Recipe, resolved: str, command: str) -> int:
     if is_writer():
         say(describe_mesh(settled, mesh))
         say(f"attention: {recipe.model.attention}")
-    data = _prepare_inputs(recipe)
+    data = prepare_stores(recipe, resolved)
     if is_writer():
         _say_what_is_missing(recipe, data)
     split = recipe_inputs.vocabulary_split(data)
@@ -104,7 +123,7 @@ def train_recipe(recipe: Recipe, resolved: str, command: str) -> int:
         lambda: trained_groups_so_far(recipe, recipe_inputs.trained_groups(data.train)),
         hosts.barrier_seconds,
     )
-    batches, evaluations = in_every_process("rows", lambda: _rows(recipe, data, index, count), hosts.store_seconds)
+    batches, evaluations = open_rows(recipe, data, index, count)
     run_data = RunData(
         batches=batches,
         evaluations=evaluations,
@@ -120,13 +139,17 @@ def train_recipe(recipe: Recipe, resolved: str, command: str) -> int:
         )
 
 
-def _rows(recipe: Recipe, data: recipe_inputs.Inputs, index: int, count: int) -> tuple[Any, Any]:
+def open_rows(recipe: Recipe, data: recipe_inputs.Inputs, index: int, count: int) -> tuple[Any, Any]:
     """Training's batches and validation's, as `RunData` has them."""
-    rows = recipe_inputs.training_rows(data, recipe.data)
-    batches = recipe_inputs.batches_from(rows, recipe.data, index, count)
-    return batches, recipe_inputs.evaluations_from(
-        data, recipe.data, recipe.eval_batch_size, index, count, absent=rows.empty
-    )
+
+    def make() -> tuple[Any, Any]:
+        rows = recipe_inputs.training_rows(data, recipe.data)
+        batches = recipe_inputs.batches_from(rows, recipe.data, index, count)
+        return batches, recipe_inputs.evaluations_from(
+            data, recipe.data, recipe.eval_batch_size, index, count, absent=rows.empty
+        )
+
+    return in_every_process("rows", make, recipe.hosts.open_seconds)
 
 
 def _refuse_initial_model(recipe: Recipe) -> None:
@@ -135,10 +158,12 @@ def _refuse_initial_model(recipe: Recipe) -> None:
     if recipe.initialize_from is not None and not _may_have_begun(recipe):
         is_split = recipe.data.modality_separation != "none"
         refuse_other_model(recipe.initialize_from, recipe.model, knows_vocabulary=not is_split)
+    if recipe.model.lora_rank and recipe.initialize_from is None and not _may_have_begun(recipe) and is_writer():
+        warn("TransformerConfig.lora_rank trains adapters alone, beside fresh parameters: set INITIALIZE_FROM")
 
 
 def _has_begun(recipe: Recipe) -> bool:
-    return bool(list_steps(epath.Path(recipe.loop.model_dir) / CHECKPOINTS_FOLDER))
+    return newest_step(epath.Path(recipe.loop.model_dir) / CHECKPOINTS_FOLDER) is not None
 
 
 def _may_have_begun(recipe: Recipe) -> bool:
@@ -202,35 +227,65 @@ def short_of_memory() -> Iterator[None]:
         ) from error
 
 
-def _prepare_inputs(recipe: Recipe) -> recipe_inputs.Inputs:
-    """Prepares them in process 0 first, which makes missing stores; others find them or make them on their own disk."""
+def prepare_stores(recipe: Recipe, resolved: str) -> recipe_inputs.Inputs:
+    """Prepares the inputs in process 0 first, which makes missing stores; others find them or make them on their own
+    disk.
+
+    Where nothing is to be made, as when a run goes on, none waits as long as that may take.
+    """
     hosts = recipe.hosts
 
     def refuse_tokenizer(tokenizer: Tokenizer) -> None:
-        if recipe.initialize_from is not None and not _has_begun(recipe):
-            refuse_other_tokenizer(recipe.initialize_from, tokenizer)
+        if _has_begun(recipe):
+            refuse_other_tokenizer("MODEL_DIR", recipe.loop.model_dir, tokenizer)
+        elif recipe.initialize_from is not None:
+            refuse_other_tokenizer("INITIALIZE_FROM", recipe.initialize_from, tokenizer)
 
     def prepare() -> recipe_inputs.Inputs:
         return recipe_inputs.prepare_inputs(recipe.data, recipe.model.vocab_size, refuse_tokenizer)
 
-    return in_every_process(
-        "inputs", lambda: first_alone("token stores", prepare, hosts.store_seconds), hosts.store_seconds
-    )
+    if jax.process_count() == 1:
+        return prepare()
+    found = in_every_process("stores of before", lambda: finds_stores(recipe, resolved), hosts.barrier_seconds)
+    found = multihost_utils.process_allgather(np.bool_(found)).all()
+    first_seconds = hosts.open_seconds if found else hosts.store_seconds
+    others_seconds = hosts.open_seconds if in_bucket(stores_root(recipe.data)) else first_seconds
+    return in_every_process("inputs", lambda: first_alone("token stores", prepare, first_seconds), others_seconds)
 
 
-def refuse_other_tokenizer(model_dir: epath.PathLike, tokenizer: Tokenizer) -> None:
-    """Raises a UserError where a model to start from has learnt other tokens by the same ids; new ones may follow."""
+def finds_stores(recipe: Recipe, resolved: str) -> bool:
+    """Whether the very same recipe was trained before, and this process finds all stores that it was trained on where
+    it would look for them."""
+    kept = epath.Path(recipe.loop.model_dir) / RECIPE_FILE
+    try:
+        if not kept.exists() or kept.read_text() != resolved:
+            return False
+        stores = [epath.Path(store) for store in read_run_stores(recipe.loop.model_dir).folders.values()]
+        root = absolute_path(stores_root(recipe.data))
+        return all(store.is_relative_to(root) and store.exists() for store in stores)
+    except (UserError, UnicodeError, TypeError):  # damaged; training writes them anew
+        return False
+
+
+def refuse_other_tokenizer(setting: str, model_dir: epath.PathLike, tokenizer: Tokenizer) -> None:
+    """Raises a UserError where a model to go on with has learnt other tokens by the same ids; new ones may follow.
+
+    Args:
+        setting: that names the model, for messages.
+        model_dir: the model.
+        tokenizer: of this run's stores.
+    """
     folder = epath.Path(model_dir) / TOKENIZER_FOLDER
     if not (folder / TOKENIZER_FILE).exists():
-        say_once(f"INITIALIZE_FROM={model_dir} has no tokenizer: nobody knows whether it has learnt this run's tokens")
+        say_once(f"{setting}={model_dir} has no tokenizer: nobody knows whether it has learnt this run's tokens")
         return
     ours = tokenizer.vocabulary()
     for text, number in Tokenizer.load(str(folder)).vocabulary().items():
         if ours.get(text) != number:
             here = f"which is {ours[text]} here" if text in ours else "which this run's tokenizer lacks"
             raise UserError(
-                f"INITIALIZE_FROM={model_dir} has learnt other tokens: its {number} is {text!r}, {here}; leave "
-                f"out TOKENIZER and name a new folder as DATA: its stores are made with {folder}"
+                f"{setting}={model_dir} has learnt other tokens: its {number} is {text!r}, {here}; set "
+                f"TOKENIZER='{folder}' and name a new folder as DATA, whose stores are made with it"
             )
 
 
@@ -254,15 +309,26 @@ def _code_hash() -> str:
     return digest.hexdigest()
 
 
-def use_compilation_cache() -> None:
-    """Keeps compiled programs between runs, in the user's cache folder unless JAX's own variables say otherwise."""
+def use_compilation_cache(model_dir: epath.PathLike | None = None) -> None:
+    """Keeps compiled programs between runs, in the user's cache folder unless JAX's own variables say otherwise.
+
+    Args:
+        model_dir: of a run; those of a run in a bucket lie there, as its machines are replaced at each preemption.
+    """
+    folder = epath.Path(model_dir) if model_dir is not None and in_bucket(model_dir) else cache_folder()
     ours = {
-        "jax_compilation_cache_dir": str(cache_folder() / "compiled"),
+        "jax_compilation_cache_dir": str(folder / COMPILED_FOLDER),
         "jax_persistent_cache_min_compile_time_secs": 0.5,
     }
     for name, value in ours.items():
         if not os.environ.get(name.upper()):
             jax.config.update(name, value)
+
+
+def _compile_anew_for_several_cpus() -> None:
+    """Keeps no programs where CPUs of several processes meet: those read from the cache meet in another order."""
+    if jax.process_count() > 1 and jax.default_backend() == "cpu":
+        jax.config.update("jax_enable_compilation_cache", False)
 
 
 def read_run_stores(model_dir: epath.PathLike) -> RunStores:

@@ -1,5 +1,7 @@
 """The same run on eight devices, and in two and four processes, has the losses of one device."""
 
+import os
+
 import numpy as np
 import pytest
 from command_lines import finish, metrics_of
@@ -44,3 +46,18 @@ def test_processes_are_one(start, start_many, tiny, whole_run, tmp_path, count):
     assert ["step 6/6" in end.err for end in ended] == [True] + [False] * (count - 1)
     one = finish(start("train.py", *tiny(run, "TRAIN_STEPS=8")))
     assert one.code == 0 and f"resumed at step {STEPS_COMPARED}" in one.err, one.err
+
+
+@pytest.mark.slow
+def test_processes_of_several_devices_start_again_with_programs_in_the_cache(start_many, tiny, tmp_path):
+    """Those of the CPU's collectives are not taken from it: they would end the second start."""
+    cache = {"JAX_NUM_CPU_DEVICES": "2", "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled")}
+    cache["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
+    for steps in (2, 4):
+        arguments = tiny(tmp_path / "run", f"TRAIN_STEPS={steps}", "BATCH_SIZE=8")
+        arguments[0] = "--gin_file=gin/codegen2_1b.gin"
+        processes = start_many(2, arguments, **cache)
+        for process in processes:
+            os.sched_setaffinity(process.pid, os.sched_getaffinity(0))  # in an order of the system's choice
+        ended = [finish(process) for process in processes]
+        assert [end.code for end in ended] == [0, 0], ended[0].err + ended[1].err

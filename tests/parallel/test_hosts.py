@@ -175,7 +175,8 @@ MEETING = """
 
 
 def test_two_processes_meet():
-    first, second = (json.loads(ended.stdout) for ended in run_two(MEETING))
+    both = run_two(MEETING)
+    first, second = (json.loads(ended.stdout) for ended in both)
     host = socket.gethostname()
     for index, said in enumerate((first, second)):
         same, differs, all_well, one_fails, first_fails, first_done, cut_off, another, refused, defect, *missed = said
@@ -189,4 +190,6 @@ def test_two_processes_meet():
         assert defect == f"RunAgain: process 1 ({host}): KeyError: 1"
     assert len(missed) == 0 and len(first) == 12
     assert first[10] == "RunAgain: process 1 did not say 'missed' within 1 s: it is slow, stuck or gone"
+    assert "still waiting for process 1 to say 'missed', for 1 s at most" in both[0].stderr
+    assert "still waiting" not in both[1].stderr
     assert first[11].startswith("RunAgain: not every process came to 'missed' within 1 s")

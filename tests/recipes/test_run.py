@@ -1,17 +1,29 @@
 """What a run refuses before it starts, and what it says where a device has no memory left."""
 
+import json
+from types import SimpleNamespace
+
 import jax
+import numpy as np
 import pytest
 
+from t5x_code.data.manifest import Manifest
 from t5x_code.errors import UserError
+from t5x_code.recipes import run
 from t5x_code.recipes.gin_files import load_recipe
 from t5x_code.recipes.run import (
     PROBLEMS_FILE,
+    RECIPE_FILE,
     STORES_FILE,
+    RunStores,
+    finds_stores,
+    open_rows,
+    prepare_stores,
     read_run_stores,
     refuse_other_tokenizer,
     short_of_memory,
     trained_groups_so_far,
+    use_compilation_cache,
 )
 from t5x_code.tokens import train_bpe
 
@@ -21,16 +33,18 @@ TEXTS = [f"def f{i}(x):\n    return x + {i}\n" for i in range(200)]
 def test_a_model_of_another_tokenizer_is_no_beginning(tmp_path, capsys):
     tokenizer = train_bpe.train(TEXTS, 300, 4)
     tokenizer.save(tmp_path / "model/tokenizer")
-    refuse_other_tokenizer(tmp_path / "model", tokenizer)
-    refuse_other_tokenizer(tmp_path / "model", tokenizer.with_pair_tokens().with_python_words())  # more tokens follow
+    refuse_other_tokenizer("MODEL_DIR", tmp_path / "model", tokenizer)
+    more = tokenizer.with_pair_tokens().with_python_words()
+    refuse_other_tokenizer("MODEL_DIR", tmp_path / "model", more)
     capsys.readouterr()
-    refuse_other_tokenizer(tmp_path / "without_tokenizer", tokenizer)
+    refuse_other_tokenizer("MODEL_DIR", tmp_path / "without_tokenizer", tokenizer)
     assert "without_tokenizer has no tokenizer: nobody knows" in capsys.readouterr().err
     for other in (train_bpe.train([text.upper() for text in TEXTS], 300, 4), train_bpe.train(TEXTS, 290, 4)):
         with pytest.raises(
-            UserError, match=r"has learnt other tokens: its \d+ is .*; leave out TOKENIZER and name a new folder"
+            UserError,
+            match=r"MODEL_DIR=.* has learnt other tokens: its \d+ is .*; set TOKENIZER='.*/tokenizer' and name",
         ):
-            refuse_other_tokenizer(tmp_path / "model", other)
+            refuse_other_tokenizer("MODEL_DIR", tmp_path / "model", other)
 
 
 def test_problems_that_a_model_has_seen_are_not_forgotten_when_others_follow(tmp_path):
@@ -62,3 +76,88 @@ def test_a_device_without_memory_is_one_line_with_what_to_do():
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 9 bytes.")
     with pytest.raises(jax.errors.JaxRuntimeError), short_of_memory():
         raise jax.errors.JaxRuntimeError("INTERNAL: else")
+
+
+def test_the_first_store_that_holds_documents_out_is_read(tmp_path, monkeypatch):
+    sizes = {f"{tmp_path}/{task}/validation": size for task, size in {"a": 0, "b": 5, "c": 7}.items()}
+    monkeypatch.setattr(Manifest, "read", lambda folder: SimpleNamespace(num_tokens=sizes[str(folder)]))
+    folders = {task: f"{tmp_path}/{task}" for task in "abc"}
+    assert RunStores(folders, {}).held_out() == f"{tmp_path}/b/validation"
+    with pytest.raises(UserError, match=r"hold no documents out \(a\); give --data"):
+        RunStores({"a": folders["a"]}, {}).held_out()
+
+
+def recipe_of(folder, model_dir=None):
+    return load_recipe(
+        ["gin/quickstart.gin"], [f"MODEL_DIR='{model_dir or folder / 'run'}'", f"DATA='{folder / 'stores'}'"]
+    )
+
+
+def leave_run(folder, resolved, store):
+    """What a run leaves that was trained on one store."""
+    (folder / "run").mkdir(exist_ok=True)
+    (folder / "run" / RECIPE_FILE).write_text(resolved)
+    (folder / "run" / STORES_FILE).write_text(json.dumps({"folders": {"a": str(store)}, "shares": {}}))
+
+
+def test_stores_are_found_where_the_same_recipe_was_trained(tmp_path):
+    recipe, resolved = recipe_of(tmp_path)
+    store = tmp_path / "stores" / "a"
+    assert not finds_stores(recipe, resolved)
+    leave_run(tmp_path, resolved, store)
+    assert not finds_stores(recipe, resolved)  # on another machine's disk, or removed
+    store.mkdir(parents=True)
+    assert finds_stores(recipe, resolved)
+    assert not finds_stores(recipe, resolved.replace("quickstart", "other") + "\n")
+    leave_run(tmp_path, resolved, tmp_path)  # where DATA lay before
+    assert not finds_stores(recipe, resolved)
+    (tmp_path / "run" / STORES_FILE).write_text("{")
+    assert not finds_stores(recipe, resolved)
+
+
+@pytest.mark.parametrize("others_find", [True, False])
+@pytest.mark.parametrize("in_a_bucket", [True, False])
+def test_who_makes_stores_may_take_a_day_and_who_opens_them_half_an_hour(
+    tmp_path, monkeypatch, others_find, in_a_bucket
+):
+    recipe, resolved = recipe_of(tmp_path)
+    (tmp_path / "stores" / "a").mkdir(parents=True)
+    leave_run(tmp_path, resolved, tmp_path / "stores" / "a")
+    waits = {}
+
+    def meet(name, make, seconds):
+        waits[name] = seconds
+        return make()
+
+    for name, stub in {"in_every_process": meet, "first_alone": meet, "in_bucket": lambda path: in_a_bucket}.items():
+        monkeypatch.setattr(run, name, stub)
+    monkeypatch.setattr(run.recipe_inputs, "prepare_inputs", lambda *_: "inputs")
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(run.multihost_utils, "process_allgather", lambda own: np.array([own, others_find]))
+    assert prepare_stores(recipe, resolved) == "inputs"
+    assert waits["token stores"] == (1800 if others_find else 24 * 3600)
+    assert waits["inputs"] == (1800 if others_find or in_a_bucket else 24 * 3600)
+
+
+def test_who_does_not_open_the_rows_is_not_waited_for_all_day(tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "in_every_process", lambda name, make, seconds: (name, seconds))
+    assert open_rows(recipe_of(tmp_path)[0], None, 0, 2) == ("rows", 1800)
+
+
+def test_compiled_programs_of_a_run_in_a_bucket_lie_there(tmp_path, monkeypatch):
+    name = "jax_compilation_cache_dir"
+    before = getattr(jax.config, name)
+    monkeypatch.setenv("T5X_CODE_CACHE", str(tmp_path))
+    try:
+        for given, model_dir, folder in (
+            ("", "gs://bucket/run", "gs://bucket/run/compiled"),
+            ("", tmp_path / "run", f"{tmp_path}/compiled"),
+            ("", None, f"{tmp_path}/compiled"),
+            ("/given", "gs://bucket/run", "untouched"),
+        ):
+            monkeypatch.setenv(name.upper(), given)
+            jax.config.update(name, "untouched")
+            use_compilation_cache(model_dir)
+            assert getattr(jax.config, name) == folder
+    finally:
+        jax.config.update(name, before)
