@@ -39,7 +39,8 @@ from t5x_code.parallel.rules import logical_axes_on
 from t5x_code.progress import progress_bar
 from t5x_code.recipes import command_line, inputs
 from t5x_code.recipes.gin_files import load_recipe
-from t5x_code.recipes.run import read_trained_groups, train_recipe
+from t5x_code.recipes.run import train_recipe
+from t5x_code.recipes.run_files import read_trained_groups
 from t5x_code.recipes.text_model import text_model
 from t5x_code.reports.similarity_plot import draw_similarities
 from t5x_code.source_code.problems import group_number, is_held_out, read_problems

@@ -20,7 +20,7 @@ def main(argv: list[str]) -> None:
     if FLAGS.model_dir is None or len(argv) > 1:
         raise UserError("give --model_dir, the folder of a training run")
     # Imported here, so that --help and a misspelt flag answer at once.
-    from t5x_code.recipes.run import read_run_stores
+    from t5x_code.recipes.run_files import read_run_stores
     from t5x_code.training.metrics_writer import METRICS_FILE
 
     metrics = epath.Path(FLAGS.model_dir) / METRICS_FILE

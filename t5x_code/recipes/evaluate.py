@@ -22,18 +22,13 @@ from t5x_code.evaluation.request import HeldOutRows, Request, Results, Sampled
 from t5x_code.evaluation.sandbox.limits import Execution
 from t5x_code.inference.infilling import TextModel
 from t5x_code.output_file import check_writable, jsonable, write_whole
+from t5x_code.recipes.compilation_cache import use_compilation_cache
 from t5x_code.recipes.gin_files import load_recipe
 from t5x_code.recipes.inputs import evaluations_from, prepare_inputs, vocabulary_split
 from t5x_code.recipes.mixture import resolve_mixture, stores_root
 from t5x_code.recipes.open_model import open_model
 from t5x_code.recipes.recipe import DataConfig
-from t5x_code.recipes.run import (
-    RECIPE_FILE,
-    STORES_FILE,
-    read_run_stores,
-    read_trained_groups,
-    use_compilation_cache,
-)
+from t5x_code.recipes.run_files import RECIPE_FILE, STORES_FILE, read_run_stores, read_trained_groups
 from t5x_code.recipes.vocabulary import PYTHON_WORDS_FOLDER
 from t5x_code.reports.similarity_plot import draw_similarities
 

@@ -11,7 +11,7 @@ from t5x_code.inference.generation import GenerationConfig
 from t5x_code.inference.infilling import at_strings, complete, infill
 from t5x_code.inference.side_by_side import Comparison
 from t5x_code.recipes.open_model import open_model
-from t5x_code.recipes.run import read_run_stores
+from t5x_code.recipes.run_files import read_run_stores
 from t5x_code.source_code.functions import extract_functions
 from t5x_code.tokens.tokenizer import Tokenizer
 

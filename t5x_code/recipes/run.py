@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,6 @@ from t5x_code.checkpoints.model_directory import (
     refuse_other_model,
 )
 from t5x_code.checkpoints.model_step import CHECKPOINTS_FOLDER
-from t5x_code.data.declarations import VALIDATION
-from t5x_code.data.manifest import Manifest
 from t5x_code.errors import RunAgain, UserError, one_line
 from t5x_code.models.config import AUTO
 from t5x_code.models.modality import split_config
@@ -36,39 +33,23 @@ from t5x_code.parallel.mesh import MeshShape, make_mesh
 from t5x_code.recipes import inputs as recipe_inputs
 from t5x_code.recipes.attention_choice import settle_attention
 from t5x_code.recipes.benchmarks import benchmarks_of
+from t5x_code.recipes.compilation_cache import compile_anew_for_several_cpus, use_compilation_cache
 from t5x_code.recipes.dry_run import describe_mesh, refuse_uneven_batches
 from t5x_code.recipes.memory_choice import describe_choice, fit_memory
-from t5x_code.recipes.mixture import cache_folder, stores_root
+from t5x_code.recipes.mixture import stores_root
 from t5x_code.recipes.recipe import Recipe
+from t5x_code.recipes.run_files import (
+    PROBLEMS_FILE,
+    RECIPE_FILE,
+    STORES_FILE,
+    RunStores,
+    read_run_stores,
+    read_trained_groups,
+)
 from t5x_code.recipes.vocabulary import describe_unused_rows, say_once
 from t5x_code.terminal import say, warn
 from t5x_code.tokens.tokenizer import TOKENIZER_FILE, Tokenizer
 from t5x_code.training.loop import RunData, RunFiles, train
-
-RECIPE_FILE = "config.gin"
-STORES_FILE = "stores.json"
-COMPILED_FOLDER = "compiled"  # in a run's folder or the user's cache folder
-PROBLEMS_FILE = "problems.json"  # numbers of the groups of problems that were trained on
-
-
-@dataclasses.dataclass(frozen=True)
-class RunStores:
-    """What a run is trained on."""
-
-    folders: dict[str, str]  # token store by task
-    shares: dict[str, float]  # of the rows, by task/objective; at the end of a rate schedule
-
-    def held_out(self) -> str:
-        """The validation split of the first store that holds documents out.
-
-        Raises:
-            UserError: none does.
-        """
-        splits = [f"{folder}/{VALIDATION}" for folder in self.folders.values()]
-        found = next((split for split in splits if Manifest.read(epath.Path(split)).num_tokens), None)
-        if found is None:
-            raise UserError(f"the run's stores hold no documents out ({', '.join(self.folders)}); give --data")
-        return found
 
 
 def train_recipe(recipe: Recipe, resolved: str, command: str) -> int:
@@ -89,7 +70,7 @@ def train_recipe(recipe: Recipe, resolved: str, command: str) -> int:
     start_processes(hosts)
     use_compilation_cache(recipe.loop.model_dir)
     run_programs_in_turn()
-    _compile_anew_for_several_cpus()
+    compile_anew_for_several_cpus()
     agree("start", start_facts(resolved), hosts.barrier_seconds)
     mesh = make_mesh(recipe.mesh)
     recipe = dataclasses.replace(recipe, model=settle_attention(recipe, mesh))
@@ -307,60 +288,3 @@ def _code_hash() -> str:
     for path in sorted(root.rglob("*.py")):
         digest.update(str(path.relative_to(root)).encode() + path.read_bytes())
     return digest.hexdigest()
-
-
-def use_compilation_cache(model_dir: epath.PathLike | None = None) -> None:
-    """Keeps compiled programs between runs, in the user's cache folder unless JAX's own variables say otherwise.
-
-    Args:
-        model_dir: of a run; those of a run in a bucket lie there, as its machines are replaced at each preemption.
-    """
-    folder = epath.Path(model_dir) if model_dir is not None and in_bucket(model_dir) else cache_folder()
-    ours = {
-        "jax_compilation_cache_dir": str(folder / COMPILED_FOLDER),
-        "jax_persistent_cache_min_compile_time_secs": 0.5,
-    }
-    for name, value in ours.items():
-        if not os.environ.get(name.upper()):
-            jax.config.update(name, value)
-
-
-def _compile_anew_for_several_cpus() -> None:
-    """Keeps no programs where CPUs of several processes meet: those read from the cache meet in another order."""
-    if jax.process_count() > 1 and jax.default_backend() == "cpu":
-        jax.config.update("jax_enable_compilation_cache", False)
-
-
-def read_run_stores(model_dir: epath.PathLike) -> RunStores:
-    """What a run was trained on.
-
-    Raises:
-        UserError: the folder holds no run, or what it says is damaged.
-    """
-    path = epath.Path(model_dir) / STORES_FILE
-    if not path.exists():
-        raise UserError(f"{model_dir} holds no training run: it has no {STORES_FILE}")
-    return RunStores(**read_json(path))
-
-
-def read_trained_groups(model_dir: epath.PathLike) -> list[int]:
-    """Numbers of the groups of problems that a model was trained on, as its run says; of a model from elsewhere none.
-
-    Raises:
-        UserError: what the run says is damaged.
-    """
-    path = epath.Path(model_dir) / PROBLEMS_FILE
-    return read_json(path) if path.exists() else []
-
-
-def read_json(path: epath.Path) -> Any:
-    """One of the files that a run renews whenever it is started.
-
-    Raises:
-        UserError: it is damaged.
-    """
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        again = f"delete it and run what {path.parent}/command.txt says once more, which writes it anew"
-        raise UserError(f"{path} is damaged: {error}; {again}") from error

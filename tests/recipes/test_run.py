@@ -10,21 +10,17 @@ import pytest
 from t5x_code.data.manifest import Manifest
 from t5x_code.errors import UserError
 from t5x_code.recipes import run
+from t5x_code.recipes.compilation_cache import use_compilation_cache
 from t5x_code.recipes.gin_files import load_recipe
 from t5x_code.recipes.run import (
-    PROBLEMS_FILE,
-    RECIPE_FILE,
-    STORES_FILE,
-    RunStores,
     finds_stores,
     open_rows,
     prepare_stores,
-    read_run_stores,
     refuse_other_tokenizer,
     short_of_memory,
     trained_groups_so_far,
-    use_compilation_cache,
 )
+from t5x_code.recipes.run_files import PROBLEMS_FILE, RECIPE_FILE, STORES_FILE, RunStores, read_run_stores
 from t5x_code.tokens import train_bpe
 
 TEXTS = [f"def f{i}(x):\n    return x + {i}\n" for i in range(200)]
