@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import pytest
 from two_processes import run_two
 
 SOURCE = """
@@ -54,6 +55,7 @@ def said_by_two(folder, what: str) -> list[list]:
     return [json.loads(ended.stdout.splitlines()[-1]) for ended in run_two(SOURCE, str(folder), what)]
 
 
+@pytest.mark.slow
 def test_two_processes_go_back_to_what_both_have(tmp_path):
     share = (8 * 4 + 4 * 2 * 2) // 2
     assert said_by_two(tmp_path, "save") == [[3, 3, True, share]] * 2

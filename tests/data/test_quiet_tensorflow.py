@@ -24,6 +24,7 @@ def errors_of(code: str, **environment: str) -> tuple[int, str]:
     return ended.returncode, ended.stderr
 
 
+@pytest.mark.slow
 def test_nothing_is_printed_by_imports_and_the_first_operation():
     assert errors_of(USED) == (0, "")
 

@@ -158,7 +158,7 @@ def test_there_are_enough_of_them():
     assert len({hostile.name for hostile in PROGRAMS}) == len(PROGRAMS) >= 40
 
 
-@pytest.mark.parametrize("isolation", ["bubblewrap", "namespaces", "rlimits"])
+@pytest.mark.parametrize("isolation", ["bubblewrap", pytest.param("namespaces", marks=pytest.mark.slow), "rlimits"])
 def test_none_passes_escapes_or_stays(isolation, port, terminal, tmp_path):
     if isolation == "rlimits" and os.geteuid() != 0 and not landlock.version():
         pytest.skip("without Landlock, programs of the runner's own user write where it may")

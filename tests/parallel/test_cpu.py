@@ -52,6 +52,7 @@ def run_program(what):
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is asked to keep memory")
 def test_a_program_gets_the_memory_that_it_had_before():
     assert min(run_program("as it is")["faults"]) > 10_000

@@ -34,9 +34,9 @@ AWAY, DEFECT = "TimeoutError", "KeyError('x')"
     [
         pytest.param("0", "OSError", 2, marks=pytest.mark.slow),
         ("1", "OSError", 2),
-        ("01", "OSError", 2),
+        pytest.param("01", "OSError", 2, marks=pytest.mark.slow),
         ("1", AWAY, 75),
-        ("0", DEFECT, 75),
+        pytest.param("0", DEFECT, 75, marks=pytest.mark.slow),
     ],
 )
 def test_an_error_in_one_ends_all(failing, error, code):

@@ -50,6 +50,7 @@ def check(figures: list[dict], num_cases: int) -> None:
         assert len(of_loss) == (mesh["mesh"][1] > 1), mesh  # once a step, where fsdp splits it
 
 
+@pytest.mark.slow
 def test_two_kinds_of_copies():
     check(compare(IN_DEFAULT_RUN, 1), 1)
 

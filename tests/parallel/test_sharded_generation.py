@@ -1,5 +1,7 @@
 """Generation on a mesh says what it says on one device."""
 
+import pytest
+
 SOURCE = """
 import dataclasses, jax, numpy as np
 from t5x_code.inference.generation import GenerationConfig, generate
@@ -26,5 +28,6 @@ print(alone == spread)
 """
 
 
+@pytest.mark.slow
 def test_samples_on_eight_devices_equal_those_of_one(run_on_eight_devices):
     assert run_on_eight_devices(SOURCE) == "True"

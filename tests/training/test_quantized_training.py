@@ -56,6 +56,7 @@ def test_eight_bit_products_learn_as_float32_does(losses_of, quantization):
     assert np.abs(rounded - exact).max() > 1e-5, "nothing was rounded"
 
 
+@pytest.mark.slow
 def test_what_is_made_again_rounds_the_same(losses_of):
     """To the third step: from there on, what differs in its last bit crosses a bound of the rounding now and then."""
     pytest.importorskip("qwix", reason="the extra quantized is not installed")
