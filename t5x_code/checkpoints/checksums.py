@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 from etils import epath
 
-from t5x_code.buckets import in_bucket
+from t5x_code.buckets import in_bucket, list_bucket
 from t5x_code.file_checksum import size_and_crc
 
 CHECKSUMS_FILE = "checksums.json"
@@ -93,13 +93,8 @@ def _problem_of_file(path: epath.Path, name: str, size: int, crc: int) -> str | 
 
 def _files_of(folder: epath.Path) -> list[str]:
     """Relative paths of all files but `NOT_LISTED` of the top level."""
-    if in_bucket(folder):  # all in one list: each process of a run leaves folders, and to look into one takes requests
-        import fsspec  # which other folders have no use for, and takes a while
-
-        bucket, root = fsspec.core.url_to_fs(str(folder))
-        listed = bucket.find(root, detail=True).items()
-        names = {path.removeprefix(f"{root}/") for path, info in listed if info["type"] == "file"}
-        return sorted(names.difference(NOT_LISTED))
+    if in_bucket(folder):  # each process of a run leaves folders, and to look into one takes requests
+        return sorted(list_bucket(folder).keys() - set(NOT_LISTED))
     found, waiting = [], [""]
     while waiting:
         parent = waiting.pop()

@@ -19,10 +19,9 @@ import numpy as np
 import tensorstore as ts
 from etils import epath
 
-from t5x_code.buckets import in_bucket, size_and_mtime
+from t5x_code.buckets import in_bucket, list_bucket, size_of
 from t5x_code.data.manifest import Manifest
 from t5x_code.data.mapped_tokens import MappedTokens, map_tokens
-from t5x_code.data.sources.files import list_bucket
 from t5x_code.errors import UserError
 from t5x_code.file_checksum import size_and_crc
 
@@ -165,7 +164,7 @@ def _problem_of_file(
         if verify:
             sound = size_and_crc(file) == expected
         else:
-            sound = (size_and_mtime(file)[0] if listed is None else listed[name]) == expected[0]
+            sound = (size_of(file) if listed is None else listed[name]) == expected[0]
     except (FileNotFoundError, KeyError):
         return f"{name} is missing"
     return None if sound else f"{name} is not what was written"

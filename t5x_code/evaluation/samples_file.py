@@ -15,7 +15,7 @@ from typing import IO, Any, Self
 
 from etils import epath
 
-from t5x_code.buckets import in_bucket, size_and_mtime
+from t5x_code.buckets import in_bucket, size_of
 from t5x_code.errors import UserError
 from t5x_code.evaluation.gzipped_text import read_text
 from t5x_code.lines_file import LinesFile
@@ -182,7 +182,7 @@ class SamplesFile:
 
     def _compare(self, made_with: Mapping[str, Any]) -> None:
         described, advice = self._described, self._advice
-        if self._path.exists() and size_and_mtime(self._path)[0]:
+        if self._path.exists() and size_of(self._path):
             if not described.exists():
                 raise UserError(f"{self._path} has no {described.name} beside it, which says what made it; {advice}")
             before = _parse_object(described.read_text())

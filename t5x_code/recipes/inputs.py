@@ -35,9 +35,9 @@ from t5x_code.tokens.tokenizer import Tokenizer
 
 Arrays = dict[str, np.ndarray]
 ROUNDING_SAID = 0.05  # of a stream's share, from which on a person is told
-# In place of the default of DataConfig.threads: a bucket answers in tens of milliseconds, for which a thread waits. As
-# many batches are in memory, of some tens of MB each.
-BUCKET_THREADS = 16
+# Where a recipe says no number. A bucket answers in tens of milliseconds, for which a thread waits; as many batches are
+# in memory, of some tens of MB each.
+THREADS, BUCKET_THREADS = 2, 16
 ObjectiveShares = Sequence[tuple[Objective | PackingObjective, float]]
 
 
@@ -163,8 +163,9 @@ def batches_from(
 ) -> Callable[[int, Iterator[int]], Iterator[Arrays]]:
     """`batches(first_row, batch_sizes)`: this process's part of each training batch."""
     threads = config.threads
-    if threads == DataConfig.threads and any(in_bucket(rows_of.stream.reader.folder) for rows_of in rows.streams):
-        threads = BUCKET_THREADS
+    if threads is None:
+        is_remote = any(in_bucket(rows_of.stream.reader.folder) for rows_of in rows.streams)
+        threads = BUCKET_THREADS if is_remote else THREADS
 
     def batches(first_row: int, batch_sizes: Iterator[int]) -> Iterator[Arrays]:
         return iterate_batches(rows, first_row, batch_sizes, process_index, process_count, threads)

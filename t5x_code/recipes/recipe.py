@@ -44,7 +44,7 @@ class DataConfig:
     modality_separation: str = "none"  # what of the vocabulary gets rows of its own for code: none, partial, full
     eval_batches: int = 4  # validation batches per task and objective; 0: no validation
     eval_batch_size: int | None = None  # rows of one; None: the training batch size
-    threads: int = 2  # that read ahead
+    threads: int | None = None  # that read ahead; None: a few, or more where a store lies in a bucket
 
     def __post_init__(self):
         for name, objectives in (("objectives", self.objectives), *self.task_objectives):

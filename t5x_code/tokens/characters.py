@@ -18,8 +18,8 @@ class TokenCharacters:
 
     def __init__(self, tokenizer: Tokenizer):
         self._tokenizer = tokenizer
-        self._texts = tokenizer.token_texts()
         self._bytes = tokenizer.token_bytes()
+        self._texts = [_whole_text(raw) for raw in self._bytes]
         self._lengths_V = np.array([len(text) for text in self._texts], np.int64)
         self._in_part_V = np.array([not text and bool(raw) for text, raw in zip(self._texts, self._bytes, strict=True)])
         self._halves = functools.lru_cache(maxsize=1 << 16)(self._encode_halves)
@@ -86,3 +86,11 @@ class TokenCharacters:
         left, right = self._tokenizer.encode(text[:offset]), self._tokenizer.encode(text[offset:])
         is_short = len(left) + len(right) <= 3
         return (left, right) if is_short and self._tokenizer.decode(np.concatenate([left, right])) == text else None
+
+
+def _whole_text(raw: bytes) -> str:
+    """Of a token that is no part of characters; of others, as of control tokens, none."""
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return ""

@@ -210,11 +210,6 @@ class Tokenizer:
         """Whether tokens are bytes, so that any text can be cut anywhere between two characters."""
         return "ByteLevel" in json.dumps(json.loads(self._json).get("decoder"))
 
-    def token_texts(self) -> list[str]:
-        """The text of each token of a byte-level tokenizer; empty for control tokens and parts of characters."""
-        texts = (self._tokenizer.decode([token], skip_special_tokens=True) for token in range(self.vocab_size))
-        return ["" if "\ufffd" in text else text for text in texts]
-
     def token_bytes(self) -> list[bytes]:
         """The bytes of each token of a byte-level tokenizer; none for control tokens."""
         added = {entry["id"]: entry for entry in json.loads(self._json)["added_tokens"]}

@@ -43,6 +43,13 @@ def test_a_model_of_another_tokenizer_is_no_beginning(tmp_path, capsys):
             refuse_other_tokenizer("MODEL_DIR", tmp_path / "model", other)
 
 
+@pytest.mark.parametrize(("rank", "is_told"), [(4, True), (0, False)])
+def test_adapters_beside_fresh_parameters_are_told_of(tmp_path, capsys, rank, is_told):
+    settings = [f"MODEL_DIR='{tmp_path / 'run'}'", f"TransformerConfig.lora_rank={rank}"]
+    run._refuse_initial_model(load_recipe(["gin/quickstart.gin"], settings)[0])
+    assert ("beside fresh parameters: set INITIALIZE_FROM" in capsys.readouterr().err) == is_told
+
+
 def test_problems_that_a_model_has_seen_are_not_forgotten_when_others_follow(tmp_path):
     run, model = tmp_path / "run", tmp_path / "model"
     bindings = [f"MODEL_DIR='{run}'", f"INITIALIZE_FROM='{model}'"]

@@ -1,6 +1,7 @@
 """Each step stands once in metrics.jsonl, whatever was killed; the progress line says what a person needs."""
 
 import contextlib
+import importlib.util
 import json
 import subprocess
 import sys
@@ -94,6 +95,14 @@ def test_numbers_are_written_where_weights_and_biases_cannot_be_reached(tmp_path
     assert json.loads((tmp_path / "run" / "metrics.jsonl").read_text())["loss"] == 2.0
     (line,) = [line for line in capfd.readouterr().err.splitlines() if "Weights & Biases" in line]
     assert "cannot be used (no API key" in line
+
+
+@pytest.mark.skipif(importlib.util.find_spec("wandb") is not None, reason="wandb is installed")
+def test_a_project_without_the_package_is_told_of(tmp_path, monkeypatch, capsys):
+    monkeypatch.delitem(sys.modules, "wandb", raising=False)  # of the test above
+    monkeypatch.setenv("WANDB_PROJECT", "mine")
+    MetricsWriter(tmp_path, 0).close()
+    assert "WANDB_PROJECT is set, but the package wandb is not installed" in capsys.readouterr().err
 
 
 def test_progress_line():

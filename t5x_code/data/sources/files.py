@@ -6,15 +6,12 @@ import pathlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from etils import epath
 
-from t5x_code.buckets import in_bucket
+from t5x_code.buckets import in_bucket, list_bucket
 from t5x_code.errors import UserError
-
-if TYPE_CHECKING:
-    import fsspec
 
 WILDCARDS = "*?["
 THREADS = 32
@@ -83,39 +80,6 @@ def walk(folder: epath.Path, above: tuple[str, ...] = ()) -> Iterator[epath.Path
             yield from walk(path, (*above, here))
         elif path.is_file():
             yield path
-
-
-def list_bucket(folder: epath.Path, pattern: str = "") -> dict[str, int]:
-    """Bytes of every file below a folder in a bucket, or of those of a pattern, by its name relative to the folder.
-
-    A bucket lists a thousand names with their sizes in the time that it takes to ask for one.
-    """
-    file_system, root = _file_system(folder)
-    root = root.rstrip("/")
-    try:
-        found = file_system.glob(f"{root}/{pattern}", detail=True) if pattern else file_system.find(root, detail=True)
-    except FileNotFoundError:
-        return {}
-    # A folder that was made by hand is an empty object whose name ends with a slash.
-    files = {name: info for name, info in found.items() if info["type"] == "file" and not name.endswith("/")}
-    return {name.removeprefix(f"{root}/"): info["size"] for name, info in files.items()}
-
-
-def read_span(path: epath.Path, start: int, stop: int) -> bytes:
-    """Bytes [start, stop) of a file; in a bucket by a single request."""
-    if in_bucket(path):
-        file_system, name = _file_system(path)
-        return file_system.cat_file(name, start=start, end=stop)
-    with path.open("rb") as file:
-        file.seek(start)
-        return file.read(stop - start)
-
-
-def _file_system(path: epath.Path) -> tuple["fsspec.AbstractFileSystem", str]:
-    """What lists a bucket, which epath does without sizes, and how a path is called there."""
-    import fsspec  # nothing that a local disk needs
-
-    return fsspec.core.url_to_fs(str(path))
 
 
 def of_each(function: Callable[[epath.Path], Result], paths: Sequence[epath.Path]) -> list[Result]:

@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from etils import epath
 
-from t5x_code.buckets import size_and_mtime
+from t5x_code.buckets import read_span, size_of
 from t5x_code.data.declarations import SourceDeclaration, TaskDeclaration
 from t5x_code.data.document import Document, edit_texts, text_of
 from t5x_code.data.manifest import fingerprint_of
@@ -24,7 +24,7 @@ from t5x_code.data.sources import (
     text_files,
     tfds,
 )
-from t5x_code.data.sources.files import WILDCARDS, SourceFile, is_of_bucket, of_each, read_span
+from t5x_code.data.sources.files import WILDCARDS, SourceFile, is_of_bucket, of_each
 from t5x_code.errors import UserError
 from t5x_code.objectives.ntp_plus import CODE_KINDS
 from t5x_code.objectives.text_to_code import PAIR_KINDS
@@ -53,12 +53,12 @@ def _state_of_files(files: Callable[[SourceDeclaration], list[SourceFile]]) -> C
         paths = [file.path for file in found]
         sizes = [file.num_bytes for file in found]
         if None in sizes:
-            sizes = [size for size, _ in of_each(size_and_mtime, paths)]
+            sizes = of_each(size_of, paths)
         total = sum(sizes)
         # Not by their times, which a copy does not keep.
         end_bytes = total if total < HASHED_BYTES else min(END_BYTES, HASHED_BYTES // (2 * len(found)))
-        size_of = dict(zip(paths, sizes, strict=True))
-        known_by = of_each(lambda path: _content_hash(path, size_of[path], end_bytes), paths)
+        by_path = dict(zip(paths, sizes, strict=True))
+        known_by = of_each(lambda path: _content_hash(path, by_path[path], end_bytes), paths)
         return [[file.name, size, known] for file, size, known in zip(found, sizes, known_by, strict=True)]
 
     return state
